@@ -1,0 +1,1 @@
+"""The contract between the controller, its users and its agents."""
