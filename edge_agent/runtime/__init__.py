@@ -1,0 +1,1 @@
+"""The agent without its backend: desired state, plan, executor, checks, status, journal, channels."""

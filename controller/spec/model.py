@@ -1,0 +1,194 @@
+"""Version 1 of `deployment.yml` as pydantic models: what a person may write, with defaults and limits.
+
+`controller.spec.loader` reads a file into these and reports every problem with its line and column.
+"""
+
+import re
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+APT_PACKAGE = r"^[a-z0-9][a-z0-9+.-]{0,99}(:[a-z0-9]+)?(=[A-Za-z0-9.+:~-]{1,99})?$"
+ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,254}$"
+IMAGE = r"^[a-z0-9][a-z0-9._:/@-]{0,254}$"
+LABEL = r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$"
+# PEP 508 without direct references and markers: name, extras, versions.
+PYPI_REQUIREMENT = (
+    r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,99}[A-Za-z0-9])?(\[[A-Za-z0-9._,\s-]{1,99}\])?"
+    r"(\s*(===|==|~=|!=|<=|>=|<|>)\s*[A-Za-z0-9.*+!_-]{1,64}(\s*,\s*(===|==|~=|!=|<=|>=|<|>)\s*[A-Za-z0-9.*+!_-]{1,64}){0,9})?$"
+)
+DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h)$")
+SIZE = re.compile(r"^(\d+(?:\.\d+)?)(B|KiB|MiB|GiB|KB|MB|GB)?$")
+SIZE_UNITS = {None: 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def _duration(value: object) -> timedelta:
+    if isinstance(value, timedelta):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 10**7:
+        return timedelta(seconds=value)
+    if isinstance(value, str) and (match := DURATION.match(value)) and len(value) < 12:
+        return timedelta(seconds=float(match[1]) * SECONDS[match[2]])
+    raise ValueError("expected a duration such as 500ms, 10s, 2m")
+
+
+def _size(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**60:
+        return value
+    if isinstance(value, str) and (match := SIZE.match(value)) and len(value) < 20:
+        return int(float(match[1]) * SIZE_UNITS[match[2]])
+    raise ValueError("expected a size such as 512MiB or 1.5GiB")
+
+
+def _relative_path(value: str) -> str:
+    parts = value.split("/")
+    if value.startswith("/") or ".." in parts or "" in parts[:-1] or any(ord(c) < 32 or c == "\\" for c in value):
+        raise ValueError("expected a path below the folder of the deployment.yml, such as model/digits.onnx")
+    return value.rstrip("/")
+
+
+def _absolute_path(value: str) -> str:
+    if not value.startswith("/") or ".." in value.split("/") or any(ord(c) < 32 for c in value):
+        raise ValueError("expected an absolute path without '..', such as /app")
+    return value
+
+
+def _printable(value: str) -> str:
+    if any(ord(c) < 32 and c != "\t" for c in value) or "\x7f" in value:
+        raise ValueError("control characters and line breaks are not allowed")
+    return value
+
+
+def _scalar_text(value: object) -> object:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int | float) else value
+
+
+Name = Annotated[str, Field(pattern=NAME)]
+Text = Annotated[str, BeforeValidator(_scalar_text), Field(max_length=4096), AfterValidator(_printable)]
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Size = Annotated[int, BeforeValidator(_size)]
+RelativePath = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_relative_path)]
+AbsolutePath = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_absolute_path)]
+PortNumber = Annotated[int, Field(ge=1, le=65535, strict=True)]
+Environment = dict[Annotated[str, Field(pattern=ENV_NAME)], Text]
+Labels = dict[Annotated[str, Field(pattern=LABEL)], Annotated[Text, Field(max_length=63)]]
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Packages(Model):
+    """What is installed into the image, besides what the base has."""
+
+    apt: list[Annotated[str, Field(pattern=APT_PACKAGE)]] = Field(default=[], max_length=10_000)
+    pypi: list[Annotated[str, Field(pattern=PYPI_REQUIREMENT)]] = Field(default=[], max_length=10_000)
+
+
+class BuildSpec(Model):
+    """How the artifact is made."""
+
+    base: Annotated[str, Field(pattern=IMAGE)] | None = None
+    packages: Packages = Packages()
+    # Files and folders, relative to the deployment.yml, copied to `workdir` under the same relative paths.
+    files: list[RelativePath] = Field(default=[], max_length=10_000)
+    workdir: AbsolutePath = "/app"
+    environment: Environment = {}
+
+
+class PortSpec(Model):
+    name: Name
+    container: PortNumber
+    # The same number as `container` where it is not given; "auto" lets the device pick a free one.
+    host: PortNumber | Literal["auto"] | None = None
+
+
+class NetworkSpec(Model):
+    ports: list[PortSpec] = Field(default=[], max_length=64)
+
+
+class HttpCheck(Model):
+    port: Name
+    path: Annotated[str, Field(pattern=r"^/[!-~]{0,1023}$")] = "/"
+
+
+class TcpCheck(Model):
+    port: Name
+
+
+class CommandCheck(Model):
+    command: list[Text] = Field(min_length=1, max_length=64)
+
+
+class CheckSpec(Model):
+    """Exactly one of `http`, `tcp` and `command`."""
+
+    http: HttpCheck | None = None
+    tcp: TcpCheck | None = None
+    command: CommandCheck | None = None
+    period: Annotated[Duration, Field(ge=timedelta(seconds=0.1))] = timedelta(seconds=10)
+    timeout: Annotated[Duration, Field(ge=timedelta(seconds=0.1))] = timedelta(seconds=2)
+    deadline: Annotated[Duration, Field(ge=timedelta(seconds=1))] = timedelta(seconds=120)
+    failure_threshold: int = Field(default=3, ge=1, le=1000)
+
+    @model_validator(mode="after")
+    def _one_probe(self) -> "CheckSpec":
+        if sum(probe is not None for probe in (self.http, self.tcp, self.command)) != 1:
+            raise ValueError("expected exactly one of http, tcp, command")
+        return self
+
+
+class ChecksSpec(Model):
+    # Where it is not given: a TCP connection to the first port.
+    readiness: CheckSpec | None = None
+
+
+class ResourcesSpec(Model):
+    """Limits on each device."""
+
+    cpu: Annotated[float, Field(gt=0, le=4096)] | None = None
+    memory: Annotated[Size, Field(ge=4 * 2**20)] | None = None
+    pids: Annotated[int, Field(ge=1, le=4_194_304)] | None = None
+
+
+class MountSpec(Model):
+    """A file or folder of the device, seen inside."""
+
+    src: AbsolutePath
+    dst: AbsolutePath
+    read_only: bool = True
+
+
+class DeploySpec(Model):
+    """How the artifact runs."""
+
+    entrypoint: list[Text] = Field(default=[], max_length=1024)
+    environment: Environment = {}
+    network: NetworkSpec = NetworkSpec()
+    checks: ChecksSpec = ChecksSpec()
+    resources: ResourcesSpec = ResourcesSpec()
+    mounts: list[MountSpec] = Field(default=[], max_length=64)
+    restart: Literal["always", "on-failure", "never"] = "always"
+    stop_grace: Duration = timedelta(seconds=10)
+
+
+class TargetSpec(Model):
+    """Devices of one profile that carry all of these labels; both empty pick every device of the profile."""
+
+    profile: Name
+    labels: Labels = {}
+
+
+class Spec(Model):
+    """A whole `deployment.yml`."""
+
+    version: Literal[1]
+    name: Name
+    build: BuildSpec = BuildSpec()
+    deploy: DeploySpec = DeploySpec()
+    targets: list[TargetSpec] = Field(min_length=1, max_length=64)

@@ -1,0 +1,199 @@
+"""How an agent runs things: the `DeployBackend` interface and what its verbs speak of.
+
+A backend is a handful of promises about what holds afterwards; `Capabilities` says what is optional. One contract
+test suite (`tests/contract/backend_contract.py`) runs over every implementation.
+"""
+
+import enum
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from edge_agent.runtime.model import Workload
+
+
+class BackendError(Exception):
+    """A verb could not keep its promise. `reason` is one UpperCamelCase word that ends up in the status.
+
+    `retryable`: the same call may succeed later without any change of the spec.
+    """
+
+    def __init__(self, reason: str, message: str, *, retryable: bool) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.retryable = retryable
+
+
+class BackendUnavailable(BackendError):
+    """The engine below the backend does not answer. Says nothing about what runs: instances may well run on."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message, retryable=True)
+
+
+class Unsupported(BackendError):
+    """The workload asks for what `Capabilities` does not offer."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("Unsupported", message, retryable=False)
+
+
+@dataclass(frozen=True)
+class Handle:
+    """Names one instance across restarts of the agent. Opaque to everyone but the backend that made it."""
+
+    version: int
+    value: str
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a backend can do beyond the promises that all keep."""
+
+    exec: bool
+    stats: bool
+    mounts: bool
+    cpu_limit: bool
+    memory_limit: bool
+
+
+@dataclass(frozen=True)
+class BackendFacts:
+    """What `probe` saw. `problem` is empty when the backend can work, else a reason and a sentence:
+    "PodmanNotInstalled: ...", "PodmanUnavailable: ..."."""
+
+    name: str
+    version: str
+    capabilities: Capabilities
+    problem: str = ""
+
+
+class Phase(enum.Enum):
+    """What an instance is doing, as the engine and the machine tell, each checked against the other."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    EXITED = "exited"
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One instance that this agent owns. Times in seconds since the epoch; 0 where it never happened."""
+
+    handle: Handle
+    deployment_id: str
+    revision: int
+    artifact_digest: str
+    phase: Phase
+    started_at: float = 0.0
+    finished_at: float = 0.0
+    exit_code: int | None = None
+    # Why it ended, where the backend knows more than the exit code: "OutOfMemory".
+    exit_reason: str = ""
+    # Name of each port -> (address, port) at which this device reaches it.
+    addresses: tuple[tuple[str, tuple[str, int]], ...] = ()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Bytes of an artifact that are on the device, and that it has; total 0 while unknown."""
+
+    fetched_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True)
+class LogQuery:
+    """`tail` 0 means all that is kept; `since` in seconds since the epoch, 0 for the beginning."""
+
+    tail: int = 0
+    since: float = 0.0
+    follow: bool = False
+
+
+@dataclass(frozen=True)
+class LogLine:
+    time: float
+    stream: str
+    text: str
+
+
+@dataclass(frozen=True)
+class ExecResult:
+    exit_code: int
+    output: bytes
+
+
+@dataclass(frozen=True)
+class Stats:
+    """CPU time since the start of the instance, and memory now."""
+
+    cpu_millis: int
+    memory_kib: int
+
+
+class DeployBackend(Protocol):
+    """Runs workloads. Every verb raises `BackendUnavailable` where the engine does not answer.
+
+    Only instances that carry this agent's owner label are ever listed or touched.
+    """
+
+    async def probe(self) -> BackendFacts:
+        """Facts and health; never raises."""
+        ...
+
+    async def prepare(self, workload: Workload, progress: Callable[[Progress], None]) -> None:
+        """Afterwards everything to start is on the device, verified by digest. A second call returns at once.
+
+        Raises BackendError: retryable for a registry that does not answer or a full disk; final where the artifact
+        does not exist or is for another platform.
+        """
+        ...
+
+    async def start(self, workload: Workload) -> Handle:
+        """Afterwards a new instance of a prepared workload runs, within its limits; it may die the next moment.
+
+        Not idempotent: the caller removes an older instance of the same workload first; one that is left over is
+        replaced only if it does not run. On an error nothing of the new instance is left behind.
+        Raises BackendError: retryable "PortInUse", "DiskFull"; final "CommandNotFound", "NotPrepared", ....
+        """
+        ...
+
+    async def list(self) -> Sequence[Observed]:
+        """All instances owned by this agent, running or not, with exit codes. This is the truth."""
+        ...
+
+    def watch(self) -> AsyncIterator[None]:
+        """Yields soon after something changed by itself (an instance died). Hints only: `list` is the truth."""
+        ...
+
+    async def stop(self, handle: Handle, grace: float) -> None:
+        """TERM, `grace` seconds, KILL; afterwards it does not run. Idempotent; also for one that is gone."""
+        ...
+
+    async def remove(self, handle: Handle) -> None:
+        """Nothing of the instance is left, its log included. Idempotent. Kills what still runs."""
+        ...
+
+    def logs(self, handle: Handle, query: LogQuery) -> AsyncIterator[LogLine]:
+        """Lines in order of writing, none lost at rotation; with `follow` until the instance is removed or the
+        iterator is closed, else until the last line written so far."""
+        ...
+
+    async def exec(self, handle: Handle, command: Sequence[str], timeout: float) -> ExecResult:
+        """Runs a command inside; killed after `timeout` seconds (BackendError "ExecTimeout", retryable)."""
+        ...
+
+    async def stats(self, handle: Handle) -> Stats:
+        """Raises BackendError "NotRunning" (retryable) where nothing runs."""
+        ...
+
+    async def prune(self, keep: frozenset[str]) -> None:
+        """Artifacts whose digest is not in `keep` and that no instance uses are gone; only those that this agent
+        fetched."""
+        ...
+
+    async def close(self) -> None:
+        """Connections and watchers are closed; instances run on."""
+        ...

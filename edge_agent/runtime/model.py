@@ -1,0 +1,132 @@
+"""The agent's own words: workloads as wished, instances as observed. Plain data, no I/O.
+
+The enum values and fields mirror `longshore.v1.types`; `edge_agent.runtime.convert` is the only place that knows both.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+
+
+class State(StrEnum):
+    """States of an instance; the order and meaning are those of `longshore.v1.InstanceState`."""
+
+    PENDING = "PENDING"
+    FETCHING = "FETCHING"
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    STOPPING = "STOPPING"
+    STOPPED = "STOPPED"
+    FAILED = "FAILED"
+    BACKOFF = "BACKOFF"
+
+
+class RestartPolicy(Enum):
+    ALWAYS = "always"
+    ON_FAILURE = "on-failure"
+    NEVER = "never"
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port of a workload; `host_port` 0 lets the device pick a free one."""
+
+    name: str
+    container_port: int
+    host_port: int = 0
+
+
+@dataclass(frozen=True)
+class Mount:
+    source: str
+    target: str
+    read_only: bool = True
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Limits; 0 means none."""
+
+    cpu_millis: int = 0
+    memory_bytes: int = 0
+    pids: int = 0
+
+
+@dataclass(frozen=True)
+class HttpProbe:
+    port: str
+    path: str
+
+
+@dataclass(frozen=True)
+class TcpProbe:
+    port: str
+
+
+@dataclass(frozen=True)
+class CommandProbe:
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Check:
+    """A readiness check; times in seconds."""
+
+    probe: HttpProbe | TcpProbe | CommandProbe
+    period: float = 10.0
+    timeout: float = 2.0
+    deadline: float = 120.0
+    failure_threshold: int = 3
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What is installed: `repository@digest` names it for ever."""
+
+    repository: str
+    digest: str
+    platform: str
+
+    @property
+    def reference(self) -> str:
+        return f"{self.repository}@{self.digest}"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One deployment's part on this device, as wished. `key` names one revision of it."""
+
+    deployment_id: str
+    revision: int
+    name: str
+    user_id: str
+    project_id: str
+    artifact: Artifact
+    readiness: Check
+    entrypoint: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+    working_dir: str = ""
+    ports: tuple[Port, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    resources: Resources = field(default_factory=Resources)
+    restart: RestartPolicy = RestartPolicy.ALWAYS
+    stop_grace: float = 10.0
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return (self.deployment_id, self.revision)
+
+    def port(self, name: str) -> Port:
+        """The port with this name; KeyError where there is none."""
+        for port in self.ports:
+            if port.name == name:
+                return port
+        raise KeyError(name)
+
+
+@dataclass(frozen=True)
+class Desired:
+    """The whole wish for this device. `stopped` holds the ids of deployments that are wished, but stopped."""
+
+    generation: int
+    workloads: tuple[Workload, ...] = ()
+    stopped: frozenset[str] = frozenset()
