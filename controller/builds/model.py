@@ -89,3 +89,59 @@ class RegistryAccess:
     address: str
     ca_file: Path | None
     credentials: Callable[[], tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class BuildTarget:
+    """One target of a build and how far it is. Times in seconds since the epoch, 0 for never."""
+
+    profile: str
+    platform: str
+    state: BuildState = BuildState.QUEUED
+    reason: str = ""
+    message: str = ""
+    failed_step: str = ""
+    last_lines: tuple[str, ...] = ()
+    artifact: BuiltArtifact | None = None
+    started: float = 0.0
+    ended: float = 0.0
+    attempts: int = 0
+    next_try: float = 0.0
+
+    @property
+    def done(self) -> bool:
+        return self.state in (BuildState.SUCCEEDED, BuildState.FAILED)
+
+
+@dataclass(frozen=True)
+class Build:
+    """One request and its targets. `spec` is the deployment.yml as it came."""
+
+    id: str
+    user_id: str
+    project_id: str
+    name: str
+    spec: bytes
+    files: tuple[ContextFile, ...]
+    targets: tuple[BuildTarget, ...]
+    created: float
+
+    @property
+    def state(self) -> BuildState:
+        """SUCCEEDED when all targets are, FAILED when all have ended and one failed, else the furthest one's."""
+        states = {target.state for target in self.targets}
+        if all(target.done for target in self.targets):
+            return BuildState.FAILED if BuildState.FAILED in states else BuildState.SUCCEEDED
+        for state in (BuildState.PUSHING, BuildState.BUILDING, BuildState.PREPARING):
+            if state in states:
+                return state
+        return BuildState.QUEUED
+
+    @property
+    def failure(self) -> BuildTarget | None:
+        """The first target that failed."""
+        return next((target for target in self.targets if target.state is BuildState.FAILED), None)
+
+    @property
+    def ended(self) -> float:
+        return max(target.ended for target in self.targets) if all(target.done for target in self.targets) else 0.0

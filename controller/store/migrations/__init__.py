@@ -1,0 +1,1 @@
+"""Alembic migrations, run at each start of the controller."""

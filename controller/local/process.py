@@ -1,0 +1,92 @@
+"""A child process that ends with its parent and whose output goes to a file."""
+
+import asyncio
+import contextlib
+import ctypes
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+START_DEADLINE = 20.0
+STOP_DEADLINE = 10.0
+PR_SET_PDEATHSIG = 1
+
+
+class StartFailed(Exception):
+    """The process ended, or did not answer in time; the text has the end of its output."""
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nothing listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class ChildProcess:
+    """Starts one program; `stop` ends it with TERM, then KILL. Its output is appended to `log_file`."""
+
+    def __init__(self, argv: Sequence[str], log_file: Path, env: Mapping[str, str] | None = None) -> None:
+        self._argv = list(argv)
+        self._env = dict(env) if env is not None else None
+        self.log_file = log_file
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int:
+        if self._process is None:
+            raise RuntimeError("not started")
+        return self._process.pid
+
+    async def start(self, answers: Callable[[], bool]) -> None:
+        """Afterwards the process runs and `answers()` was true. Raises StartFailed."""
+        with self.log_file.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._argv, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=self._env,
+                preexec_fn=_end_with_parent,
+            )  # fmt: skip
+        deadline = time.monotonic() + START_DEADLINE
+        while not await asyncio.to_thread(answers):
+            if self._process.returncode is not None:
+                raise StartFailed(f"{self._argv[0]} ended with {self._process.returncode}:\n{self._tail()}")
+            if time.monotonic() > deadline:
+                await self.stop()
+                raise StartFailed(f"{self._argv[0]} does not answer after {START_DEADLINE:.0f} s:\n{self._tail()}")
+            await asyncio.sleep(0.02)
+
+    async def stop(self) -> None:
+        """Afterwards it does not run. Idempotent."""
+        if self._process is None or self._process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self._process.terminate()
+        try:
+            await asyncio.wait_for(self._process.wait(), STOP_DEADLINE)
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+
+    async def kill(self) -> None:
+        """SIGKILL, as a crash would look. Idempotent."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+
+    def _tail(self) -> str:
+        return self.log_file.read_text(errors="replace")[-2000:]
+
+
+def accepts_connections(host: str, port: int) -> bool:
+    """Whether something listens there."""
+    try:
+        with socket.create_connection((host, port), timeout=1):
+            return True
+    except OSError:
+        return False

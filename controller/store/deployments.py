@@ -1,0 +1,115 @@
+"""Deployments and their revisions."""
+
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, insert, select, update
+
+from controller.deployments.model import Condition, Deployment, DeploymentState, Wish
+from controller.events.model import Project
+from controller.store import schema
+from controller.store.rows import Page, page_token, paged
+
+TABLE = schema.deployments
+REVISIONS = schema.revisions
+
+
+class DeploymentTable:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, deployment: Deployment) -> None:
+        self._connection.execute(insert(TABLE).values(**_values(deployment)))
+
+    def change(self, deployment: Deployment) -> None:
+        """Stores this deployment as it is now."""
+        self._connection.execute(update(TABLE).where(TABLE.c.id == deployment.id).values(**_values(deployment)))
+
+    def add_revision(self, deployment: Deployment, request_id: str) -> None:
+        """Keeps the present revision for the history."""
+        self._connection.execute(
+            insert(REVISIONS).values(
+                deployment_id=deployment.id,
+                revision=deployment.revision,
+                user_id=deployment.project.user_id,
+                project_id=deployment.project.project_id,
+                build_id=deployment.build_id,
+                spec=deployment.spec,
+                created=deployment.updated,
+                request_id=request_id or None,
+            )
+        )
+
+    def get(self, deployment_id: str) -> Deployment | None:
+        return self._one(TABLE.c.id == deployment_id)
+
+    def by_name(self, project: Project, name: str) -> Deployment | None:
+        """The deployment of this name that is not deleted."""
+        return self._one(*_of(project), TABLE.c.name == name, TABLE.c.wish != Wish.DELETE)
+
+    def by_request(self, project: Project, request_id: str) -> Deployment | None:
+        """The deployment that an earlier call with this request id made or changed."""
+        query = select(REVISIONS.c.deployment_id).where(
+            REVISIONS.c.user_id == project.user_id,
+            REVISIONS.c.project_id == project.project_id,
+            REVISIONS.c.request_id == request_id,
+        )
+        deployment_id = self._connection.scalar(query)
+        return None if deployment_id is None else self.get(deployment_id)
+
+    def of_build(self, build_id: str) -> list[Deployment]:
+        """Deployments whose present revision waits for, or runs, this build."""
+        return self._many(select(TABLE).where(TABLE.c.build_id == build_id))
+
+    def builds_of(self, deployment_id: str) -> list[str]:
+        """Ids of the builds of all revisions."""
+        query = select(REVISIONS.c.build_id).where(REVISIONS.c.deployment_id == deployment_id).distinct()
+        return list(self._connection.scalars(query))
+
+    def running(self) -> list[Deployment]:
+        """All that are wished to run."""
+        return self._many(select(TABLE).where(TABLE.c.wish == Wish.RUN).order_by(TABLE.c.created))
+
+    def page(
+        self, project: Project | None, user_id: str, include_deleted: bool, page: Page
+    ) -> tuple[list[Deployment], str]:
+        """Newest first, of one project or of one user ("" for all); and the token of the next page."""
+        query = paged(select(TABLE), TABLE, page)
+        if project is not None:
+            query = query.where(*_of(project))
+        if user_id:
+            query = query.where(TABLE.c.user_id == user_id)
+        if not include_deleted:
+            query = query.where(TABLE.c.state != DeploymentState.DELETED)
+        found = self._many(query)
+        shown = found[: page.limit]
+        return shown, page_token(shown[-1].created, shown[-1].id) if len(found) > len(shown) else ""
+
+    def _one(self, *conditions: Any) -> Deployment | None:
+        found = self._many(select(TABLE).where(*conditions))
+        return found[0] if found else None
+
+    def _many(self, query: Any) -> list[Deployment]:
+        return [_deployment(row) for row in self._connection.execute(query).mappings()]
+
+
+def _of(project: Project) -> tuple[Any, Any]:
+    return TABLE.c.user_id == project.user_id, TABLE.c.project_id == project.project_id
+
+
+PLAIN = ("id", "name", "revision", "since", "build_id", "created", "updated", "spec")
+
+
+def _values(deployment: Deployment) -> dict[str, Any]:
+    values = {key: getattr(deployment, key) for key in PLAIN}
+    values.update(user_id=deployment.project.user_id, project_id=deployment.project.project_id)
+    values.update(vars(deployment.condition), wish=deployment.wish.value, state=deployment.condition.state.value)
+    return values
+
+
+def _deployment(row: RowMapping) -> Deployment:
+    return Deployment(
+        project=Project(row["user_id"], row["project_id"]),
+        wish=Wish(row["wish"]),
+        condition=Condition(DeploymentState(row["state"]), row["reason"], row["message"]),
+        **{key: row[key] for key in PLAIN},
+    )

@@ -1,0 +1,191 @@
+"""The tables. `migrations/versions` makes them; a test holds both equal. Times are seconds since the epoch."""
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData()
+
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    Column("secret_hash", String(64), primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("role", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("created", Float, nullable=False),
+)
+
+enroll_tokens = Table(
+    "enroll_tokens",
+    metadata,
+    Column("secret_hash", String(64), primary_key=True),
+    Column("device_name", Text, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("profile", Text, nullable=False),
+    Column("expires", Float, nullable=False),
+)
+
+devices = Table(
+    "devices",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("profile", Text, nullable=False),
+    Column("enrolled", Float, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("presence", Text, nullable=False),
+    Column("session", Integer, nullable=False),
+    Column("last_seen", Float, nullable=False),
+    Column("facts", LargeBinary, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("observed_generation", Integer, nullable=False),
+    Column("condition", Text, nullable=False),
+    Column("snapshot_sequence", Integer, nullable=False),
+    Column("journal_id", Text, nullable=False),
+    Column("journal_number", Integer, nullable=False),
+)
+
+builds = Table(
+    "builds",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("user_id", Text, nullable=False),
+    Column("project_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("spec", LargeBinary, nullable=False),
+    Column("files", JSON, nullable=False),
+    Column("request_id", Text),
+    Column("created", Float, nullable=False),
+    UniqueConstraint("user_id", "project_id", "request_id", name="builds_request"),
+    Index("builds_by_creation", "created", "id"),
+)
+
+build_targets = Table(
+    "build_targets",
+    metadata,
+    Column("build_id", Text, nullable=False),
+    Column("profile", Text, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("platform", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("failed_step", Text, nullable=False),
+    Column("last_lines", JSON, nullable=False),
+    Column("artifact", JSON),
+    Column("started", Float, nullable=False),
+    Column("ended", Float, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_try", Float, nullable=False),
+    PrimaryKeyConstraint("build_id", "profile"),
+    Index("build_targets_by_state", "state", "next_try"),
+)
+
+deployments = Table(
+    "deployments",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("user_id", Text, nullable=False),
+    Column("project_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("wish", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("since", Float, nullable=False),
+    Column("build_id", Text, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("updated", Float, nullable=False),
+    Column("spec", LargeBinary, nullable=False),
+    Index("deployments_by_creation", "created", "id"),
+    Index("deployments_by_build", "build_id"),
+)
+# A deleted deployment frees its name at once.
+Index(
+    "deployments_name",
+    deployments.c.user_id,
+    deployments.c.project_id,
+    deployments.c.name,
+    unique=True,
+    sqlite_where=text("wish <> 'DELETE'"),
+    postgresql_where=text("wish <> 'DELETE'"),
+)
+
+revisions = Table(
+    "revisions",
+    metadata,
+    Column("deployment_id", Text, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("project_id", Text, nullable=False),
+    Column("build_id", Text, nullable=False),
+    Column("spec", LargeBinary, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("request_id", Text),
+    PrimaryKeyConstraint("deployment_id", "revision"),
+    UniqueConstraint("user_id", "project_id", "request_id", name="revisions_request"),
+)
+
+workloads = Table(
+    "workloads",
+    metadata,
+    Column("deployment_id", Text, nullable=False),
+    Column("device_id", Text, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("wish", Text, nullable=False),
+    Column("artifact", JSON, nullable=False),
+    Column("workload_spec", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("deployment_id", "device_id"),
+    Index("workloads_by_device", "device_id"),
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("deployment_id", Text, nullable=False),
+    Column("device_id", Text, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("ready", Boolean, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("status", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("deployment_id", "device_id"),
+    Index("instances_by_device", "device_id"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("user_id", Text, nullable=False),
+    Column("project_id", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("time", Float, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("build_id", Text, nullable=False),
+    Column("deployment_id", Text, nullable=False),
+    Column("device_id", Text, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("ready", Boolean, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("occurred", Float, nullable=False),
+    PrimaryKeyConstraint("user_id", "project_id", "number"),
+)

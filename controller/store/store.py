@@ -1,0 +1,111 @@
+"""One database behind one interface: every change is a function that runs in a transaction of its own.
+
+SQLite by default (WAL, synchronous=FULL: what `transact` has returned survives a power cut); the statements are
+those of SQLAlchemy Core, so that PostgreSQL can be named by its URL.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event
+
+from controller.store.access import AccessTable
+from controller.store.builds import BuildTable
+from controller.store.deployments import DeploymentTable
+from controller.store.devices import DeviceTable
+from controller.store.events import EventTable
+from controller.store.signals import Signal
+from controller.store.workloads import WorkloadTable
+
+log = structlog.get_logger()
+Result = TypeVar("Result")
+
+
+class Transaction:
+    """All tables in one transaction. Lives as long as the function that `Store.transact` calls."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.signals: list[Signal] = []
+        self.events = EventTable(connection, self.signals)
+        self.access = AccessTable(connection)
+        self.devices = DeviceTable(connection, self.signals)
+        self.builds = BuildTable(connection, self.signals)
+        self.deployments = DeploymentTable(connection)
+        self.workloads = WorkloadTable(connection)
+
+
+class Store:
+    """The database of one controller. One writer: transactions run one after another."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        self._listeners: list[Callable[[Signal], None]] = []
+
+    def subscribe(self, listener: Callable[[Signal], None]) -> None:
+        """`listener` is called on the event loop after each commit, once for each signal. It must not block."""
+        self._listeners.append(listener)
+
+    async def transact(self, work: Callable[[Transaction], Result]) -> Result:
+        """Runs `work` in a transaction; afterwards its changes are durable. An exception undoes all of it.
+
+        `work` runs in the store's thread and must not touch anything of the event loop.
+        """
+        loop = asyncio.get_running_loop()
+        result, signals = await loop.run_in_executor(self._executor, self._run, work)
+        for signal in dict.fromkeys(signals):
+            for listener in self._listeners:
+                listener(signal)
+        return result
+
+    def transact_now(self, work: Callable[[Transaction], Result]) -> Result:
+        """As `transact`, for command-line tools without an event loop; tells no listener."""
+        return self._run(work)[0]
+
+    def close(self) -> None:
+        """Waits for the transaction that runs, then closes the database."""
+        self._executor.shutdown(wait=True)
+        self._engine.dispose()
+
+    def _run(self, work: Callable[[Transaction], Result]) -> tuple[Result, list[Signal]]:
+        with self._engine.begin() as connection:
+            transaction = Transaction(connection)
+            return work(transaction), transaction.signals
+
+
+def open_store(path: Path) -> Store:
+    """The store in this SQLite file, brought to the newest schema. The file is made where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(f"sqlite:///{path}")
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin_immediate)
+    with engine.connect() as connection:
+        migrate(connection)
+    path.chmod(0o600)
+    return Store(engine)
+
+
+def migrate(connection: Connection) -> None:
+    """Afterwards the schema is the newest one."""
+    config = Config()
+    config.set_main_option("script_location", "controller.store:migrations")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+    # SQLAlchemy begins transactions by the event below; the driver's own way would begin too late.
+    connection.isolation_level = None
+    for setting in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
+        connection.execute(f"PRAGMA {setting}").close()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

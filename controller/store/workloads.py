@@ -1,0 +1,145 @@
+"""Workloads (what each device should run) and instances (what it says that it runs)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, and_, delete, insert, select, update
+
+from controller.deployments.model import InstanceRow, Wish, WorkloadRow
+from controller.events.model import Project
+from controller.store import schema
+from controller.store.rows import artifact_from_json, artifact_to_json
+
+WORKLOADS = schema.workloads
+INSTANCES = schema.instances
+DEPLOYMENTS = schema.deployments
+DEVICES = schema.devices
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A workload with the names that people know, and what its device said of it (None: nothing yet)."""
+
+    workload: WorkloadRow
+    project: Project
+    deployment_name: str
+    device_name: str
+    presence: str
+    last_seen: float
+    observed: bool
+    instance: InstanceRow | None
+
+
+class WorkloadTable:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def put(self, workload: WorkloadRow) -> None:
+        """Makes or replaces the workload of this deployment on this device."""
+        self.remove(workload.deployment_id, workload.device_id)
+        values = {**vars(workload), "wish": workload.wish.value, "artifact": artifact_to_json(workload.artifact)}
+        self._connection.execute(insert(WORKLOADS).values(**values))
+
+    def wish(self, deployment_id: str, device_id: str, wish: Wish) -> None:
+        """Changes only what is wished of it."""
+        of_workload = _pair(WORKLOADS, deployment_id, device_id)
+        self._connection.execute(update(WORKLOADS).where(*of_workload).values(wish=wish.value))
+
+    def remove(self, deployment_id: str, device_id: str) -> None:
+        self._connection.execute(delete(WORKLOADS).where(*_pair(WORKLOADS, deployment_id, device_id)))
+
+    def of_deployment(self, deployment_id: str) -> list[WorkloadRow]:
+        return self._workloads(WORKLOADS.c.deployment_id == deployment_id)
+
+    def of_device(self, device_id: str) -> list[WorkloadRow]:
+        return self._workloads(WORKLOADS.c.device_id == device_id)
+
+    def repositories_of(self, device_id: str) -> set[str]:
+        """Repositories from which the device may pull: those that its desired state names."""
+        return {workload.artifact.repository for workload in self.of_device(device_id)}
+
+    def put_instance(self, instance: InstanceRow) -> None:
+        """What the device says now."""
+        self.remove_instance(instance.deployment_id, instance.device_id)
+        self._connection.execute(insert(INSTANCES).values(**vars(instance)))
+
+    def remove_instance(self, deployment_id: str, device_id: str) -> None:
+        self._connection.execute(delete(INSTANCES).where(*_pair(INSTANCES, deployment_id, device_id)))
+
+    def instances_of_device(self, device_id: str) -> list[InstanceRow]:
+        query = select(INSTANCES).where(INSTANCES.c.device_id == device_id)
+        return [InstanceRow(**row) for row in self._connection.execute(query).mappings()]
+
+    def placements(
+        self,
+        deployment_id: str = "",
+        device_id: str = "",
+        project: Project | None = None,
+        user_id: str = "",
+        limit: int = 1000,
+        after: tuple[str, str] | None = None,
+    ) -> list[Placement]:
+        """Workloads with what is known of them, ordered by deployment and device, after this pair of ids."""
+        joined = WORKLOADS.join(DEPLOYMENTS, DEPLOYMENTS.c.id == WORKLOADS.c.deployment_id)
+        joined = joined.join(DEVICES, DEVICES.c.id == WORKLOADS.c.device_id)
+        same = and_(*(INSTANCES.c[key] == WORKLOADS.c[key] for key in ("deployment_id", "device_id")))
+        query = select(*_columns()).select_from(joined.outerjoin(INSTANCES, same))
+        for column, value in _filters(deployment_id, device_id, project, user_id):
+            query = query.where(column == value)
+        if after is not None:
+            later = WORKLOADS.c.deployment_id > after[0]
+            same_deployment = and_(WORKLOADS.c.deployment_id == after[0], WORKLOADS.c.device_id > after[1])
+            query = query.where(later | same_deployment)
+        query = query.order_by(WORKLOADS.c.deployment_id, WORKLOADS.c.device_id).limit(limit)
+        return [_placement(row) for row in self._connection.execute(query).mappings()]
+
+    def _workloads(self, condition: Any) -> list[WorkloadRow]:
+        query = select(WORKLOADS).where(condition).order_by(WORKLOADS.c.deployment_id, WORKLOADS.c.device_id)
+        return [_workload(row) for row in self._connection.execute(query).mappings()]
+
+
+def _pair(table: Any, deployment_id: str, device_id: str) -> tuple[Any, Any]:
+    return table.c.deployment_id == deployment_id, table.c.device_id == device_id
+
+
+def _filters(deployment_id: str, device_id: str, project: Project | None, user_id: str) -> list[tuple[Any, str]]:
+    wanted = [
+        (WORKLOADS.c.deployment_id, deployment_id),
+        (WORKLOADS.c.device_id, device_id),
+        (DEPLOYMENTS.c.user_id, project.user_id if project else user_id),
+        (DEPLOYMENTS.c.project_id, project.project_id if project else ""),
+    ]
+    return [(column, value) for column, value in wanted if value]
+
+
+def _columns() -> list[Any]:
+    named = [
+        DEPLOYMENTS.c.user_id,
+        DEPLOYMENTS.c.project_id,
+        DEPLOYMENTS.c.name.label("deployment_name"),
+        DEVICES.c.name.label("device_name"),
+        DEVICES.c.presence,
+        DEVICES.c.last_seen,
+        (DEVICES.c.observed_generation >= DEVICES.c.generation).label("observed"),
+    ]
+    return [*WORKLOADS.c, *named, *(column.label(f"instance_{column.name}") for column in INSTANCES.c)]
+
+
+def _workload(row: RowMapping) -> WorkloadRow:
+    artifact = artifact_from_json(row["artifact"])
+    if artifact is None:
+        raise ValueError("a workload without an artifact")
+    plain = {key: row[key] for key in ("deployment_id", "device_id", "revision", "workload_spec")}
+    return WorkloadRow(wish=Wish(row["wish"]), artifact=artifact, **plain)
+
+
+def _placement(row: RowMapping) -> Placement:
+    instance = None
+    if row["instance_deployment_id"] is not None:
+        instance = InstanceRow(**{key: row[f"instance_{key}"] for key in InstanceRow.__dataclass_fields__})
+    return Placement(
+        workload=_workload(row),
+        project=Project(row["user_id"], row["project_id"]),
+        instance=instance,
+        **{key: row[key] for key in ("deployment_name", "device_name", "presence", "last_seen", "observed")},
+    )
