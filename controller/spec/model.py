@@ -19,35 +19,59 @@ PYPI_REQUIREMENT = (
     r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,99}[A-Za-z0-9])?(\[[A-Za-z0-9._,\s-]{1,99}\])?"
     r"(\s*(===|==|~=|!=|<=|>=|<|>)\s*[A-Za-z0-9.*+!_-]{1,64}(\s*,\s*(===|==|~=|!=|<=|>=|<|>)\s*[A-Za-z0-9.*+!_-]{1,64}){0,9})?$"
 )
+HTTP_PATH = r"^/[!-~]{0,1023}$"
 DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h)$")
 SIZE = re.compile(r"^(\d+(?:\.\d+)?)(B|KiB|MiB|GiB|KB|MB|GB)?$")
 SIZE_UNITS = {None: 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+MAX_SECONDS = 7 * 24 * 3600.0
 
 
 def _duration(value: object) -> timedelta:
     if isinstance(value, timedelta):
         return value
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 10**7:
-        return timedelta(seconds=value)
-    if isinstance(value, str) and (match := DURATION.match(value)) and len(value) < 12:
-        return timedelta(seconds=float(match[1]) * SECONDS[match[2]])
-    raise ValueError("expected a duration such as 500ms, 10s, 2m")
+    seconds = -1.0
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    elif isinstance(value, str) and len(value) < 20 and (match := DURATION.fullmatch(value)):
+        seconds = float(match[1]) * SECONDS[match[2]]
+    if not 0 <= seconds <= MAX_SECONDS:
+        raise ValueError("expected a duration such as 500ms, 10s or 2m, at most 168h")
+    return timedelta(seconds=seconds)
+
+
+def _at_least(shortest: timedelta) -> AfterValidator:
+    def check(value: timedelta) -> timedelta:
+        if value < shortest:
+            raise ValueError(f"expected at least {shortest / timedelta(seconds=1):g}s")
+        return value
+
+    return AfterValidator(check)
+
+
+def _not_boolean(value: object) -> object:
+    """Python takes True for 1."""
+    if isinstance(value, bool):
+        raise ValueError("expected 1")
+    return value
 
 
 def _size(value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**60:
-        return value
-    if isinstance(value, str) and (match := SIZE.match(value)) and len(value) < 20:
-        return int(float(match[1]) * SIZE_UNITS[match[2]])
-    raise ValueError("expected a size such as 512MiB or 1.5GiB")
+    size = -1
+    if isinstance(value, int) and not isinstance(value, bool):
+        size = value
+    elif isinstance(value, str) and len(value) < 20 and (match := SIZE.fullmatch(value)):
+        size = int(float(match[1]) * SIZE_UNITS[match[2]])
+    if not 0 <= size < 2**60:
+        raise ValueError("expected a size such as 512MiB or 1.5GiB")
+    return size
 
 
 def _relative_path(value: str) -> str:
     parts = value.split("/")
     if value.startswith("/") or ".." in parts or "" in parts[:-1] or any(ord(c) < 32 or c == "\\" for c in value):
         raise ValueError("expected a path below the folder of the deployment.yml, such as model/digits.onnx")
-    return value.rstrip("/")
+    return "/".join(part for part in parts if part not in ("", ".")) or "."
 
 
 def _absolute_path(value: str) -> str:
@@ -114,7 +138,7 @@ class NetworkSpec(Model):
 
 class HttpCheck(Model):
     port: Name
-    path: Annotated[str, Field(pattern=r"^/[!-~]{0,1023}$")] = "/"
+    path: Annotated[str, Field(pattern=HTTP_PATH)] = "/"
 
 
 class TcpCheck(Model):
@@ -131,10 +155,10 @@ class CheckSpec(Model):
     http: HttpCheck | None = None
     tcp: TcpCheck | None = None
     command: CommandCheck | None = None
-    period: Annotated[Duration, Field(ge=timedelta(seconds=0.1))] = timedelta(seconds=10)
-    timeout: Annotated[Duration, Field(ge=timedelta(seconds=0.1))] = timedelta(seconds=2)
-    deadline: Annotated[Duration, Field(ge=timedelta(seconds=1))] = timedelta(seconds=120)
-    failure_threshold: int = Field(default=3, ge=1, le=1000)
+    period: Annotated[Duration, _at_least(timedelta(seconds=0.1))] = timedelta(seconds=10)
+    timeout: Annotated[Duration, _at_least(timedelta(seconds=0.1))] = timedelta(seconds=2)
+    deadline: Annotated[Duration, _at_least(timedelta(seconds=1))] = timedelta(seconds=120)
+    failure_threshold: int = Field(default=3, ge=1, le=1000, strict=True)
 
     @model_validator(mode="after")
     def _one_probe(self) -> "CheckSpec":
@@ -151,9 +175,9 @@ class ChecksSpec(Model):
 class ResourcesSpec(Model):
     """Limits on each device."""
 
-    cpu: Annotated[float, Field(gt=0, le=4096)] | None = None
+    cpu: Annotated[float, Field(gt=0, le=4096, allow_inf_nan=False, strict=True)] | None = None
     memory: Annotated[Size, Field(ge=4 * 2**20)] | None = None
-    pids: Annotated[int, Field(ge=1, le=4_194_304)] | None = None
+    pids: Annotated[int, Field(ge=1, le=4_194_304, strict=True)] | None = None
 
 
 class MountSpec(Model):
@@ -187,7 +211,7 @@ class TargetSpec(Model):
 class Spec(Model):
     """A whole `deployment.yml`."""
 
-    version: Literal[1]
+    version: Annotated[Literal[1], BeforeValidator(_not_boolean)]
     name: Name
     build: BuildSpec = BuildSpec()
     deploy: DeploySpec = DeploySpec()

@@ -1,0 +1,71 @@
+"""From a Spec to what agents are told: the wire's WorkloadSpec, with every default filled in."""
+
+from datetime import timedelta
+
+from google.protobuf.duration_pb2 import Duration
+
+from controller.spec.model import CheckSpec, DeploySpec, PortSpec, ResourcesSpec, Spec
+from longshore.v1 import types_pb2
+
+_RESTART = {
+    "always": types_pb2.RESTART_POLICY_ALWAYS,
+    "on-failure": types_pb2.RESTART_POLICY_ON_FAILURE,
+    "never": types_pb2.RESTART_POLICY_NEVER,
+}
+
+
+def workload_spec(spec: Spec) -> types_pb2.WorkloadSpec:
+    """How the spec's workload runs on each device.
+
+    Only `deploy.environment` is in it, since that of `build` lies in the image, as does the working directory.
+    """
+    deploy = spec.deploy
+    return types_pb2.WorkloadSpec(
+        entrypoint=deploy.entrypoint,
+        environment=deploy.environment,
+        ports=[_port(port) for port in deploy.network.ports],
+        mounts=[types_pb2.Mount(source=m.src, target=m.dst, read_only=m.read_only) for m in deploy.mounts],
+        resources=_resources(deploy.resources),
+        readiness=_check(readiness(deploy)),
+        restart=_RESTART[deploy.restart],
+        stop_grace=_duration(deploy.stop_grace),
+    )
+
+
+def readiness(deploy: DeploySpec) -> CheckSpec:
+    """The check of the spec, or else a TCP connection to the first port; the loader made sure of one."""
+    given = deploy.checks.readiness
+    return given or CheckSpec.model_validate({"tcp": {"port": deploy.network.ports[0].name}})
+
+
+def _port(port: PortSpec) -> types_pb2.Port:
+    host = port.container if port.host is None else 0 if port.host == "auto" else port.host
+    return types_pb2.Port(name=port.name, container_port=port.container, host_port=host)
+
+
+def _resources(limits: ResourcesSpec) -> types_pb2.Resources:
+    """A share below a thousandth of a core counts as one, since 0 would mean no limit."""
+    cpu_millis = max(1, round(limits.cpu * 1000)) if limits.cpu is not None else 0
+    return types_pb2.Resources(cpu_millis=cpu_millis, memory_bytes=limits.memory or 0, pids=limits.pids or 0)
+
+
+def _check(check: CheckSpec) -> types_pb2.Check:
+    answer = types_pb2.Check(
+        period=_duration(check.period),
+        timeout=_duration(check.timeout),
+        deadline=_duration(check.deadline),
+        failure_threshold=check.failure_threshold,
+    )
+    if check.http:
+        answer.http.CopyFrom(types_pb2.HttpProbe(port=check.http.port, path=check.http.path))
+    elif check.tcp:
+        answer.tcp.CopyFrom(types_pb2.TcpProbe(port=check.tcp.port))
+    elif check.command:
+        answer.command.CopyFrom(types_pb2.CommandProbe(command=check.command.command))
+    return answer
+
+
+def _duration(value: timedelta) -> Duration:
+    answer = Duration()
+    answer.FromTimedelta(value)
+    return answer

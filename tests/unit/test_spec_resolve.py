@@ -1,0 +1,48 @@
+"""What agents are told has every default filled in."""
+
+from controller.spec.loader import load_spec
+from controller.spec.resolve import workload_spec
+from longshore.v1 import types_pb2
+from tests.unit.test_spec_loader import VALID, changed
+
+
+def resolved(text: str) -> types_pb2.WorkloadSpec:
+    return workload_spec(load_spec(text.encode()))
+
+
+def test_ports_default_to_the_same_number_and_auto_lets_the_device_pick() -> None:
+    text = changed(
+        "{name: http, container: 8080, host: auto}", "{name: http, container: 80}, {name: b, container: 1, host: 9}"
+    )
+    assert [(port.container_port, port.host_port) for port in resolved(text).ports] == [(80, 80), (1, 9)]
+    assert resolved(VALID).ports[0].host_port == 0
+
+
+def test_readiness_defaults_to_a_connection_to_the_first_port() -> None:
+    text = changed("  checks:\n    readiness: {http: {port: http, path: /healthz}, period: 500ms}\n", "")
+    check = resolved(text).readiness
+    assert check.tcp.port == "http"
+    assert (check.period.seconds, check.timeout.seconds, check.deadline.seconds) == (10, 2, 120)
+    assert check.failure_threshold == 3
+
+
+def test_given_check_limits_and_policy_are_kept() -> None:
+    spec = resolved(changed("  resources:", "  restart: on-failure\n  stop_grace: 3s\n  resources:"))
+    assert (spec.readiness.http.port, spec.readiness.http.path) == ("http", "/healthz")
+    assert spec.readiness.period.nanos == 500_000_000
+    assert (spec.resources.cpu_millis, spec.resources.memory_bytes, spec.resources.pids) == (1000, 512 * 2**20, 0)
+    assert spec.restart == types_pb2.RESTART_POLICY_ON_FAILURE
+    assert spec.stop_grace.seconds == 3
+
+
+def test_command_check_and_tiny_cpu_share_are_kept() -> None:
+    text = changed("{http: {port: http, path: /healthz}, period: 500ms}", "{command: {command: [test, -e, /ready]}}")
+    spec = resolved(text.replace("cpu: 1,", "cpu: 0.0001,"))
+    assert list(spec.readiness.command.command) == ["test", "-e", "/ready"]
+    assert spec.resources.cpu_millis == 1
+
+
+def test_only_the_environment_of_deploy_travels() -> None:
+    spec = resolved(changed("  resources:", "  environment: {MODE: fast}\n  resources:"))
+    assert dict(spec.environment) == {"MODE": "fast"}
+    assert spec.working_dir == ""
