@@ -1,0 +1,187 @@
+"""Simulated devices: machines of their own on this one, each with its own Podman store, address and power switch.
+
+A device is a set of namespaces (net, pid, mount, uts, ipc, cgroup) with private /run, /dev/shm, /var/lib/containers,
+/var/tmp and /etc/containers, on a bridge that it shares with the devices of the same test process. Killing its first
+process is a power cut: every process and mount in it is gone, its storage stays. Needs root.
+"""
+
+import asyncio
+import contextlib
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from edge_agent.podman.config import host_facts, render
+from tests.support import device_cgroups
+from tests.support.device_network import DeviceNetwork
+
+BOOT_DEADLINE = 20.0
+
+# Runs as the first process of the device; $1 is its folder, $2 its name. What it binds is private to it.
+INIT = """
+set -e
+ip link set lo up
+hostname "$2"
+mount -t tmpfs -o mode=755 tmpfs /run
+mount -t tmpfs tmpfs /dev/shm
+mkdir -p /run/lock
+mount --bind "$1/lib" /var/lib/containers
+mount --bind "$1/vartmp" /var/tmp
+mount --bind "$1/etc" /etc/containers
+if [ -d /etc/cni/net.d ]; then mount -t tmpfs tmpfs /etc/cni/net.d; fi
+while read -r folder; do mount --bind "$folder" "${folder%/*}"; done < "$1/cgroups"
+touch "$1/booted"
+exec "$3" -P
+"""
+
+
+class SimulatedDevice:
+    """A device; as a context manager it is booted inside, and nothing of it is left afterwards.
+
+    `folder` keeps its storage; it must be on a file system that overlay mounts work on (no tmpfs, no overlay).
+    """
+
+    def __init__(self, folder: Path, network: DeviceNetwork | None = None) -> None:
+        self.folder = folder
+        self._network = network or DeviceNetwork.of_this_process()
+        self._port = self._network.new_port()
+        self.name = self._port.name
+        self._holder: subprocess.Popen[bytes] | None = None
+        self._init_pid = 0
+
+    @property
+    def address(self) -> str:
+        """The device's own address, at which its published ports answer."""
+        return self._port.address
+
+    @property
+    def gateway(self) -> str:
+        """This machine's address on the bridge: what a test's registry, controller and broker listen on."""
+        return self._network.gateway
+
+    @property
+    def storage(self) -> Path:
+        """What survives a power cut: the Podman store, as /var/lib/containers inside."""
+        return self.folder / "lib"
+
+    @property
+    def running(self) -> bool:
+        return self._holder is not None
+
+    async def __aenter__(self) -> "SimulatedDevice":
+        for name in ("lib", "vartmp", "etc"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        self._write_settings()
+        try:
+            await self.boot()
+        except BaseException:
+            await self._discard()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._discard()
+
+    async def boot(self) -> None:
+        """Switches it on; afterwards processes can be started inside."""
+        self._port.plug_in()
+        device_cgroups.create(self.name)
+        booted = self.folder / "booted"
+        booted.unlink(missing_ok=True)
+        (self.folder / "cgroups").write_text("".join(f"{path}\n" for path in device_cgroups.folders(self.name)))
+        with (self.folder / "console.log").open("ab") as console:
+            # Not in a thread: the device is to die with the thread that started it.
+            self._holder = subprocess.Popen(  # noqa: ASYNC220
+                self._boot_command(), stdin=subprocess.DEVNULL, stdout=console, stderr=console, start_new_session=True
+            )
+        await self._wait(booted.exists, "boot")
+        self._init_pid = _only_child(self._holder.pid)
+
+    async def power_cut(self) -> None:
+        """Everything that runs in it is gone at once; its storage stays. `boot` switches it on again."""
+        if self._holder is None:
+            return
+        self._holder.kill()
+        await asyncio.to_thread(self._holder.wait)
+        self._holder = None
+        await self._wait(lambda: not Path(f"/proc/{self._init_pid}").exists(), "power cut")
+        self._port.unplug()
+        await self._wait(lambda: device_cgroups.remove(self.name), "removal of its cgroups")
+
+    async def link(self, up: bool) -> None:
+        """Pulls the network cable, or puts it back."""
+        self._port.set_link(up)
+
+    def command(self, argv: Sequence[str]) -> list[str]:
+        """The command line that runs `argv` inside."""
+        enter = ["nsenter", "-t", str(self._init_pid), "-n", "-m", "-p", "-u", "-i", "-C", "--", *argv]
+        return device_cgroups.joining(self.name, enter)
+
+    def popen(
+        self, argv: Sequence[str], env: Mapping[str, str] | None = None, log: Path | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Starts a process inside, its output in `log`; it dies with the device. `os.killpg(p.pid, signal)` ends it."""
+        output = log.open("ab") if log else None
+        with output or contextlib.nullcontext():
+            return subprocess.Popen(
+                self.command(argv),
+                env=dict(env) if env is not None else None,
+                stdin=subprocess.DEVNULL,
+                stdout=output or subprocess.DEVNULL,
+                stderr=subprocess.STDOUT if output else subprocess.DEVNULL,
+                start_new_session=True,
+            )
+
+    async def run(self, *argv: str) -> str:
+        """Runs a command inside to its end; its output. AssertionError with the output where it fails."""
+        process = await asyncio.create_subprocess_exec(
+            *self.command(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        output = (await process.communicate())[0].decode(errors="replace")
+        assert process.returncode == 0, f"{' '.join(argv)} in {self.name} ended with {process.returncode}: {output}"
+        return output
+
+    def console(self) -> str:
+        """What the device wrote while it booted."""
+        return (self.folder / "console.log").read_text(errors="replace")
+
+    def _write_settings(self) -> None:
+        etc = self.folder / "etc"
+        for name in ("policy.json", "registries.conf"):
+            if (source := Path("/etc/containers", name)).exists():
+                shutil.copy(source, etc / name)
+        (etc / "containers.conf").write_text(render(host_facts(), Path("/var/tmp")))
+
+    def _boot_command(self) -> list[str]:
+        init = ["bash", "-c", INIT, "init", str(self.folder), self.name, _reaper()]
+        unshare = ["unshare", "--mount", "--pid", "--uts", "--ipc", "--cgroup", "--fork", "--kill-child=KILL"]
+        unshare += ["--mount-proc", "--propagation", "private", "--", *init]
+        enter = ["setpriv", "--pdeathsig", "KILL", "nsenter", f"--net={self._port.namespace}", "--", *unshare]
+        return device_cgroups.joining(self.name, enter)
+
+    async def _wait(self, holds: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + BOOT_DEADLINE
+        while not holds():
+            if time.monotonic() > deadline or (self._holder is not None and self._holder.poll() is not None):
+                raise AssertionError(f"{self.name}: {what} failed: {self.console()}")
+            await asyncio.sleep(0.01)
+
+    async def _discard(self) -> None:
+        await self.power_cut()
+        self._port.unplug()
+        device_cgroups.remove(self.name)
+        await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+
+
+def _only_child(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+
+def _reaper() -> str:
+    """A program that does nothing but reap children, for the device's first process."""
+    for candidate in ("/usr/bin/catatonit", "/usr/libexec/podman/catatonit"):
+        if Path(candidate).exists():
+            return candidate
+    raise AssertionError("catatonit is not installed; apt-get install catatonit")
