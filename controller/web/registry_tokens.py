@@ -1,0 +1,110 @@
+"""Tokens for the OCI registry, by its standard token protocol
+(https://distribution.github.io/distribution/spec/auth/token/).
+
+Two kinds, both JWTs signed with a key of their own, which no certificate of the installation's CA can stand in for:
+a *credential* names a device or the controller and serves as the password at the token endpoint; an *access token*
+is what the registry takes, for named repositories and a few minutes.
+"""
+
+import base64
+import re
+import ssl
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import jwt
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from controller.access import new_id
+from controller.pki import CertificateAuthority
+from controller.store.access import Principal, Role
+
+ISSUER = "longshore"
+CREDENTIAL_AUDIENCE = "longshore-registry-credential"
+CREDENTIAL_LIFETIME = timedelta(hours=1)
+ACCESS_LIFETIME = timedelta(minutes=5)
+CONTROLLER = Principal("controller", Role.ADMIN)
+SCOPE = re.compile(r"^repository:(?P<name>[a-z0-9._/-]{1,255}):(?P<actions>[a-z,*]{1,64})$")
+
+
+@dataclass(frozen=True)
+class Credential:
+    """For HTTP basic authentication at the token endpoint."""
+
+    username: str
+    password: str
+    expires: float
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Actions ("pull", "push") on one repository."""
+
+    repository: str
+    actions: tuple[str, ...]
+
+
+def parse_scopes(values: Sequence[str]) -> list[Scope]:
+    """The scopes of a token request; what is not a repository's is left out."""
+    words = [word for value in values for word in value.split()]
+    found = [match for word in words if (match := SCOPE.match(word))]
+    return [Scope(match["name"], tuple(match["actions"].split(","))) for match in found]
+
+
+class RegistryTokens:
+    """Issues and checks both kinds of tokens."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` has the signing key (`ca.key`) and its certificate (`ca.crt`), which the registry trusts."""
+        self._key = (folder / "ca.key").read_text()
+        self.certificate_file = folder / "ca.crt"
+        certificate = x509.load_pem_x509_certificate(self.certificate_file.read_bytes())
+        self._public_key = cast(ec.EllipticCurvePublicKey, certificate.public_key())
+        self._chain = [base64.b64encode(ssl.PEM_cert_to_DER_cert(self.certificate_file.read_text())).decode()]
+
+    @classmethod
+    def create(cls, folder: Path) -> "RegistryTokens":
+        """Makes the key. FileExistsError where there is one."""
+        CertificateAuthority.create(folder)
+        return cls(folder)
+
+    def credential(self, principal: Principal) -> Credential:
+        """A password for a device or the controller that ends by itself."""
+        expires = time.time() + CREDENTIAL_LIFETIME.total_seconds()
+        claims = {"role": principal.role.value, "aud": CREDENTIAL_AUDIENCE, "exp": int(expires)}
+        return Credential(principal.name, self._sign({"sub": principal.name, **claims}), expires)
+
+    def principal(self, username: str, password: str) -> Principal | None:
+        """Whose credential this is; None where it is not ours, has ended, or names another."""
+        try:
+            claims = jwt.decode(
+                password, self._public_key, algorithms=["ES256"], audience=CREDENTIAL_AUDIENCE, issuer=ISSUER
+            )
+        except jwt.InvalidTokenError:
+            return None
+        return Principal(username, Role(claims["role"])) if claims["sub"] == username else None
+
+    def access_token(
+        self, principal: Principal, service: str, scopes: Sequence[Scope], pullable: Collection[str]
+    ) -> str:
+        """What the registry takes: all that was asked for the controller, for a device "pull" on `pullable`."""
+        granted = [(scope.repository, _granted(principal, scope, pullable)) for scope in scopes]
+        access = [{"type": "repository", "name": name, "actions": actions} for name, actions in granted if actions]
+        expires = int(time.time() + ACCESS_LIFETIME.total_seconds())
+        return self._sign({"sub": principal.name, "aud": service, "exp": expires, "access": access})
+
+    def _sign(self, claims: dict[str, Any]) -> str:
+        now = int(time.time())
+        issued = {"iss": ISSUER, "iat": now, "nbf": now - 60, "jti": new_id("t")}
+        return jwt.encode({**issued, **claims}, self._key, algorithm="ES256", headers={"x5c": self._chain})
+
+
+def _granted(principal: Principal, scope: Scope, pullable: Collection[str]) -> list[str]:
+    if principal.role is Role.ADMIN:
+        return [action for action in scope.actions if action in ("pull", "push", "delete", "*")]
+    return ["pull"] if "pull" in scope.actions and scope.repository in pullable else []
