@@ -1,0 +1,1 @@
+"""The numbered log of what changed state, and those who follow it."""

@@ -1,0 +1,209 @@
+"""Works the queue of build targets off. The queue itself is rows: a killed controller finds it again as it was."""
+
+import asyncio
+import contextlib
+import time
+from dataclasses import replace
+from typing import Protocol
+
+import structlog
+
+from controller.builds.logs import BuildLogs
+from controller.builds.model import (
+    Build,
+    BuildFailed,
+    BuildState,
+    BuildTarget,
+    BuiltArtifact,
+    OnLine,
+    OnState,
+    TargetJob,
+)
+from controller.builds.service import target_event
+from controller.deployments.assess import reassess
+from controller.deployments.placing import place
+from controller.spec.loader import load_spec
+from controller.store import BuildsQueued, Signal, Store, Transaction
+
+log = structlog.get_logger()
+RETRY_FIRST = 2.0
+RETRY_LONGEST = 60.0
+
+
+class Builder(Protocol):
+    """What the queue needs of `controller.builds.builder.ImageBuilder`."""
+
+    async def build(self, job: TargetJob, on_line: OnLine, on_state: OnState) -> BuiltArtifact: ...
+
+    async def recover(self) -> None: ...
+
+
+class BuildQueue:
+    """Runs at most `parallel` targets at a time. `run()` until cancelled."""
+
+    def __init__(self, store: Store, builder: Builder, logs: BuildLogs, registry_address: str, parallel: int) -> None:
+        self._store = store
+        self._builder = builder
+        self._logs = logs
+        self._registry_address = registry_address
+        self._parallel = parallel
+        self._wake = asyncio.Event()
+        self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
+        store.subscribe(self._heard)
+
+    async def run(self) -> None:
+        """Takes unfinished targets up again, then works. When cancelled, running builds are cancelled and stay
+        unfinished: the next start takes them up."""
+        await self._builder.recover()
+        await self._store.transact(self._requeue_unfinished)
+        try:
+            while True:
+                self._wake.clear()
+                await self._start_due()
+                await self._wait()
+        finally:
+            for task in self._running.values():
+                task.cancel()
+            await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    async def _start_due(self) -> None:
+        free = self._parallel - len(self._running)
+        if free <= 0:
+            return
+        due = await self._store.transact(lambda tx: tx.builds.due(time.time(), free + len(self._running)))
+        for key in [key for key in due if key not in self._running][:free]:
+            task = asyncio.create_task(self._work(*key), name=f"build {key}")
+            self._running[key] = task
+            task.add_done_callback(lambda _task, key=key: self._done(key))  # type: ignore[misc]
+
+    async def _wait(self) -> None:
+        next_due = await self._store.transact(lambda tx: tx.builds.next_due())
+        timeout = None
+        if next_due is not None and len(self._running) < self._parallel:
+            timeout = max(0.05, next_due - time.time())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), timeout)
+
+    def _done(self, key: tuple[str, str]) -> None:
+        del self._running[key]
+        self._wake.set()
+
+    def _heard(self, signal: Signal) -> None:
+        if isinstance(signal, BuildsQueued):
+            self._wake.set()
+
+    def _requeue_unfinished(self, tx: Transaction) -> None:
+        for build_id, profile in tx.builds.unfinished():
+            self._logs.append(build_id, profile, "system", "the controller was restarted; this target is built again")
+            build, target = _target(tx, build_id, profile)
+            self._store_target(tx, build, replace(target, state=BuildState.QUEUED, next_try=0.0))
+
+    async def _work(self, build_id: str, profile: str) -> None:
+        """One try at one target; its outcome is stored, whatever happens."""
+        build, target = await self._store.transact(lambda tx: _target(tx, build_id, profile))
+        target = replace(target, attempts=target.attempts + 1, started=target.started or time.time())
+        progress = _Progress(self, build, target)
+        bound = log.bind(build=build_id, profile=profile)
+        bound.info("build target begins", attempt=target.attempts)
+        try:
+            artifact = await self._build(build, target, progress)
+            outcome = replace(progress.target, state=BuildState.SUCCEEDED, artifact=artifact, reason="", message="")
+        except BuildFailed as failure:
+            outcome = _failed(progress.target, failure)
+        except Exception as error:  # noqa: BLE001 - logged; a broken target must not stop the queue
+            bound.exception("building broke")
+            message = f"the controller failed while building: {error!r}; see its log"
+            outcome = _failed(progress.target, BuildFailed("InternalError", message))
+        await progress.finish()
+        await self._store.transact(lambda tx: self._store_outcome(tx, build, outcome))
+        self._logs.close(build_id)
+        bound.info("build target ends", state=outcome.state, reason=outcome.reason)
+
+    async def _build(self, build: Build, target: BuildTarget, progress: "_Progress") -> BuiltArtifact:
+        def on_line(stream: str, text: str) -> None:
+            self._logs.append(build.id, target.profile, stream, text)
+
+        return await self._builder.build(self._job(build, target.profile), on_line, progress.on_state)
+
+    def _job(self, build: Build, profile: str) -> TargetJob:
+        spec = load_spec(build.spec)
+        return TargetJob(
+            build_id=build.id,
+            user_id=build.user_id,
+            project_id=build.project_id,
+            name=build.name,
+            profile=profile,
+            spec=spec.build,
+            entrypoint=tuple(spec.deploy.entrypoint),
+            ports=tuple(port.container for port in spec.deploy.network.ports),
+            files=build.files,
+            repository=f"{self._registry_address}/{repository_path(build)}",
+        )
+
+    def _store_outcome(self, tx: Transaction, build: Build, outcome: BuildTarget) -> None:
+        if outcome.done:
+            outcome = replace(outcome, ended=time.time())
+        self._log_outcome(build, outcome)
+        self._store_target(tx, build, outcome)
+
+    def _log_outcome(self, build: Build, outcome: BuildTarget) -> None:
+        text = f"{outcome.state.lower()}"
+        if outcome.artifact is not None:
+            text = f"pushed {outcome.artifact.repository}@{outcome.artifact.digest}"
+        elif outcome.reason:
+            again = "" if outcome.done else "; tried again by itself"
+            text = f"{outcome.reason}: {outcome.message}{again}"
+        self._logs.append(build.id, outcome.profile, "system", text)
+
+    def _store_target(self, tx: Transaction, build: Build, target: BuildTarget) -> None:
+        tx.builds.change_target(build.id, target)
+        tx.events.append(target_event(build, target))
+        for deployment in tx.deployments.of_build(build.id):
+            place(tx, deployment)
+            reassess(tx, deployment)
+
+
+class _Progress:
+    """Stores the states that a builder passes through, in order, without making it wait."""
+
+    def __init__(self, queue: BuildQueue, build: Build, target: BuildTarget) -> None:
+        self.target = target
+        self._queue = queue
+        self._build = build
+        self._last: asyncio.Task[None] | None = None
+
+    def on_state(self, state: BuildState) -> None:
+        self.target = replace(self.target, state=state, reason="", message="")
+        self._last = asyncio.create_task(self._store(self._last, self.target))
+
+    async def finish(self) -> None:
+        """All states are stored."""
+        if self._last is not None:
+            await self._last
+
+    async def _store(self, before: asyncio.Task[None] | None, target: BuildTarget) -> None:
+        if before is not None:
+            await before
+        await self._queue._store.transact(lambda tx: self._queue._store_target(tx, self._build, target))
+
+
+def repository_path(build: Build) -> str:
+    """Where a build's artifacts lie in the registry; repository names are lower case (OCI distribution spec)."""
+    return f"{build.user_id}/{build.project_id}/{build.name}".lower()
+
+
+def _failed(target: BuildTarget, failure: BuildFailed) -> BuildTarget:
+    failed = replace(
+        target, reason=failure.reason, message=failure.message, failed_step=failure.step, last_lines=failure.last_lines
+    )
+    if not failure.retryable:
+        return replace(failed, state=BuildState.FAILED)
+    delay = min(RETRY_LONGEST, RETRY_FIRST * 2 ** min(target.attempts - 1, 10))
+    return replace(failed, state=BuildState.QUEUED, next_try=time.time() + delay)
+
+
+def _target(tx: Transaction, build_id: str, profile: str) -> tuple[Build, BuildTarget]:
+    build = tx.builds.get(build_id)
+    if build is None:
+        raise LookupError(f"no build {build_id}")
+    return build, next(target for target in build.targets if target.profile == profile)

@@ -1,0 +1,114 @@
+"""What users do with builds, short of building: accept, read, list."""
+
+import time
+from collections.abc import Collection, Sequence
+from pathlib import PurePosixPath
+
+from controller.access import new_id
+from controller.builds.model import Build, BuildTarget, ContextFile
+from controller.builds.targets import TargetProfile
+from controller.builds.uploads import UploadStore
+from controller.errors import FailedPrecondition, InvalidRequest, NotFound
+from controller.events.model import EventKind, NewEvent, Project
+from controller.spec.loader import load_spec
+from controller.spec.model import Spec
+from controller.store import Store, Transaction
+from controller.store.rows import Page
+from longshore.errors import Reason
+
+
+def new_build(project: Project, spec: Spec, source: bytes, files: Sequence[ContextFile]) -> Build:
+    """A build of each target profile that the spec names, queued; platforms are filled in by `BuildService.add`."""
+    profiles = dict.fromkeys(target.profile for target in spec.targets)
+    targets = tuple(BuildTarget(profile, "") for profile in profiles)
+    owner = {"user_id": project.user_id, "project_id": project.project_id}
+    return Build(
+        new_id("b"), name=spec.name, spec=source, files=tuple(files), targets=targets, created=time.time(), **owner
+    )
+
+
+def target_event(build: Build, target: BuildTarget) -> NewEvent:
+    """The event that says in which state a target is."""
+    return NewEvent(
+        project=Project(build.user_id, build.project_id),
+        kind=EventKind.BUILD,
+        state=target.state.value,
+        build_id=build.id,
+        reason=target.reason,
+        message=f"{target.profile}: {target.message}" if target.message else target.profile,
+    )
+
+
+class BuildService:
+    def __init__(self, store: Store, uploads: UploadStore, profiles: dict[str, TargetProfile]) -> None:
+        self._store = store
+        self._uploads = uploads
+        self._profiles = profiles
+
+    async def create(self, project: Project, source: bytes, files: Sequence[ContextFile], request_id: str) -> Build:
+        """Accepts a build. Errors: InvalidSpec, InvalidRequest, FailedPrecondition MISSING_UPLOADS."""
+        spec = load_spec(source, known_profiles=self._profiles)
+        self.require_files(spec, files)
+        build = new_build(project, spec, source, files)
+        return await self._store.transact(lambda tx: self._create(tx, build, request_id))
+
+    async def get(self, build_id: str) -> Build:
+        """Raises NotFound."""
+        build = await self._store.transact(lambda tx: tx.builds.get(build_id))
+        if build is None:
+            raise NotFound(Reason.NO_SUCH_BUILD, f"no build {build_id}")
+        return build
+
+    async def page(self, project: Project | None, user_id: str, page: Page) -> tuple[list[Build], str]:
+        return await self._store.transact(lambda tx: tx.builds.page(project, user_id, page))
+
+    def add(self, tx: Transaction, build: Build, request_id: str) -> None:
+        """Queues a build, with an event for each target."""
+        targets = tuple(
+            BuildTarget(target.profile, self._profiles[target.profile].platform) for target in build.targets
+        )
+        values = {**vars(build), "targets": targets}
+        build = Build(**values)
+        tx.builds.add(build, request_id)
+        for target in targets:
+            tx.events.append(target_event(build, target))
+
+    def require_files(self, spec: Spec, files: Sequence[ContextFile]) -> None:
+        """Every file that the spec names is listed, nothing else is, and all contents are uploaded.
+
+        Errors: InvalidRequest, FailedPrecondition MISSING_UPLOADS.
+        """
+        check_listed(spec.build.files, [file.path for file in files])
+        missing = sorted({file.digest for file in files if not self._uploads.stat(file.digest)[0]})
+        if missing:
+            message = f"{len(missing)} contents are not uploaded, the first is {missing[0]}; send them by WriteUpload"
+            raise FailedPrecondition(Reason.MISSING_UPLOADS, message, missing=",".join(missing[:100]))
+
+    def _create(self, tx: Transaction, build: Build, request_id: str) -> Build:
+        project = Project(build.user_id, build.project_id)
+        if request_id and (earlier := tx.builds.by_request(project, request_id)):
+            return earlier
+        self.add(tx, build, request_id)
+        stored = tx.builds.get(build.id)
+        if stored is None:
+            raise RuntimeError("a build that was just stored is gone")
+        return stored
+
+
+def check_listed(wanted: Sequence[str], listed: Collection[str]) -> None:
+    """Raises InvalidRequest where the listed paths are not those that `build.files` names, or not in the tree."""
+    if len(set(listed)) != len(listed):
+        raise InvalidRequest("files", "a path is listed twice")
+    for path in listed:
+        pure = PurePosixPath(path)
+        if pure.is_absolute() or ".." in pure.parts or str(pure) != path or path == ".":
+            raise InvalidRequest("files", f"{path!r} is not a plain relative path")
+        if not any(_below(path, entry) for entry in wanted):
+            raise InvalidRequest("files", f"{path!r} is not named by build.files of the spec")
+    for entry in wanted:
+        if not any(_below(path, entry) for path in listed):
+            raise InvalidRequest("files", f"build.files names {entry!r}, and no such file was sent")
+
+
+def _below(path: str, entry: str) -> bool:
+    return entry == "." or path == entry or path.startswith(f"{entry}/")

@@ -1,0 +1,77 @@
+"""Which device should run what: from the spec's targets, the build's artifacts and the enrolled devices."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from controller.builds.model import BuildState, BuiltArtifact
+from controller.deployments.model import Deployment, Wish, WorkloadRow
+from controller.devices.model import Device
+from controller.spec.loader import load_spec
+from controller.spec.model import Spec, TargetSpec
+from controller.spec.resolve import workload_spec
+from controller.store import Transaction
+
+
+@dataclass(frozen=True)
+class Change:
+    """What `difference` found: workloads to put, and devices that should not run the deployment any more."""
+
+    put: tuple[WorkloadRow, ...]
+    drop: tuple[str, ...]
+
+
+def place(tx: Transaction, deployment: Deployment) -> None:
+    """Afterwards each matching device is wished to run the present revision, and no other device.
+
+    Does nothing before the build has succeeded: what runs goes on running.
+    """
+    build = tx.builds.get(deployment.build_id)
+    if deployment.wish is not Wish.RUN or build is None or build.state is not BuildState.SUCCEEDED:
+        return
+    spec = load_spec(deployment.spec)
+    artifacts = {target.profile: target.artifact for target in build.targets if target.artifact is not None}
+    wished = _wished(tx, deployment, spec, artifacts)
+    change = difference(wished, {row.device_id: row for row in tx.workloads.of_deployment(deployment.id)})
+    for workload in change.put:
+        tx.workloads.put(workload)
+        tx.devices.advance(workload.device_id)
+    for device_id in change.drop:
+        tx.workloads.wish(deployment.id, device_id, Wish.DELETE)
+        tx.devices.advance(device_id)
+
+
+def withdraw(tx: Transaction, deployment: Deployment) -> None:
+    """Afterwards each device that has the deployment is wished to stop it, or to delete it, as the deployment is."""
+    for workload in tx.workloads.of_deployment(deployment.id):
+        if workload.wish not in (deployment.wish, Wish.DELETE):
+            tx.workloads.wish(deployment.id, workload.device_id, deployment.wish)
+            tx.devices.advance(workload.device_id)
+
+
+def select(targets: tuple[TargetSpec, ...], devices: Mapping[str, list[Device]]) -> dict[str, str]:
+    """Device id -> profile, where the first target that matches a device wins. `devices`: those of each profile."""
+    chosen: dict[str, str] = {}
+    for target in targets:
+        for device in devices[target.profile]:
+            if target.labels.items() <= device.labels.items():
+                chosen.setdefault(device.id, target.profile)
+    return chosen
+
+
+def difference(wished: Mapping[str, WorkloadRow], present: Mapping[str, WorkloadRow]) -> Change:
+    """What has to change so that `present` becomes `wished`; both by device id."""
+    put = tuple(row for device_id, row in wished.items() if present.get(device_id) != row)
+    drop = tuple(key for key, row in present.items() if key not in wished and row.wish is not Wish.DELETE)
+    return Change(put, drop)
+
+
+def _wished(
+    tx: Transaction, deployment: Deployment, spec: Spec, artifacts: Mapping[str, BuiltArtifact]
+) -> dict[str, WorkloadRow]:
+    devices = {target.profile: tx.devices.matching(target.profile, {}) for target in spec.targets}
+    how = workload_spec(spec).SerializeToString(deterministic=True)
+    return {
+        device_id: WorkloadRow(deployment.id, device_id, deployment.revision, Wish.RUN, artifacts[profile], how)
+        for device_id, profile in select(tuple(spec.targets), devices).items()
+        if profile in artifacts
+    }

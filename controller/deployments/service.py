@@ -1,0 +1,140 @@
+"""What users do with deployments. Every call is one transaction: acknowledged means durable."""
+
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from controller.access import new_id
+from controller.builds.model import ContextFile
+from controller.builds.service import BuildService, new_build
+from controller.deployments.assess import reassess, state_event
+from controller.deployments.model import Condition, Deployment, DeploymentState, Wish
+from controller.deployments.placing import place, withdraw
+from controller.errors import NotFound
+from controller.events.model import Project
+from controller.spec.loader import load_spec
+from controller.spec.model import Spec
+from controller.store import Store, Transaction
+from controller.store.rows import Page
+from controller.store.workloads import Placement
+from longshore.errors import Reason
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A deployment and the project's last event before the call's own."""
+
+    deployment: Deployment
+    events_from: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """What ApplyDeployment asks for."""
+
+    project: Project
+    spec: bytes
+    files: tuple[ContextFile, ...] = ()
+    build_id: str = ""
+    request_id: str = ""
+
+
+class DeploymentService:
+    def __init__(self, store: Store, builds: BuildService, profiles: Collection[str]) -> None:
+        self._store = store
+        self._builds = builds
+        self._profiles = profiles
+
+    async def apply(self, request: Request) -> Applied:
+        """Makes a deployment or a new revision of it. Errors: InvalidSpec, FailedPrecondition, NotFound."""
+        spec = load_spec(request.spec, known_profiles=self._profiles)
+        if not request.build_id:
+            self._builds.require_files(spec, request.files)
+        return await self._store.transact(lambda tx: self._apply(tx, request, spec))
+
+    async def get(self, deployment_id: str) -> Deployment:
+        """Raises NotFound."""
+        return await self._store.transact(lambda tx: _existing(tx, deployment_id))
+
+    async def by_name(self, project: Project, name: str) -> Deployment:
+        """The one that is not deleted. Raises NotFound."""
+        found = await self._store.transact(lambda tx: tx.deployments.by_name(project, name))
+        if found is None:
+            message = f"no deployment named {name} in project {project.user_id}/{project.project_id}"
+            raise NotFound(Reason.NO_SUCH_DEPLOYMENT, message)
+        return found
+
+    async def page(
+        self, project: Project | None, user_id: str, include_deleted: bool, page: Page
+    ) -> tuple[list[Deployment], str]:
+        return await self._store.transact(lambda tx: tx.deployments.page(project, user_id, include_deleted, page))
+
+    async def placements(self, deployment_id: str) -> list[Placement]:
+        """The workloads of a deployment with what their devices said."""
+        return await self._store.transact(lambda tx: tx.workloads.placements(deployment_id=deployment_id))
+
+    async def stop(self, deployment_id: str) -> Deployment:
+        """Devices are wished to stop it. Idempotent. Raises NotFound."""
+        return await self._store.transact(lambda tx: _wish(tx, deployment_id, Wish.STOP))
+
+    async def delete(self, deployment_id: str) -> Deployment:
+        """Devices are wished to remove it. Idempotent. Raises NotFound."""
+        return await self._store.transact(lambda tx: _wish(tx, deployment_id, Wish.DELETE))
+
+    def _apply(self, tx: Transaction, request: Request, spec: Spec) -> Applied:
+        events_from = tx.events.last_number(request.project)
+        if request.request_id and (earlier := tx.deployments.by_request(request.project, request.request_id)):
+            return Applied(earlier, events_from)
+        build_id = request.build_id or self._add_build(tx, request, spec)
+        build = tx.builds.get(build_id)
+        if build is None or (build.user_id, build.project_id) != (request.project.user_id, request.project.project_id):
+            message = f"no build {build_id} in project {request.project.user_id}/{request.project.project_id}"
+            raise NotFound(Reason.NO_SUCH_BUILD, message)
+        present = tx.deployments.by_name(request.project, spec.name)
+        deployment = _next_revision(present, request, spec.name, build_id)
+        (tx.deployments.add if present is None else tx.deployments.change)(deployment)
+        tx.deployments.add_revision(deployment, request.request_id)
+        tx.events.append(state_event(deployment))
+        place(tx, deployment)
+        return Applied(reassess(tx, deployment), events_from)
+
+    def _add_build(self, tx: Transaction, request: Request, spec: Spec) -> str:
+        build = new_build(request.project, spec, request.spec, request.files)
+        self._builds.add(tx, build, "")
+        return build.id
+
+
+def _next_revision(present: Deployment | None, request: Request, name: str, build_id: str) -> Deployment:
+    now = time.time()
+    accepted = Condition(DeploymentState.PENDING, "Accepted", "")
+    if present is None:
+        return Deployment(
+            id=new_id("dep"), project=request.project, name=name, revision=1, wish=Wish.RUN, condition=accepted,
+            since=now, build_id=build_id, created=now, updated=now, spec=request.spec,
+        )  # fmt: skip
+    return replace(
+        present, revision=present.revision + 1, wish=Wish.RUN, condition=accepted, since=now, build_id=build_id,
+        updated=now, spec=request.spec,
+    )  # fmt: skip
+
+
+def _existing(tx: Transaction, deployment_id: str) -> Deployment:
+    deployment = tx.deployments.get(deployment_id)
+    if deployment is None:
+        raise NotFound(Reason.NO_SUCH_DEPLOYMENT, f"no deployment {deployment_id}")
+    return deployment
+
+
+def _wish(tx: Transaction, deployment_id: str, wish: Wish) -> Deployment:
+    deployment = _existing(tx, deployment_id)
+    if deployment.wish in (wish, Wish.DELETE):
+        return deployment
+    deployment = replace(deployment, wish=wish, updated=time.time())
+    tx.deployments.change(deployment)
+    withdraw(tx, deployment)
+    return reassess(tx, deployment)
+
+
+def active(placements: Sequence[Placement]) -> list[Placement]:
+    """Those that are not on their way out."""
+    return [place for place in placements if place.workload.wish is not Wish.DELETE]

@@ -1,0 +1,148 @@
+"""What devices say over MQTT becomes rows and events. Every function works in one transaction and may be repeated:
+an older or repeated report changes nothing."""
+
+from dataclasses import replace
+
+import structlog
+
+from controller.deployments.assess import reassess_all
+from controller.deployments.model import InstanceRow, Wish
+from controller.devices.model import Device, Presence
+from controller.devices.service import device_event
+from controller.events.model import EventKind, NewEvent
+from controller.store import Transaction
+from longshore.v1 import mqtt_pb2, types_pb2
+
+log = structlog.get_logger()
+
+
+def store_presence(tx: Transaction, device_id: str, presence: mqtt_pb2.Presence, now: float) -> None:
+    """A device came or went. A will of an older session is dropped."""
+    device = tx.devices.get(device_id)
+    if device is None or presence.session < device.session:
+        return
+    state = Presence.ONLINE if presence.online else Presence.OFFLINE
+    seen = now if presence.online else device.last_seen
+    tx.devices.change(device_id, session=presence.session, last_seen=seen)
+    _set_presence(tx, replace(device, last_seen=seen), state, "")
+
+
+def lose_sight(tx: Transaction, reason: str) -> None:
+    """The controller has lost the broker: nothing is known of any device's presence."""
+    for device in tx.devices.matching("", {}):
+        if device.presence is not Presence.UNKNOWN:
+            _set_presence(tx, device, Presence.UNKNOWN, reason)
+
+
+def store_snapshot(tx: Transaction, device_id: str, snapshot: mqtt_pb2.StatusSnapshot, now: float) -> None:
+    """All that is true on the device now."""
+    device = tx.devices.get(device_id)
+    if device is None or snapshot.sequence <= device.snapshot_sequence:
+        return
+    facts = snapshot.facts.SerializeToString() if snapshot.HasField("facts") else device.facts
+    observed = min(max(snapshot.observed_generation, device.observed_generation), device.generation)
+    tx.devices.change(
+        device_id, snapshot_sequence=snapshot.sequence, observed_generation=observed,
+        facts=facts, condition=snapshot.condition, last_seen=now,
+    )  # fmt: skip
+    touched = _store_instances(tx, device_id, snapshot)
+    if observed >= device.generation:
+        touched |= _forget_deleted(tx, device_id, {status.deployment_id for status in snapshot.instances})
+    reassess_all(tx, touched)
+
+
+def store_journal(tx: Transaction, device_id: str, batch: mqtt_pb2.JournalBatch) -> mqtt_pb2.JournalAck | None:
+    """Events of the device's instances, each number once. Answers what is durable from now on."""
+    device = tx.devices.get(device_id)
+    if device is None or not batch.entries:
+        return None
+    journal_id = batch.entries[0].journal_id
+    last = device.journal_number if journal_id == device.journal_id else 0
+    for entry in batch.entries:
+        if entry.number <= last or entry.journal_id != journal_id:
+            continue
+        if last and entry.number != last + 1:
+            log.warning("journal has a gap", device=device_id, after=last, next=entry.number)
+        _append_instance_event(tx, device_id, entry)
+        last = entry.number
+    tx.devices.change(device_id, journal_id=journal_id, journal_number=last)
+    return mqtt_pb2.JournalAck(journal_id=journal_id, number=last)
+
+
+def _set_presence(tx: Transaction, device: Device, presence: Presence, reason: str) -> None:
+    if device.presence is presence:
+        return
+    tx.devices.change(device.id, presence=presence.value)
+    tx.events.append(device_event(device, presence.value, reason))
+    reassess_all(tx, {row.deployment_id for row in tx.workloads.of_device(device.id)})
+
+
+def _store_instances(tx: Transaction, device_id: str, snapshot: mqtt_pb2.StatusSnapshot) -> set[str]:
+    wanted = {row.deployment_id for row in tx.workloads.of_device(device_id)}
+    said = {status.deployment_id: instance_row(device_id, status) for status in snapshot.instances}
+    before = {row.deployment_id: row for row in tx.workloads.instances_of_device(device_id)}
+    for deployment_id, row in said.items():
+        if deployment_id in wanted and before.get(deployment_id) != row:
+            tx.workloads.put_instance(row)
+    for deployment_id in before.keys() - said.keys():
+        tx.workloads.remove_instance(deployment_id, device_id)
+    return wanted | before.keys()
+
+
+def _forget_deleted(tx: Transaction, device_id: str, still_there: set[str]) -> set[str]:
+    """Workloads that were to be deleted, and that a device with the newest wish does not name any more, are gone."""
+    gone = {
+        row.deployment_id
+        for row in tx.workloads.of_device(device_id)
+        if row.wish is Wish.DELETE and row.deployment_id not in still_there
+    }
+    for deployment_id in gone:
+        tx.workloads.remove(deployment_id, device_id)
+        tx.workloads.remove_instance(deployment_id, device_id)
+    return gone
+
+
+def _append_instance_event(tx: Transaction, device_id: str, entry: mqtt_pb2.JournalEntry) -> None:
+    status = entry.instance
+    deployment = tx.deployments.get(status.deployment_id)
+    if deployment is None:
+        log.warning("journal speaks of an unknown deployment", device=device_id, deployment=status.deployment_id)
+        return
+    tx.events.append(
+        NewEvent(
+            project=deployment.project,
+            kind=EventKind.INSTANCE,
+            state=state_name(status),
+            deployment_id=deployment.id,
+            device_id=device_id,
+            revision=status.revision,
+            ready=status.ready,
+            reason=status.reason,
+            message=status.message,
+            occurred=entry.occurred.ToMicroseconds() / 1e6,
+        )
+    )
+
+
+def state_name(status: types_pb2.InstanceStatus) -> str:
+    """The state without its prefix; "UNSPECIFIED" for a number that this version does not know."""
+    try:
+        return types_pb2.InstanceState.Name(status.state).removeprefix("INSTANCE_STATE_")
+    except ValueError:
+        return "UNSPECIFIED"
+
+
+def instance_row(device_id: str, status: types_pb2.InstanceStatus) -> InstanceRow:
+    """What is kept of a status. Readiness counts only in RUNNING."""
+    state = state_name(status)
+    return InstanceRow(
+        deployment_id=status.deployment_id,
+        device_id=device_id,
+        revision=status.revision,
+        state=state,
+        ready=status.ready and state == "RUNNING",
+        reason=status.reason,
+        message=status.message,
+        attempts=status.attempts,
+        status=status.SerializeToString(),
+    )

@@ -1,0 +1,124 @@
+"""Enrollment and reading of devices."""
+
+import base64
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from controller.access import hash_secret, new_id, new_secret
+from controller.deployments.assess import reassess
+from controller.deployments.placing import place
+from controller.devices.model import Device, EnrollToken
+from controller.errors import InvalidRequest, NotFound, Unauthenticated
+from controller.events.model import NO_PROJECT, EventKind, NewEvent
+from controller.pki import CertificateAuthority
+from controller.pki.authority import InvalidCertificateRequest
+from controller.store import Store, Transaction
+from controller.store.rows import Page
+from longshore.errors import Reason
+from longshore.v1 import device_pb2
+
+DEFAULT_LIFETIME = timedelta(hours=1)
+LONGEST_LIFETIME = timedelta(days=30)
+DEVICE_NAME = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")
+
+
+@dataclass(frozen=True)
+class Enrollment:
+    """What a machine that wants to become a device says of itself."""
+
+    token_secret: str
+    certificate_request: str
+    proposed_name: str
+    proposed_profile: str
+    facts: bytes
+
+
+class DeviceService:
+    def __init__(
+        self, store: Store, ca: CertificateAuthority, public_address: str, profiles: Mapping[str, object]
+    ) -> None:
+        self._store = store
+        self._ca = ca
+        self._public_address = public_address
+        self._profiles = profiles
+
+    async def create_token(
+        self, name: str, labels: Mapping[str, str], profile: str, lifetime: timedelta
+    ) -> tuple[str, float]:
+        """A join token, and when it ends. Errors: InvalidRequest."""
+        if name:
+            _check_name("device_name", name)
+        if profile and profile not in self._profiles:
+            raise InvalidRequest(
+                "profile", f"no target profile {profile!r}; known: {', '.join(sorted(self._profiles))}"
+            )
+        lifetime = lifetime or DEFAULT_LIFETIME
+        if not timedelta(0) < lifetime <= LONGEST_LIFETIME:
+            raise InvalidRequest("lifetime", "expected more than 0 and at most 30 days")
+        secret, expires = new_secret(), time.time() + lifetime.total_seconds()
+        token = EnrollToken(hash_secret(secret), name, labels, profile, expires)
+        await self._store.transact(lambda tx: tx.access.add_enroll_token(token))
+        return self._join_token(secret), expires
+
+    async def enroll(self, enrollment: Enrollment) -> tuple[Device, str]:
+        """The new device and its certificate (PEM). The token is spent only if all goes well.
+
+        Errors: Unauthenticated, InvalidRequest, AlreadyExists.
+        """
+        return await self._store.transact(lambda tx: self._enroll(tx, enrollment))
+
+    async def find(self, id_or_name: str) -> Device:
+        """Raises NotFound."""
+        device = await self._store.transact(lambda tx: tx.devices.find(id_or_name))
+        if device is None:
+            raise NotFound(Reason.NO_SUCH_DEVICE, f"no device {id_or_name}")
+        return device
+
+    async def page(self, profile: str, labels: Mapping[str, str], page: Page) -> tuple[list[Device], str]:
+        return await self._store.transact(lambda tx: tx.devices.page(profile, labels, page))
+
+    def _check_profile(self, field: str, profile: str) -> None:
+        if profile not in self._profiles:
+            known = ", ".join(sorted(self._profiles))
+            raise InvalidRequest(field, f"no target profile {profile!r}; known: {known}")
+
+    def _join_token(self, secret: str) -> str:
+        token = device_pb2.JoinToken(
+            controller_address=self._public_address, ca_certificate=self._ca.certificate_pem, secret=secret
+        )
+        return base64.urlsafe_b64encode(token.SerializeToString()).decode().rstrip("=")
+
+    def _enroll(self, tx: Transaction, enrollment: Enrollment) -> tuple[Device, str]:
+        token = tx.access.spend_enroll_token(hash_secret(enrollment.token_secret))
+        if token is None:
+            message = "the enroll token is unknown, spent or expired; make a new one: longshore enroll-token"
+            raise Unauthenticated(Reason.ENROLL_TOKEN_REFUSED, message)
+        name = token.device_name or enrollment.proposed_name
+        _check_name("proposed_name", name)
+        profile = token.profile or enrollment.proposed_profile
+        self._check_profile("proposed_profile", profile)
+        device = Device(new_id("dev"), name, profile, enrolled=time.time(), labels=token.labels, facts=enrollment.facts)
+        try:
+            certificate = self._ca.sign_request(enrollment.certificate_request, device.id)
+        except InvalidCertificateRequest as error:
+            raise InvalidRequest("certificate_request", str(error)) from error
+        tx.devices.add(device)
+        tx.events.append(device_event(device, "ENROLLED"))
+        for deployment in tx.deployments.running():
+            place(tx, deployment)
+            reassess(tx, deployment)
+        return device, certificate
+
+
+def device_event(device: Device, state: str, reason: str = "", message: str = "") -> NewEvent:
+    """An event of the log that belongs to no project."""
+    text = message or device.name
+    return NewEvent(NO_PROJECT, EventKind.DEVICE, state, device_id=device.id, reason=reason, message=text)
+
+
+def _check_name(field: str, name: str) -> None:
+    if not DEVICE_NAME.match(name):
+        raise InvalidRequest(field, f"{name!r} is not a device name: letters, digits, '.', '_', '-'; at most 63")

@@ -1,0 +1,119 @@
+"""What devices say, stored in batches: one transaction for all that waits; acknowledged after the commit."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import structlog
+
+from controller.devices import reports
+from controller.devices.model import Device
+from controller.mqtt.link import BrokerLink, BrokerSettings, Received
+from controller.store import DesiredChanged, Signal, Store, Transaction
+from longshore.topics import Topic
+from longshore.v1 import mqtt_pb2
+
+log = structlog.get_logger()
+LARGEST_BATCH = 500
+# How long the broker may be gone before every device's presence is unknown.
+BROKER_GRACE = 3.0
+
+
+class DeviceMessages:
+    """Connects the broker with the store, both ways. `run()` until cancelled."""
+
+    def __init__(self, store: Store, settings: BrokerSettings) -> None:
+        self._store = store
+        self._queue: asyncio.Queue[Received] = asyncio.Queue(maxsize=100_000)
+        self._connection_changed = asyncio.Event()
+        self._link = BrokerLink(settings, self._received, self._connection)
+        store.subscribe(self._heard)
+
+    @property
+    def connected(self) -> bool:
+        return self._link.connected
+
+    def invite(self, device_id: str, invitation: mqtt_pb2.ChannelInvitation) -> None:
+        """Asks a device to dial a channel."""
+        self._link.publish(device_id, Topic.CHANNEL, invitation)
+
+    async def run(self) -> None:
+        self._link.start()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._store_messages())
+                tasks.create_task(self._follow_connection())
+        finally:
+            await self._link.stop()
+
+    async def _store_messages(self) -> None:
+        while True:
+            batch = [await self._queue.get()]
+            while len(batch) < LARGEST_BATCH and not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+            acks = await self._store.transact(lambda tx, batch=batch: _store(tx, batch))  # type: ignore[misc]
+            for device_id, ack in acks.items():
+                self._link.publish(device_id, Topic.JOURNAL_ACK, ack)
+
+    async def _follow_connection(self) -> None:
+        while True:
+            self._connection_changed.clear()
+            if self._link.connected:
+                await self._ring_all()
+                await self._connection_changed.wait()
+            elif not await self._connection_is_back(BROKER_GRACE):
+                await self._store.transact(lambda tx: reports.lose_sight(tx, "BrokerUnreachable"))
+                await self._connection_changed.wait()
+
+    async def _connection_is_back(self, seconds: float) -> bool:
+        try:
+            await asyncio.wait_for(self._connection_changed.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _ring_all(self) -> None:
+        """The bells of all devices that have not heard of their newest generation; they may have been lost."""
+        devices = await self._store.transact(lambda tx: tx.devices.matching("", {}))
+        for device in devices:
+            if device.generation > device.observed_generation:
+                self._ring(device.id, device.generation)
+            if device.journal_id:
+                self._link.publish(device.id, Topic.JOURNAL_ACK, _ack(device))
+
+    def _ring(self, device_id: str, generation: int) -> None:
+        self._link.publish(device_id, Topic.DESIRED, mqtt_pb2.DesiredNotice(generation=generation))
+
+    def _heard(self, signal: Signal) -> None:
+        if isinstance(signal, DesiredChanged):
+            self._ring(signal.device_id, signal.generation)
+
+    def _received(self, message: Received) -> None:
+        try:
+            self._queue.put_nowait(message)
+        except asyncio.QueueFull:
+            log.error("too many messages of devices wait; one is dropped", device=message.device_id)
+
+    def _connection(self, _connected: bool) -> None:
+        self._connection_changed.set()
+
+
+def _ack(device: Device) -> mqtt_pb2.JournalAck:
+    return mqtt_pb2.JournalAck(journal_id=device.journal_id, number=device.journal_number)
+
+
+def _store(tx: Transaction, batch: Sequence[Received]) -> dict[str, mqtt_pb2.JournalAck]:
+    """All messages in order; the newest acknowledgement for each device that sent journal entries."""
+    acks: dict[str, mqtt_pb2.JournalAck] = {}
+    now = time.time()
+    for message in batch:
+        payload = message.payload
+        if isinstance(payload, mqtt_pb2.Presence):
+            reports.store_presence(tx, message.device_id, payload, now)
+        elif isinstance(payload, mqtt_pb2.StatusSnapshot):
+            reports.store_snapshot(tx, message.device_id, payload, now)
+        elif isinstance(payload, mqtt_pb2.JournalBatch):
+            ack = reports.store_journal(tx, message.device_id, payload)
+            if ack is not None:
+                acks[message.device_id] = ack
+    return acks
