@@ -1,0 +1,363 @@
+"""The Python client of a Project Manager: one file and its sources in, true states and numbered events out.
+
+    with Client("controller.example:8443", token, ca_certificate=Path("ca.pem").read_text()) as client:
+        applied = client.deploy(Path("deployment.yml"), project("alice", "vision"), files=["server.py", "model"])
+        client.wait_until_ready(applied.deployment.id, applied.deployment.revision, after=applied.events_from)
+
+The client reads no YAML: `files` are the names under `build.files` of the deployment.yml. Calls that lose the
+controller are repeated with the same request id, so that nothing is made twice; streams go on where they broke.
+"""
+
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar, cast
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from longshore import calls, outcome
+from longshore.calls import NEVER, Deadline, Opener, Stream
+from longshore.failures import Failed, LongshoreError
+from longshore.logs import LogCursor
+from longshore.sources import Source, collect
+from longshore.uploads import OnProgress, Uploader
+from longshore.v1 import (
+    build_pb2,
+    build_pb2_grpc,
+    deployment_pb2,
+    deployment_pb2_grpc,
+    device_pb2,
+    device_pb2_grpc,
+    event_pb2,
+    event_pb2_grpc,
+    types_pb2,
+)
+
+M = TypeVar("M", bound=Message)
+Answer = deployment_pb2.GetDeploymentResponse
+OnAnswer = Callable[[Answer], None]
+
+# The server sends a heartbeat each 15 s.
+EVENT_SILENCE = 45.0
+_BUILD_ENDED = (build_pb2.BUILD_STATE_SUCCEEDED, build_pb2.BUILD_STATE_FAILED)
+
+
+def project(user_id: str, project_id: str) -> types_pb2.Project:
+    """Who owns a build or a deployment."""
+    return types_pb2.Project(user_id=user_id, project_id=project_id)
+
+
+class Client:
+    """A connection to one controller; safe to use from several threads.
+
+    `timeout` bounds each single call, `patience` for how long an unreachable controller is tried again (both in
+    seconds). Every method raises LongshoreError; streams are iterators, and leaving one ends its call.
+    """
+
+    def __init__(
+        self, address: str, token: str, ca_certificate: str | None, *, timeout: float = 30.0, patience: float = 30.0
+    ) -> None:
+        self._timeout, self._patience = timeout, patience
+        self._channel = calls.open_channel(address, token, ca_certificate)
+        channel = cast(Any, self._channel)  # the stubs are typed for the asyncio channel, and serve both
+        self._builds = build_pb2_grpc.BuildServiceStub(channel)
+        self._deployments = deployment_pb2_grpc.DeploymentServiceStub(channel)
+        self._devices = device_pb2_grpc.DeviceServiceStub(channel)
+        self._events = event_pb2_grpc.EventServiceStub(channel)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends all calls. Idempotent."""
+        self._channel.close()
+
+    # Builds.
+
+    def upload(self, sources: Iterable[Source], on_progress: OnProgress | None = None) -> list[types_pb2.FileEntry]:
+        """Afterwards the server holds each content; only what it lacks is sent. Returns the entries in order."""
+        listed = list(sources)
+        Uploader(self._builds.StatUploads, self._builds.WriteUpload, self._timeout, self._patience).run(
+            listed, on_progress
+        )
+        return [source.entry for source in listed]
+
+    def build(
+        self,
+        path: Path,
+        project: types_pb2.Project,
+        *,
+        files: Iterable[str] = (),
+        on_progress: OnProgress | None = None,
+        request_id: str = "",
+    ) -> build_pb2.Build:
+        """Uploads `files`, relative to the folder of the deployment.yml at `path`, and starts a build of it."""
+        entries = self.upload(collect(path.parent, files), on_progress)
+        request = build_pb2.CreateBuildRequest(
+            project=project, spec=_read(path), files=entries, request_id=request_id or _request_id()
+        )
+        return self._call(self._builds.CreateBuild, request, build_pb2.CreateBuildResponse).build
+
+    def get_build(self, build_id: str) -> build_pb2.Build:
+        return self._call(
+            self._builds.GetBuild, build_pb2.GetBuildRequest(id=build_id), build_pb2.GetBuildResponse
+        ).build
+
+    def list_builds(self, project: types_pb2.Project | None = None) -> Iterator[build_pb2.Build]:
+        """Newest first; of all projects that the caller may see where none is given."""
+        for page in self._pages(
+            self._builds.ListBuilds, build_pb2.ListBuildsRequest(project=project), build_pb2.ListBuildsResponse
+        ):
+            yield from page.builds
+
+    def read_build_log(
+        self, build_id: str, *, from_number: int = 0, follow: bool = False, deadline: Deadline = NEVER
+    ) -> Iterator[build_pb2.ReadBuildLogResponse]:
+        """Lines from a number on; with `follow` until the build has ended. Without gap or repeat."""
+        request = build_pb2.ReadBuildLogRequest(build_id=build_id, from_number=from_number, follow=follow)
+        for answer in self._stream(self._builds.ReadBuildLog, request, deadline=deadline):
+            request.from_number = answer.line.number + 1
+            yield answer
+
+    def wait_for_build(self, build_id: str, *, timeout: float | None = None) -> build_pb2.Build:
+        """The build once it has ended, whichever way. Raises WaitTimeout."""
+        deadline, pauses = Deadline.after(timeout), calls.Pauses()
+        while True:
+            for _ in self.read_build_log(build_id, from_number=2**62, follow=True, deadline=deadline):
+                pass
+            build = self.get_build(build_id)
+            if build.state in _BUILD_ENDED:
+                return build
+            deadline.check(f"build {build_id}")
+            pauses.sleep(deadline)
+
+    # Deployments.
+
+    def deploy(
+        self,
+        path: Path,
+        project: types_pb2.Project,
+        *,
+        files: Iterable[str] = (),
+        build_id: str = "",
+        on_progress: OnProgress | None = None,
+        request_id: str = "",
+    ) -> deployment_pb2.ApplyDeploymentResponse:
+        """Makes the deployment that the file describes, or a new revision of it; returns once it is accepted.
+
+        `build_id` deploys what that build made, instead of uploading and building.
+        """
+        entries = [] if build_id else self.upload(collect(path.parent, files), on_progress)
+        request = deployment_pb2.ApplyDeploymentRequest(
+            project=project, spec=_read(path), files=entries, build_id=build_id, request_id=request_id or _request_id()
+        )
+        return self._call(self._deployments.ApplyDeployment, request, deployment_pb2.ApplyDeploymentResponse)
+
+    def get_deployment(self, deployment_id: str) -> Answer:
+        request = deployment_pb2.GetDeploymentRequest(id=deployment_id)
+        return self._call(self._deployments.GetDeployment, request, Answer)
+
+    def find_deployment(self, project: types_pb2.Project, name: str) -> Answer:
+        """The one with this name that is not deleted."""
+        request = deployment_pb2.GetDeploymentRequest(project=project, name=name)
+        return self._call(self._deployments.GetDeployment, request, Answer)
+
+    def list_deployments(
+        self, project: types_pb2.Project | None = None, *, include_deleted: bool = False
+    ) -> Iterator[deployment_pb2.Deployment]:
+        request = deployment_pb2.ListDeploymentsRequest(project=project, include_deleted=include_deleted)
+        for page in self._pages(self._deployments.ListDeployments, request, deployment_pb2.ListDeploymentsResponse):
+            yield from page.deployments
+
+    def list_instances(
+        self, project: types_pb2.Project | None = None, *, deployment_id: str = "", device_id: str = ""
+    ) -> Iterator[deployment_pb2.Instance]:
+        """What runs where; every filter that is given must match."""
+        request = deployment_pb2.ListInstancesRequest(project=project, deployment_id=deployment_id, device_id=device_id)
+        for page in self._pages(self._deployments.ListInstances, request, deployment_pb2.ListInstancesResponse):
+            yield from page.instances
+
+    def stop(self, deployment_id: str) -> deployment_pb2.Deployment:
+        """Accepted: devices stop it and keep what they fetched."""
+        request = deployment_pb2.StopDeploymentRequest(id=deployment_id)
+        return self._call(self._deployments.StopDeployment, request, deployment_pb2.StopDeploymentResponse).deployment
+
+    def delete(self, deployment_id: str) -> deployment_pb2.Deployment:
+        """Accepted: devices stop and remove it; its name is free at once."""
+        request = deployment_pb2.DeleteDeploymentRequest(id=deployment_id)
+        return self._call(
+            self._deployments.DeleteDeployment, request, deployment_pb2.DeleteDeploymentResponse
+        ).deployment
+
+    def wait_until_ready(
+        self,
+        deployment_id: str,
+        revision: int,
+        *,
+        after: int = 0,
+        timeout: float | None = None,
+        on_answer: OnAnswer | None = None,
+    ) -> Answer:
+        """The deployment once this revision answers on every device that should run it.
+
+        Raises Failed where it cannot become so: its build or an instance failed, an instance failed three times in a
+        row or went back to the revision before, or the revision was replaced or stopped. Raises WaitTimeout.
+        """
+        return self.wait_until(
+            deployment_id,
+            lambda answer: outcome.ready(answer, revision),
+            after=after,
+            timeout=timeout,
+            on_answer=on_answer,
+        )
+
+    def wait_until(
+        self,
+        deployment_id: str,
+        judge: Callable[[Answer], outcome.Outcome | None],
+        *,
+        after: int = 0,
+        timeout: float | None = None,
+        on_answer: OnAnswer | None = None,
+    ) -> Answer:
+        """The deployment once `judge` has an outcome for it: it is asked at first and after each event past `after`.
+
+        `on_answer` sees each answer before it is judged. Raises Failed for a bad outcome, and WaitTimeout.
+        """
+        deadline = Deadline.after(timeout)
+        for answer in self.follow_deployment(deployment_id, after=after, deadline=deadline):
+            if on_answer:
+                on_answer(answer)
+            end = judge(answer)
+            if end and end.ok:
+                return answer
+            if end:
+                raise Failed(end.reason, end.message, end.lines)
+        raise LongshoreError("UNAVAILABLE", "the controller ended the event stream")
+
+    def follow_deployment(self, deployment_id: str, *, after: int = 0, deadline: Deadline = NEVER) -> Iterator[Answer]:
+        """The deployment as it is now, and again after each event of it. Raises WaitTimeout at the deadline."""
+        answer = self.get_deployment(deployment_id)
+        yield answer
+        request = event_pb2.WatchEventsRequest(
+            project=answer.deployment.project, after_number=after, follow=True, deployment_id=deployment_id
+        )
+        for _ in self._event_answers(request, deadline):
+            yield self.get_deployment(deployment_id)
+
+    def read_instance_log(
+        self,
+        deployment_id: str,
+        *,
+        device_id: str = "",
+        tail: int = 0,
+        since: Timestamp | None = None,
+        follow: bool = False,
+    ) -> Iterator[types_pb2.LogLine]:
+        """The output of one instance, read on its device, without gap or repeat across lost connections."""
+        request = deployment_pb2.ReadInstanceLogRequest(
+            deployment_id=deployment_id, device_id=device_id, tail=tail, since=since, follow=follow
+        )
+        cursor = LogCursor(request)
+        open_stream = _opener(self._deployments.ReadInstanceLog, request)
+        for answer in calls.resuming(cursor.opening(open_stream), patience=self._patience):
+            if cursor.is_new(answer.line):
+                yield answer.line
+
+    # Events.
+
+    def watch_events(
+        self,
+        project: types_pb2.Project | None,
+        *,
+        after: int = 0,
+        follow: bool = False,
+        deployment_id: str = "",
+        build_id: str = "",
+        deadline: Deadline = NEVER,
+    ) -> Iterator[event_pb2.Event]:
+        """Events after a number without gap or repeat, also across lost connections; `project` None: device events.
+
+        With `follow` it goes on until the reader leaves, however long the controller is away.
+        """
+        request = event_pb2.WatchEventsRequest(
+            project=project, after_number=after, follow=follow, deployment_id=deployment_id, build_id=build_id
+        )
+        for answer in self._event_answers(request, deadline):
+            if answer.HasField("event"):
+                yield answer.event
+
+    # Devices.
+
+    def create_enroll_token(
+        self,
+        *,
+        device_name: str = "",
+        labels: Mapping[str, str] | None = None,
+        profile: str = "",
+        lifetime: timedelta | None = None,
+    ) -> device_pb2.CreateEnrollTokenResponse:
+        """A one-time token with which a machine becomes a device."""
+        request = device_pb2.CreateEnrollTokenRequest(device_name=device_name, labels=labels, profile=profile)
+        if lifetime is not None:
+            request.lifetime.FromTimedelta(lifetime)
+        return self._call(self._devices.CreateEnrollToken, request, device_pb2.CreateEnrollTokenResponse)
+
+    def get_device(self, device: str) -> device_pb2.Device:
+        """By id or name."""
+        request = device_pb2.GetDeviceRequest(device=device)
+        return self._call(self._devices.GetDevice, request, device_pb2.GetDeviceResponse).device
+
+    def list_devices(self, labels: Mapping[str, str] | None = None, profile: str = "") -> Iterator[device_pb2.Device]:
+        """Devices that carry all of these labels, of this profile."""
+        request = device_pb2.ListDevicesRequest(labels=labels, profile=profile)
+        for page in self._pages(self._devices.ListDevices, request, device_pb2.ListDevicesResponse):
+            yield from page.devices
+
+    # The ways in which calls are made.
+
+    def _call(self, method: object, request: Message, answer: type[M]) -> M:
+        return calls.unary(method, request, answer, timeout=self._timeout, patience=self._patience)
+
+    def _pages(self, method: object, request: Any, answer: type[M]) -> Iterator[M]:
+        while True:
+            page: Any = self._call(method, request, answer)
+            yield page
+            if not page.next_page_token:
+                return
+            request.page.token = page.next_page_token
+
+    def _stream(self, method: object, request: Message, *, deadline: Deadline = NEVER) -> Iterator[Any]:
+        """A stream whose request the reader moves on, so that it is opened again behind what was seen."""
+        return calls.resuming(_opener(method, request), patience=self._patience, deadline=deadline)
+
+    def _event_answers(
+        self, request: event_pb2.WatchEventsRequest, deadline: Deadline
+    ) -> Iterator[event_pb2.WatchEventsResponse]:
+        patience = None if request.follow else self._patience
+        opener = _opener(self._events.WatchEvents, request)
+        for answer in calls.resuming(opener, patience=patience, deadline=deadline, silence=EVENT_SILENCE):
+            if answer.HasField("event"):
+                request.after_number = answer.event.number
+            yield answer
+
+
+def _opener(method: object, request: Message) -> Opener:
+    return lambda timeout: cast(Callable[..., Stream], method)(request, timeout=timeout)
+
+
+def _request_id() -> str:
+    return secrets.token_hex(16)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise LongshoreError("FILES_UNUSABLE", f"cannot read {path}: {error.strerror}") from error
