@@ -1,0 +1,121 @@
+"""Base images: pulled from their registry, or bootstrapped where no registry can be reached."""
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from controller.builds.bootstrap import Bootstrapper, recipe_for
+from controller.builds.credentials import RegistryFiles
+from controller.builds.model import BuildFailed, OnLine, RegistryAccess
+from controller.builds.outcome import NO_SPACE, UNREACHABLE
+from controller.builds.podman import Podman
+from controller.builds.registry import RegistryUnreachable, check_answers
+from controller.builds.targets import TargetProfile
+
+ABSENT = re.compile(
+    r"manifest unknown|name unknown|not found|no image found in|does not exist|denied|unauthorized", re.I
+)
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base in the builder's storage. `name` is the full name that the spec means."""
+
+    name: str
+    image_id: str
+
+
+class BaseResolver:
+    """Finds bases. An unreachable registry is remembered for `memory` seconds, so that builds do not wait for it."""
+
+    def __init__(
+        self,
+        podman: Podman,
+        bootstrapper: Bootstrapper,
+        registry: RegistryAccess,
+        connect_timeout: float,
+        memory: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._podman = podman
+        self._bootstrapper = bootstrapper
+        self._registry = registry
+        self._connect_timeout = connect_timeout
+        self._memory = memory
+        self._clock = clock
+        self._unreachable: dict[str, tuple[float, str]] = {}
+
+    async def resolve(self, image: str, profile: TargetProfile, temporary: Path, on_line: OnLine) -> Base:
+        """The base of this name for the profile's platform, in the builder's storage. Raises BuildFailed."""
+        name = full_name(image)
+        try:
+            await self._check_reachable(name.partition("/")[0])
+            return Base(name, await self._pull(name, profile.platform, temporary, on_line))
+        except RegistryUnreachable as error:
+            return await self._without_registry(name, profile, str(error), on_line)
+
+    async def _check_reachable(self, registry: str) -> None:
+        until, cause = self._unreachable.get(registry, (0.0, ""))
+        if self._clock() < until:
+            raise RegistryUnreachable(cause)
+        try:
+            access = self._registry if registry == self._registry.address else None
+            await check_answers(registry, self._connect_timeout, access)
+        except RegistryUnreachable as error:
+            self._unreachable[registry] = (self._clock() + self._memory, str(error))
+            raise
+
+    async def _pull(self, name: str, platform: str, temporary: Path, on_line: OnLine) -> str:
+        on_line("system", f"pulling {name} for {platform}")
+        options: tuple[str, ...] = ()
+        if name.partition("/")[0] == self._registry.address:
+            options = await RegistryFiles(temporary, self._registry).options()
+        done = await self._podman.run("pull", "-q", "--platform", platform, *options, name, temporary=temporary)
+        if done.returncode == 0:
+            return done.stdout.strip().splitlines()[-1].removeprefix("sha256:")
+        cause = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no output"
+        if NO_SPACE.search(done.stderr):
+            raise BuildFailed("DiskFull", f"cannot pull {name}: {cause}; free space", retryable=True)
+        if UNREACHABLE.search(done.stderr) or not ABSENT.search(done.stderr):
+            raise RegistryUnreachable(cause)
+        raise BuildFailed(
+            "BaseNotFound",
+            f"the registry has no {name} for {platform} that the builder may pull: {cause}; correct build.base",
+        )
+
+    async def _without_registry(self, name: str, profile: TargetProfile, cause: str, on_line: OnLine) -> Base:
+        on_line("system", cause)
+        if kept := await self._pulled_before(name, profile):
+            on_line("system", f"using {name} as it was pulled before")
+            return Base(name, kept)
+        recipe = recipe_for(name)
+        if recipe is None:
+            raise BuildFailed(
+                "BaseUnreachable",
+                f"cannot pull {name}: {cause}; it is tried again, or take a base that needs no registry, such as "
+                f"{profile.base}",
+                retryable=True,
+            )
+        on_line("system", f"in place of {name}: the base {recipe.name} from packages of {recipe.suite}")
+        return Base(name, await self._bootstrapper.image_id(recipe, profile.architecture, on_line))
+
+    async def _pulled_before(self, name: str, profile: TargetProfile) -> str | None:
+        form = "{{.Os}}/{{.Architecture}} {{.Id}}"
+        found = await self._podman.run("image", "inspect", "--format", form, name)
+        platform, _, image_id = found.stdout.strip().partition(" ")
+        return image_id if found.returncode == 0 and platform == profile.platform else None
+
+
+def full_name(image: str) -> str:
+    """The name with registry and tag, as Docker reads short names."""
+    first, slash, rest = image.partition("/")
+    if not slash:
+        image = f"docker.io/library/{image}"
+    elif not ("." in first or ":" in first or first == "localhost"):
+        image = f"docker.io/{image}"
+    elif first == "docker.io" and "/" not in rest:
+        image = f"docker.io/library/{rest}"
+    tagged = "@" in image or ":" in image.rpartition("/")[2]
+    return image if tagged else f"{image}:latest"

@@ -1,0 +1,126 @@
+"""What a failed step means: reason, message, step and last lines, from what the programs printed. Pure."""
+
+import re
+from collections.abc import Callable, Sequence
+
+from controller.builds.model import BuildFailed
+
+MAX_LAST_LINES = 20
+MAX_STEP = 500
+STEP_LINE = re.compile(r"^STEP \d+/\d+: (.*)$")
+FAILED_STEP = re.compile(r'building at STEP "(.*?)": while running')
+NO_SPACE = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
+UNREACHABLE = re.compile(
+    r"no such host|connection refused|connection reset|connection timed out|i/o timeout|network is unreachable"
+    r"|no route to host|temporary failure in name resolution|server misbehaving|TLS handshake timeout|: EOF"
+    r"|certificate signed by unknown authority|x509:|received unexpected HTTP status: 5\d\d|StatusCode: 5\d\d"
+    r"|Service Unavailable|Bad Gateway|proxyconnect|deadline exceeded|failed to respond",
+    re.IGNORECASE,
+)
+INDEX_UNREACHABLE = re.compile(
+    r"Temporary failure resolving|Could not resolve|Could not connect to|Unable to connect to|Connection timed out"
+    r"|error sending request|dns error|tcp connect error|Failed to connect|Connection refused|Max retries exceeded"
+    r"|operation timed out|invalid peer certificate|certificate verify failed|Network is unreachable"
+)
+APT_MISSING = re.compile(
+    r"E: Unable to locate package (\S+)|E: Package '([^']+)' has no installation candidate"
+    r"|E: Version '([^']+)' for '([^']+)' was not found|E: Couldn't find any package by \S+ '([^']+)'"
+)
+APT_CONFLICT = re.compile(r"have unmet dependencies|you have held broken packages|pkgProblemResolver::Resolve")
+PYPI_MISSING = re.compile(
+    r"Because (\S+) was not found in the (?:package registry|provided package locations)"
+    r"|Because there (?:is|are) no versions? of (\S+)"
+    r"|Because only \S+ (?:is|are) available and you require (\S+?),"
+    r"|No matching distribution found for (\S+)|Could not find a version that satisfies the requirement (\S+)"
+    r"|Because (\S+) has no (?:wheels|usable wheels|source distribution)"
+)
+PYPI_CONFLICT = re.compile(r"No solution found when resolving|ResolutionImpossible|requirements are unsatisfiable")
+
+
+def build_failure(lines: Sequence[str], returncode: int, platform: str) -> BuildFailed:
+    """The failure of a `podman build` that printed these lines and ended with this status."""
+    step, output = _failed_step(lines)
+    text = " ".join(" ".join(output).split())
+    last = tuple(output[-MAX_LAST_LINES:])
+
+    def failed(reason: str, message: str, retryable: bool = False) -> BuildFailed:
+        return BuildFailed(reason, message, step=step, last_lines=last, retryable=retryable)
+
+    if NO_SPACE.search(text):
+        return failed("DiskFull", "the builder's disk is full; free space or lower what builds keep", True)
+    if "exec format error" in text.lower():
+        return failed(
+            "EmulationUnavailable",
+            f"this machine cannot run programs for {platform}; install qemu-user-static and binfmt-support",
+        )
+    if found := _package_failure(text, platform, failed):
+        return found
+    return failed("StepFailed", f"a step of the build failed with status {returncode}: {step or 'before the first'}")
+
+
+def _package_failure(text: str, platform: str, failed: Callable[..., BuildFailed]) -> BuildFailed | None:
+    if INDEX_UNREACHABLE.search(text):
+        return failed(
+            "PackageIndexUnreachable",
+            "a package index cannot be reached from the builder; see its output, check proxy, index and CA settings",
+            True,
+        )
+    if match := APT_MISSING.search(text):
+        name = match[4] + "=" + match[3] if match[4] else next(group for group in match.groups() if group)
+        return failed(
+            "PackageNotFound",
+            f"apt has no package {name} for this base on {platform}; correct build.packages.apt or take another "
+            "build.base",
+        )
+    if APT_CONFLICT.search(text):
+        return failed("PackageConflict", "the apt packages exclude each other; see the last lines and loosen a version")
+    if match := PYPI_MISSING.search(text):
+        name = next(group for group in match.groups() if group).rstrip(",")
+        return failed(
+            "PackageNotFound",
+            f"no package {name} can be had for this Python on {platform}; correct build.packages.pypi",
+        )
+    if PYPI_CONFLICT.search(text):
+        return failed(
+            "PackageConflict", "the Python packages exclude each other; see the last lines and loosen a version"
+        )
+    return None
+
+
+def push_failure(stderr: str, repository: str) -> BuildFailed:
+    """The failure of a `podman push`."""
+    lines = [line for line in stderr.splitlines() if line.strip()]
+    last = tuple(lines[-MAX_LAST_LINES:])
+    cause = lines[-1] if lines else "no output"
+    if NO_SPACE.search(stderr):
+        return BuildFailed(
+            "DiskFull", f"cannot push {repository}: a disk is full: {cause}", last_lines=last, retryable=True
+        )
+    if re.search(r"unauthorized|denied|authentication required|forbidden|StatusCode: 40[13]", stderr, re.IGNORECASE):
+        return BuildFailed(
+            "RegistryRefused",
+            f"the registry refuses {repository}: {cause}; check the controller's credentials for it",
+            last_lines=last,
+        )
+    return BuildFailed(
+        "RegistryUnreachable",
+        f"cannot push {repository}: {cause}; it is tried again, see that the registry answers",
+        last_lines=last,
+        retryable=True,
+    )
+
+
+def _failed_step(lines: Sequence[str]) -> tuple[str, list[str]]:
+    """The instruction that failed and what was printed since it began."""
+    begin, step = 0, ""
+    for number, line in enumerate(lines):
+        if match := STEP_LINE.match(line):
+            begin, step = number, match[1]
+    named = next((match[1] for line in lines if (match := FAILED_STEP.search(line))), None)
+    return readable_step(named or step), [line for line in lines[begin:] if not STEP_LINE.match(line)]
+
+
+def readable_step(step: str) -> str:
+    """The instruction without its mounts and line breaks, cut to what a table can show."""
+    text = " ".join(re.sub(r"--mount=\S+", "", step).split())
+    return text if len(text) <= MAX_STEP else text[: MAX_STEP - 1] + "…"

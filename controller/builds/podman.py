@@ -1,0 +1,86 @@
+"""The builder's own Podman: a storage of its own, settings that work on restricted hosts, nothing of the host's."""
+
+import os
+import resource
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from controller.builds import processes
+from controller.builds.model import OnLine
+from controller.builds.processes import Completed
+
+# In the environment of every process that is started for a builder; the value is the builder's folder.
+MARKER = "LONGSHORE_BUILDER"
+MAX_OPEN_FILES, MAX_PROCESSES = 16384, 32768
+
+
+class Podman:
+    """Runs `podman` on the storage below `folder`."""
+
+    def __init__(self, folder: Path, storage_driver: str = "overlay") -> None:
+        self.folder = folder.absolute()
+        self.storage = self.folder / "storage"
+        self.run_folder = self.folder / "run"
+        self.temporary = self.folder / "tmp"
+        self._driver = storage_driver
+        self._conf = self.folder / "containers.conf"
+
+    def prepare(self) -> None:
+        """Makes folders and settings. Idempotent."""
+        for folder in (self.storage, self.run_folder, self.temporary):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._conf.write_text(containers_conf())
+
+    def installed(self) -> bool:
+        return shutil.which("podman") is not None
+
+    async def run(self, *args: str, temporary: Path | None = None) -> Completed:
+        """Runs one command to its end; a cancel ends it."""
+        return await processes.run(self.argv(args), self.environment(temporary))
+
+    async def build(self, args: Sequence[str], temporary: Path, on_line: OnLine) -> int:
+        """`podman build`; a cancel ends it and its RUN steps and leaves no container or mount."""
+        argv = self.argv(["build", *args])
+        return await processes.stream(argv, self.environment(temporary), on_line, processes.stop_build)
+
+    def argv(self, args: Sequence[str]) -> list[str]:
+        return [
+            "podman", "--root", str(self.storage), "--runroot", str(self.run_folder / "root"),
+            "--tmpdir", str(self.run_folder / "tmp"), "--storage-driver", self._driver, *args,
+        ]  # fmt: skip
+
+    def environment(self, temporary: Path | None = None) -> dict[str, str]:
+        """That of this process, with the builder's settings; `temporary` is where unfinished blobs go."""
+        return {
+            **os.environ,
+            "CONTAINERS_CONF": str(self._conf),
+            "TMPDIR": str(temporary or self.temporary),
+            MARKER: str(self.folder),
+        }
+
+
+def containers_conf() -> str:
+    """Settings with which Podman builds here: no systemd, no right to raise limits, cgroups of either version."""
+    files = _limit(resource.RLIMIT_NOFILE, MAX_OPEN_FILES)
+    tasks = _limit(resource.RLIMIT_NPROC, MAX_PROCESSES)
+    lines = [
+        "[containers]",
+        f'default_ulimits = ["nofile={files}:{files}", "nproc={tasks}:{tasks}"]',
+        "[engine]",
+        'cgroup_manager = "cgroupfs"',
+        'events_logger = "none"',
+        # Locks in shared memory would be shared with the host's Podman.
+        'lock_type = "file"',
+    ]
+    # crun refuses hybrid cgroups on older kernels; runc takes both.
+    if shutil.which("runc"):
+        lines.append('runtime = "runc"')
+    if any(Path(folder, "netavark").exists() for folder in ("/usr/lib/podman", "/usr/libexec/podman")):
+        lines += ["[network]", 'network_backend = "netavark"']
+    return "\n".join(lines) + "\n"
+
+
+def _limit(kind: int, wanted: int) -> int:
+    hard = resource.getrlimit(kind)[1]
+    return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

@@ -1,0 +1,162 @@
+"""Child processes whose lines are seen as they come, and which end with the task that awaits them."""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import re
+import signal
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from controller.builds.model import OnLine
+
+Result = TypeVar("Result")
+# A longer line is cut into several: a program that never ends its line must not fill the memory.
+MAX_LINE = 8192
+STOP_DEADLINE = 10.0
+MNT_DETACH = 2
+LINE_END = re.compile(rb"\r\n|\n|\r")
+# Colours and cursor movements.
+ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|[@-Z\\-_])")
+
+# Ends a process that is not wanted any more; afterwards it does not run.
+Stop = Callable[[asyncio.subprocess.Process], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Completed:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+async def run(argv: Sequence[str], env: Mapping[str, str]) -> Completed:
+    """Runs a program to its end; a cancel ends it with TERM, then KILL, and all that it started."""
+    out: list[str] = []
+    err: list[str] = []
+    code = await stream(argv, env, lambda name, text: (err if name == "stderr" else out).append(text))
+    return Completed(code, "\n".join(out), "\n".join(err))
+
+
+async def stream(argv: Sequence[str], env: Mapping[str, str], on_line: OnLine, stop: Stop | None = None) -> int:
+    """Runs a program, gives each line of its output to `on_line`, returns its exit status.
+
+    A cancel calls `stop` and then raises CancelledError: nothing of the program runs afterwards.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *argv, env=dict(env), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    reading = asyncio.gather(
+        _read(process.stdout, "stdout", on_line), _read(process.stderr, "stderr", on_line), process.wait()
+    )
+    try:
+        await asyncio.shield(reading)
+    except asyncio.CancelledError:
+        await despite_cancel((stop or stop_group)(process))
+        await despite_cancel(asyncio.wait_for(reading, STOP_DEADLINE))
+        raise
+    assert process.returncode is not None
+    return process.returncode
+
+
+async def despite_cancel(work: Awaitable[Result]) -> Result:
+    """Finishes `work` even when the task is cancelled meanwhile; the caller raises CancelledError itself."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(asyncio.wait([task]))
+    return task.result()
+
+
+async def stop_group(process: asyncio.subprocess.Process) -> None:
+    """TERM to the process and its children, KILL after a deadline."""
+    for name in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, name)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), STOP_DEADLINE)
+            break
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+async def stop_build(process: asyncio.subprocess.Process) -> None:
+    """Ends `podman build` so that it cleans up after itself.
+
+    No signal to Podman does: the process of a RUN step would run on. When PID 1 of the step's container is killed,
+    Podman sees the step fail, and with --force-rm removes container, bundle and mounts.
+    """
+    deadline = asyncio.get_running_loop().time() + 2 * STOP_DEADLINE
+    while process.returncode is None and asyncio.get_running_loop().time() < deadline:
+        await asyncio.to_thread(kill_run_containers, process.pid)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(process.wait()), 0.02)
+    if process.returncode is None:
+        await stop_group(process)
+
+
+def kill_run_containers(builder: int) -> None:
+    """KILL to PID 1 of every container below the process `builder`."""
+    own_depth = len(_nspid(os.getpid()))
+    for pid in _descendants(builder):
+        ids = _nspid(pid)
+        if len(ids) > own_depth and ids[-1] == 1:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def unmount(path: str) -> None:
+    """Takes the mount away, also when something still uses it."""
+    ctypes.CDLL(None).umount2(os.fsencode(path), MNT_DETACH)
+
+
+def all_pids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+async def _read(pipe: asyncio.StreamReader, name: str, on_line: OnLine) -> None:
+    rest = b""
+    while piece := await pipe.read(65536):
+        *lines, rest = LINE_END.split(rest + piece)
+        while len(rest) > MAX_LINE:
+            lines, rest = [*lines, rest[:MAX_LINE]], rest[MAX_LINE:]
+        for line in lines:
+            _emit(line, name, on_line)
+    _emit(rest, name, on_line)
+
+
+def _emit(line: bytes, name: str, on_line: OnLine) -> None:
+    text = ESCAPES.sub("", line.decode(errors="replace")).rstrip()
+    if text:
+        on_line(name, text)
+
+
+def _descendants(root: int) -> list[int]:
+    children: dict[int, list[int]] = {}
+    for pid in all_pids():
+        with contextlib.suppress(OSError, IndexError):
+            parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(pid)
+    found: list[int] = []
+    todo = [root]
+    while todo:
+        below = children.get(todo.pop(), [])
+        found += below
+        todo += below
+    return found
+
+
+def _nspid(pid: int) -> list[int]:
+    """The process's ids from this PID namespace inwards; [] where it has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return []
+    line = next((line for line in status.splitlines() if line.startswith("NSpid:")), "")
+    return [int(part) for part in line.split()[1:]]
