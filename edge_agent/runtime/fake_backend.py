@@ -5,7 +5,6 @@ Tests steer it; it outlives a `FakeBackend` as Podman outlives an agent, and sev
 """
 
 import asyncio
-import contextlib
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -26,6 +25,7 @@ from edge_agent.runtime.backend import (
     Stats,
     Unsupported,
 )
+from edge_agent.runtime.bell import Bell
 from edge_agent.runtime.model import Workload
 
 HANDLE_VERSION = 1
@@ -54,26 +54,6 @@ class FakeImage:
     seconds: float = 0.0
     gate: asyncio.Event | None = None
     error: BackendError | None = None
-
-
-class Bell:
-    """Wakes all who listen. Rings between two waits of one listener are not lost."""
-
-    def __init__(self) -> None:
-        self._listeners: set[asyncio.Event] = set()
-
-    def ring(self) -> None:
-        for listener in self._listeners:
-            listener.set()
-
-    @contextlib.contextmanager
-    def listen(self) -> Iterator[asyncio.Event]:
-        listener = asyncio.Event()
-        self._listeners.add(listener)
-        try:
-            yield listener
-        finally:
-            self._listeners.discard(listener)
 
 
 @dataclass

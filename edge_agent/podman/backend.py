@@ -1,0 +1,195 @@
+"""`DeployBackend` over Podman 4.3 or newer, spoken to over its API socket.
+
+Restarts, back-off and health checks are the agent's own work; Podman starts containers and keeps their log. What Podman
+says is checked against the kernel, since it may believe for ever that a dead container runs.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+
+from edge_agent.podman import exec as podman_exec
+from edge_agent.podman import machine, spec, trust
+from edge_agent.podman.connection import Connection
+from edge_agent.podman.container import HANDLE_VERSION, Container
+from edge_agent.podman.deaths import wait_for_end
+from edge_agent.podman.errors import ApiError, start_error
+from edge_agent.podman.images import Images
+from edge_agent.podman.inventory import Inventory
+from edge_agent.podman.ledger import Ledger
+from edge_agent.podman.logs import read_log
+from edge_agent.podman.service import PodmanService
+from edge_agent.runtime.backend import (
+    BackendError,
+    BackendFacts,
+    BackendUnavailable,
+    Capabilities,
+    ExecResult,
+    Handle,
+    LogLine,
+    LogQuery,
+    Observed,
+    Progress,
+    Stats,
+)
+from edge_agent.runtime.model import Workload
+
+CAPABILITIES = Capabilities(exec=True, stats=True, mounts=True, cpu_limit=True, memory_limit=True)
+# A killed process that is in the middle of a system call ends with a delay.
+KILL_SECONDS = 10.0
+
+
+class PodmanBackend:
+    """Runs workloads as containers that carry the label of `owner`; several owners may share one Podman.
+
+    `credentials` gives user and password for the registry, asked for each pull; `registry_ca` verifies its certificate.
+    `url` names an API service that others run; without it one is started on demand, its files in `state_dir`.
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        state_dir: Path,
+        credentials: Callable[[], Awaitable[tuple[str, str]]],
+        registry_ca: Path | None,
+        url: str | None = None,
+    ) -> None:
+        self._owner = owner
+        self._service = PodmanService(state_dir.absolute())
+        self._connection = Connection(self._service, url)
+        self._images = Images(
+            self._connection,
+            credentials,
+            registry_ca,
+            certs_folder=trust.certs_folder(None if url else self._service.home),
+            copy_folder=self._service.copy_folder,
+            ledger=Ledger(self._service.folder / "images.json"),
+        )
+        self._inventory = Inventory(self._connection, owner)
+        self._closed = False
+
+    async def probe(self) -> BackendFacts:
+        try:
+            version = await self._connection.call("GET", "version")
+        except BackendUnavailable as error:
+            return BackendFacts("podman", "", CAPABILITIES, f"{error.reason}: {error.message}")
+        except ApiError as error:
+            return BackendFacts("podman", "", CAPABILITIES, f"PodmanUnavailable: {error}")
+        return BackendFacts("podman", str(version["Version"]), CAPABILITIES)
+
+    async def prepare(self, workload: Workload, progress: Callable[[Progress], None]) -> None:
+        await self._images.prepare(workload, progress)
+
+    async def start(self, workload: Workload) -> Handle:
+        await self._remove_leftovers(workload)
+        body = spec.create_body(workload, self._owner)
+        name = str(body["name"])
+        try:
+            container_id = str((await self._connection.call("POST", "containers/create", body=body))["Id"])
+            self._inventory.begin_start(container_id)
+            await self._connection.call("POST", f"containers/{container_id}/start")
+            await self._inventory.finish_start(container_id)
+        except ApiError as error:
+            await self._discard(name)
+            raise start_error(workload, error.message) from error
+        except BaseException:
+            await asyncio.shield(self._discard(name))
+            raise
+        return Handle(HANDLE_VERSION, container_id)
+
+    async def _remove_leftovers(self, workload: Workload) -> None:
+        for old in await self._inventory.containers():
+            if old.key == workload.key:
+                if self._inventory.runs(old):
+                    message = f"{workload.name} runs already; remove it first"
+                    raise BackendError("AlreadyRunning", message, retryable=True)
+                await self.remove(old.handle)
+
+    async def _discard(self, name: str) -> None:
+        """Removes what a failed start has left; best effort, since the caller gets the first error."""
+        with contextlib.suppress(ApiError, BackendUnavailable):
+            await self._delete(name)
+
+    async def list(self) -> Sequence[Observed]:
+        return [self._inventory.observed(container) for container in await self._inventory.containers()]
+
+    async def watch(self) -> AsyncIterator[None]:
+        with self._inventory.deaths.bell.listen() as rung:
+            while not self._closed:
+                await rung.wait()
+                rung.clear()
+                if not self._closed:
+                    yield
+
+    async def stop(self, handle: Handle, grace: float) -> None:
+        container = await self._inventory.find(handle.value)
+        if container is None or not self._inventory.runs(container):
+            return
+        process = machine.open_process(container.pid, container.id)
+        if process is None:
+            return
+        try:
+            await self._signal(container, process, container.stop_signal)
+            if not await wait_for_end(process, grace):
+                await self._signal(container, process, signal.SIGKILL)
+                if not await wait_for_end(process, KILL_SECONDS):
+                    message = f"container {container.id[:12]} does not end although it was killed"
+                    raise BackendError("StopFailed", message, retryable=True)
+        finally:
+            os.close(process)
+
+    async def _signal(self, container: Container, process: int, number: int) -> None:
+        """Straight to the process, so that it works without Podman; by Podman where that is not allowed."""
+        try:
+            signal.pidfd_send_signal(process, number)
+        except ProcessLookupError:
+            return
+        except PermissionError:
+            await self._connection.call("POST", f"containers/{container.id}/kill", params={"signal": str(number)})
+
+    async def remove(self, handle: Handle) -> None:
+        if await self._inventory.find(handle.value) is not None:
+            await self._delete(handle.value)
+            self._inventory.forget(handle.value)
+
+    async def _delete(self, name: str) -> None:
+        params = {"force": "true", "timeout": "0", "v": "true"}
+        try:
+            answer = await self._connection.call("DELETE", f"containers/{name}", params=params)
+        except ApiError as error:
+            if error.status == 404:
+                return
+            raise BackendError("RemoveFailed", f"podman cannot remove {name}: {error}", retryable=True) from error
+        failures = [str(report["Err"]) for report in answer or () if report.get("Err")]
+        if failures:
+            raise BackendError("RemoveFailed", f"podman cannot remove {name}: {failures[0]}", retryable=True)
+
+    async def logs(self, handle: Handle, query: LogQuery) -> AsyncGenerator[LogLine, None]:
+        container = await self._inventory.find(handle.value)
+        if container is None:
+            raise BackendError("NoSuchInstance", f"container {handle.value[:12]} does not exist", retryable=False)
+        async with contextlib.aclosing(read_log(Path(container.log_path), query)) as lines:
+            async for line in lines:
+                yield line
+
+    async def exec(self, handle: Handle, command: Sequence[str], timeout: float) -> ExecResult:
+        return await podman_exec.run(self._connection, handle.value, command, timeout)
+
+    async def stats(self, handle: Handle) -> Stats:
+        container = await self._inventory.find(handle.value)
+        found = machine.stats(container.pid) if container is not None and self._inventory.runs(container) else None
+        if found is None:
+            raise BackendError("NotRunning", f"container {handle.value[:12]} does not run", retryable=True)
+        return found
+
+    async def prune(self, keep: frozenset[str]) -> None:
+        await self._images.prune(keep)
+
+    async def close(self) -> None:
+        self._closed = True
+        self._inventory.deaths.bell.ring()
+        self._inventory.deaths.close()
+        await asyncio.to_thread(self._connection.close)

@@ -1,0 +1,125 @@
+"""One container as Podman's inspect describes it, and what that says about an instance."""
+
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from edge_agent.podman.spec import LABEL
+from edge_agent.runtime.backend import Handle, Observed, Phase
+
+HANDLE_VERSION = 1
+# Neither is about to run nor runs: what a power cut leaves, and what was never started.
+UNSTARTED = ("created", "configured", "initialized", "unknown")
+RUNNING = ("running", "paused", "stopping")
+
+
+@dataclass(frozen=True)
+class Container:
+    """Pids are 0 where there is no process; times in seconds since the epoch."""
+
+    id: str
+    labels: Mapping[str, str]
+    state: str
+    pid: int
+    monitor_pid: int
+    started_at: float
+    finished_at: float
+    exit_code: int
+    out_of_memory: bool
+    memory_limit: int
+    stop_signal: int
+    log_path: str
+    # Container port -> (address, port) on this device.
+    published: Mapping[int, tuple[str, int]]
+
+    @property
+    def handle(self) -> Handle:
+        return Handle(HANDLE_VERSION, self.id)
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.labels[f"{LABEL}.deployment"], int(self.labels[f"{LABEL}.revision"])
+
+    @property
+    def claims_to_run(self) -> bool:
+        """What Podman believes; only its process tells whether it is so."""
+        return self.state in RUNNING
+
+    @property
+    def ended(self) -> bool:
+        return not self.claims_to_run and self.state not in UNSTARTED
+
+    @property
+    def stage(self) -> int:
+        """Grows over the life of a container."""
+        return 2 if self.ended else 1 if self.claims_to_run else 0
+
+    def addresses(self) -> tuple[tuple[str, tuple[str, int]], ...]:
+        pairs = [entry.partition("=") for entry in self.labels[f"{LABEL}.ports"].split(",") if entry]
+        return tuple((name, self.published[int(port)]) for name, _, port in pairs if int(port) in self.published)
+
+
+def parse(inspected: Mapping[str, Any]) -> Container:
+    """From the answer of `GET containers/<id>/json`."""
+    state, config, host = inspected["State"], inspected["Config"], inspected["HostConfig"]
+    return Container(
+        id=inspected["Id"],
+        labels=config.get("Labels") or {},
+        state=str(state["Status"]).lower(),
+        pid=int(state.get("Pid") or 0),
+        monitor_pid=int(state.get("ConmonPid") or 0),
+        started_at=_seconds(state.get("StartedAt")),
+        finished_at=_seconds(state.get("FinishedAt")),
+        exit_code=int(state.get("ExitCode") or 0),
+        out_of_memory=bool(state.get("OOMKilled")),
+        memory_limit=int(host.get("Memory") or 0),
+        stop_signal=_signal_number(config.get("StopSignal")),
+        log_path=(host.get("LogConfig") or {}).get("Path") or "",
+        published=_published((inspected.get("NetworkSettings") or {}).get("Ports") or {}),
+    )
+
+
+def observed(container: Container, *, runs: bool, starting: bool, exit_reason: str = "") -> Observed:
+    """`runs`: its process was seen; `starting`: this agent is about to start it."""
+    phase = Phase.RUNNING if runs else Phase.CREATED if starting else Phase.EXITED
+    known_end = phase is Phase.EXITED and container.ended
+    deployment_id, revision = container.key
+    return Observed(
+        handle=container.handle,
+        deployment_id=deployment_id,
+        revision=revision,
+        artifact_digest=container.labels[f"{LABEL}.digest"],
+        phase=phase,
+        started_at=container.started_at,
+        finished_at=container.finished_at if known_end else 0.0,
+        exit_code=container.exit_code if known_end else None,
+        exit_reason=exit_reason,
+        addresses=container.addresses() if runs else (),
+    )
+
+
+def _seconds(text: str | None) -> float:
+    moment = datetime.fromisoformat(text) if text else None
+    return moment.timestamp() if moment is not None and moment.year > 1 else 0.0
+
+
+def _signal_number(given: object) -> int:
+    """Podman 4 tells a number, Podman 5 a name."""
+    if isinstance(given, int) and given:
+        return given
+    if isinstance(given, str) and given:
+        return int(given) if given.isdigit() else int(signal.Signals[given])
+    return int(signal.SIGTERM)
+
+
+def _published(ports: Mapping[str, Any]) -> dict[int, tuple[str, int]]:
+    found = {}
+    for name, bindings in ports.items():
+        number, _, protocol = name.partition("/")
+        if protocol == "tcp" and bindings:
+            host = bindings[0].get("HostIp") or ""
+            address = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host
+            found[int(number)] = (address, int(bindings[0]["HostPort"]))
+    return found

@@ -1,0 +1,150 @@
+"""Images on the device: fetched by digest, checked, and removed again when nothing needs them."""
+
+import asyncio
+import base64
+import contextlib
+import json
+import platform
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from edge_agent.podman import trust
+from edge_agent.podman.connection import Connection
+from edge_agent.podman.errors import ApiError, pull_error
+from edge_agent.podman.ledger import Ledger
+from edge_agent.podman.registry import total_size
+from edge_agent.runtime.backend import BackendError, Progress
+from edge_agent.runtime.model import Artifact, Workload
+
+SAMPLE_SECONDS = 0.25
+# What this machine's processor runs, by the names that images use.
+RUNS = {
+    "x86_64": ("amd64", "386"),
+    "aarch64": ("arm64", "arm"),
+    "armv7l": ("arm",),
+    "riscv64": ("riscv64",),
+}
+Credentials = Callable[[], Awaitable[tuple[str, str]]]
+
+
+class Images:
+    """The images of one agent. `copy_folder` is where Podman keeps layers on their way, for progress."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        credentials: Credentials,
+        registry_ca: Path | None,
+        certs_folder: Path,
+        copy_folder: Path,
+        ledger: Ledger,
+    ) -> None:
+        self._connection = connection
+        self._credentials = credentials
+        self._registry_ca = registry_ca
+        self._certs_folder = certs_folder
+        self._copy_folder = copy_folder
+        self._ledger = ledger
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def prepare(self, workload: Workload, progress: Callable[[Progress], None]) -> None:
+        """What `DeployBackend.prepare` promises."""
+        artifact = workload.artifact
+        _check_architecture(artifact.reference, *_os_and_architecture(artifact.platform))
+        async with self._locks.setdefault(artifact.digest, asyncio.Lock()):
+            image = await self._inspect(artifact)
+            if image is None:
+                await self._fetch(artifact, progress)
+                image = await self._inspect(artifact)
+        if image is None:
+            raise BackendError("ImagePullFailed", f"podman pulled {artifact.reference}, but lacks it", retryable=True)
+        _check_architecture(artifact.reference, str(image.get("Os", "")), str(image.get("Architecture", "")))
+
+    async def prune(self, keep: frozenset[str]) -> None:
+        """What `DeployBackend.prune` promises. Podman refuses to remove what a container uses."""
+        for digest, reference in self._ledger.entries().items():
+            if digest not in keep and await self._remove(reference):
+                self._ledger.forget(digest)
+
+    async def _remove(self, reference: str) -> bool:
+        """Whether the image is gone."""
+        try:
+            answer = await self._connection.call("DELETE", f"images/{reference}")
+        except ApiError as error:
+            return error.status == 404
+        return not (answer or {}).get("Errors")
+
+    async def _inspect(self, artifact: Artifact) -> dict[str, Any] | None:
+        try:
+            image: dict[str, Any] = await self._connection.call("GET", f"images/{artifact.reference}/json")
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise BackendError("ImageUnreadable", f"{artifact.reference}: {error.message}", retryable=True) from error
+        digests = [name.rpartition("@")[2] for name in image.get("RepoDigests") or ()]
+        return image if artifact.digest in digests else None
+
+    async def _fetch(self, artifact: Artifact, progress: Callable[[Progress], None]) -> None:
+        user, password = await self._credentials()
+        registry = artifact.repository.partition("/")[0]
+        if self._registry_ca is not None:
+            trust.trust(registry, self._registry_ca, self._certs_folder)
+        self._ledger.record(artifact.digest, artifact.reference)
+        total = await self._connection.in_thread(total_size, artifact, (user, password), self._registry_ca)
+        progress(Progress(0, total))
+        sampling = asyncio.create_task(self._report(total, progress))
+        try:
+            await self._connection.in_thread(self._pull, artifact.reference, user, password)
+        finally:
+            sampling.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await sampling
+        progress(Progress(total, total))
+
+    def _pull(self, reference: str, user: str, password: str) -> None:
+        """Every line of the answer is looked at: a failed pull answers with status 200."""
+        credential = json.dumps({"username": user, "password": password}).encode()
+        headers = {"X-Registry-Auth": base64.urlsafe_b64encode(credential).decode()} if user else {}
+        params = {"reference": reference, "tlsVerify": "true"}
+        try:
+            with self._connection.stream("POST", "images/pull", params=params, headers=headers) as pieces:
+                for line in b"".join(pieces).splitlines():
+                    if error := json.loads(line).get("error"):
+                        raise pull_error(reference, str(error))
+        except ApiError as error:
+            raise pull_error(reference, error.message) from error
+        except OSError as error:
+            raise BackendError("ImagePullFailed", f"podman broke off: {error}", retryable=True) from error
+
+    async def _report(self, total: int, progress: Callable[[Progress], None]) -> None:
+        """Podman tells no bytes; they can be seen arriving in its scratch folder."""
+        best = 0
+        while True:
+            await asyncio.sleep(SAMPLE_SECONDS)
+            size = await self._connection.in_thread(_folder_size, self._copy_folder)
+            if size > best:
+                best = size
+                progress(Progress(min(best, total) if total else best, total))
+
+
+def _folder_size(folder: Path) -> int:
+    size = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            size += path.stat().st_size if path.is_file() else 0
+    return size
+
+
+def _os_and_architecture(name: str) -> tuple[str, str]:
+    """Of "linux/arm64/v8"; empty where the artifact does not say."""
+    parts = [*name.split("/"), "", ""]
+    return parts[0], parts[1]
+
+
+def _check_architecture(reference: str, system: str, architecture: str) -> None:
+    machine = platform.machine()
+    can_run = RUNS.get(machine, (machine,))
+    if architecture not in ("", *can_run) or system not in ("", "linux"):
+        message = f"{reference} is for {system}/{architecture}; this device runs linux/{can_run[0]}"
+        raise BackendError("WrongArchitecture", message, retryable=False)

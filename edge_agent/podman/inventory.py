@@ -1,0 +1,141 @@
+"""The containers of one agent as last seen, kept true with as few questions to Podman as possible."""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from edge_agent.podman import container as containers
+from edge_agent.podman import machine, spec
+from edge_agent.podman.connection import Connection
+from edge_agent.podman.container import Container
+from edge_agent.podman.deaths import DeathWatch
+from edge_agent.podman.errors import ApiError
+from edge_agent.runtime.backend import BackendError, BackendUnavailable, Observed
+
+# While nothing dies and no verb is called, Podman is not asked again before this many seconds.
+LIST_AGE = 120.0
+# How long Podman's monitor may take to write down how a dead container ended.
+SETTLE_SECONDS = 3.0
+KILLED = 128 + 9
+
+
+class Inventory:
+    """For one event loop. Whether a container runs is asked of the kernel each time, never remembered."""
+
+    def __init__(self, connection: Connection, owner: str) -> None:
+        self.deaths = DeathWatch()
+        self._connection = connection
+        self._owner = owner
+        self._known: dict[str, Container] = {}
+        self._starting: set[str] = set()
+        self._forgotten: set[str] = set()
+        self._listed_at = float("-inf")
+        self._listing = asyncio.Lock()
+
+    async def containers(self) -> Sequence[Container]:
+        """All of this agent's containers."""
+        async with self._listing:
+            if time.monotonic() - self._listed_at > LIST_AGE or self._something_ended():
+                await self._list_again()
+        return list(self._known.values())
+
+    async def find(self, container_id: str) -> Container | None:
+        """One of this agent's containers; None where there is none, or where it belongs to another agent."""
+        found = self._known.get(container_id) or await self._inspect(container_id)
+        return found if found is not None and found.labels.get(f"{spec.LABEL}.owner") == self._owner else None
+
+    def begin_start(self, container_id: str) -> None:
+        self._starting.add(container_id)
+
+    async def finish_start(self, container_id: str) -> None:
+        """Raises ApiError where the container did not start, whatever Podman answered. It may have ended since."""
+        self._starting.discard(container_id)
+        container = await self._inspect(container_id)
+        if container is None or container.state in containers.UNSTARTED:
+            state = container.state if container else "gone"
+            raise ApiError(500, "start", f"podman says that it started the container, but it is {state}")
+        self._remember(container)
+
+    def forget(self, container_id: str) -> None:
+        """The container was removed."""
+        self._starting.discard(container_id)
+        self._forgotten.add(container_id)
+        self._known.pop(container_id, None)
+
+    def runs(self, container: Container) -> bool:
+        return container.claims_to_run and machine.runs(container.pid, container.id)
+
+    def observed(self, container: Container) -> Observed:
+        runs, starting = self.runs(container), container.id in self._starting
+        reason = "" if runs or starting else _exit_reason(container)
+        return containers.observed(container, runs=runs, starting=starting, exit_reason=reason)
+
+    def _something_ended(self) -> bool:
+        return any(container.claims_to_run and not self.runs(container) for container in self._known.values())
+
+    async def _list_again(self) -> None:
+        before, begun = set(self._known), time.monotonic()
+        self._forgotten.clear()
+        found = await asyncio.gather(*(self._refresh(container_id) for container_id in await self._ids()))
+        for container in found:
+            if container is not None and container.id not in self._forgotten:
+                self._remember(container)
+        for gone in before - {container.id for container in found if container is not None}:
+            self._known.pop(gone, None)
+        self._listed_at = begun
+
+    async def _ids(self) -> Iterable[str]:
+        filters = json.dumps({"label": [spec.owner_label(self._owner)]})
+        try:
+            entries: Sequence[Mapping[str, Any]] | None = await self._connection.call(
+                "GET", "containers/json", params={"all": "true", "filters": filters}
+            )
+        except ApiError as error:
+            raise BackendUnavailable("PodmanUnavailable", str(error)) from error
+        return [str(entry["Id"]) for entry in entries or ()]
+
+    async def _refresh(self, container_id: str) -> Container | None:
+        """The container as it is now. What ended has nothing more to tell and is not asked again."""
+        known = self._known.get(container_id)
+        if known is not None and (self.runs(known) or known.ended):
+            return known
+        deadline = time.monotonic() + SETTLE_SECONDS
+        container = await self._inspect(container_id)
+        while container is not None and container.claims_to_run and not self.runs(container):
+            # Its process is gone; the monitor is about to write down how it ended, unless it is gone too.
+            if time.monotonic() > deadline or not machine.exists(container.monitor_pid):
+                break
+            await asyncio.sleep(0.02)
+            container = await self._inspect(container_id)
+        return container
+
+    def _remember(self, container: Container) -> None:
+        """Keeps the newer of two views: a container is made, runs and ends, and never goes back."""
+        known = self._known.get(container.id)
+        if known is not None and known.stage > container.stage:
+            return
+        self._known[container.id] = container
+        if container.claims_to_run:
+            self.deaths.add(container)
+
+    async def _inspect(self, container_id: str) -> Container | None:
+        try:
+            return containers.parse(await self._connection.call("GET", f"containers/{container_id}/json"))
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise BackendError("InspectFailed", str(error), retryable=True) from error
+
+
+def _exit_reason(container: Container) -> str:
+    """Why it ended, where more is known than the exit code."""
+    if container.state in containers.UNSTARTED:
+        return "PowerLost" if container.started_at else ""
+    if container.claims_to_run:
+        return "MonitorLost"
+    killed = container.exit_code == KILLED and container.memory_limit
+    if container.out_of_memory or (killed and machine.ran_out_of_memory(container.id)):
+        return "OutOfMemory"
+    return ""
