@@ -1,0 +1,184 @@
+"""The whole agent: its links, its reconciler, and who tells whom of what."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from edge_agent.runtime.addresses import local_address_towards
+from edge_agent.runtime.backend import BackendError, DeployBackend
+from edge_agent.runtime.broker_link import BrokerLink
+from edge_agent.runtime.channels import Channels
+from edge_agent.runtime.controller_link import ControllerError, ControllerLink
+from edge_agent.runtime.convert import desired_from_pb
+from edge_agent.runtime.database import AgentDatabase
+from edge_agent.runtime.facts import device_facts
+from edge_agent.runtime.identity import Identity
+from edge_agent.runtime.numbers import GrowingNumbers
+from edge_agent.runtime.publisher import JournalPublisher, SnapshotPublisher
+from edge_agent.runtime.reconciler import Reconciler
+from edge_agent.runtime.settings import AgentSettings
+from edge_agent.runtime.sync import DesiredSync, SyncTimes
+from edge_agent.runtime.threads import in_thread
+from edge_agent.version import version
+from longshore.v1 import agent_pb2, device_pb2, mqtt_pb2, types_pb2
+
+log = structlog.get_logger()
+
+# A name lookup may not hold up what runs with no network at all.
+ADDRESS_TIMEOUT = 2.0
+
+# Gives the username and the password with which the registry's token endpoint knows this device.
+RegistryCredential = Callable[[], Awaitable[tuple[str, str]]]
+BackendFactory = Callable[[RegistryCredential], DeployBackend]
+
+
+class Agent:
+    """Connects the parts. Lives in one event loop; `run` is called once."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        identity: Identity,
+        backend: DeployBackend,
+        database: AgentDatabase,
+        controller: ControllerLink,
+        host: str,
+    ) -> None:
+        self._numbers = GrowingNumbers(settings.state_dir)
+        self._facts = device_facts(version())
+        self._reconciler = Reconciler(backend, database, host, self._changed)
+        self._broker = BrokerLink(identity, self._numbers.next, self)
+        self._snapshots = SnapshotPublisher(self._broker, self)
+        self._journal = JournalPublisher(self._broker, database)
+        self._channels = Channels(controller, backend, self._reconciler.handle_of)
+        times = SyncTimes(poll=settings.poll_interval, resync=settings.resync_interval)
+        self._sync = DesiredSync(identity.device_id, controller, database, self._apply, times)
+
+    async def run(self) -> None:
+        """For ever, or until one of its parts dies: then with that one's exception. What runs is not touched."""
+        self._sync.apply_stored()
+        parts = {
+            "reconciler": self._reconciler.run(),
+            "broker": self._broker.run(),
+            "sync": self._sync.run(),
+            "snapshots": self._snapshots.run(),
+            "journal": self._journal.run(),
+        }
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name, part in parts.items():
+                    group.create_task(_endless(name, part), name=name)
+        finally:
+            await self._channels.close()
+
+    # What the broker says.
+
+    def broker_connected(self) -> None:
+        self._sync.broker_connected()
+        self._snapshots.broker_connected()
+        self._journal.broker_connected()
+
+    def broker_lost(self) -> None:
+        self._sync.broker_lost()
+
+    def desired_noticed(self, notice: mqtt_pb2.DesiredNotice) -> None:
+        self._sync.noticed(notice)
+
+    def journal_acknowledged(self, ack: mqtt_pb2.JournalAck) -> None:
+        self._journal.acknowledged(ack)
+
+    def channel_invited(self, invitation: mqtt_pb2.ChannelInvitation) -> None:
+        self._channels.invited(invitation)
+
+    # What the snapshots tell.
+
+    def statuses(self) -> Sequence[types_pb2.InstanceStatus]:
+        return self._reconciler.statuses()
+
+    def observed_generation(self) -> int:
+        return self._sync.held_generation
+
+    def condition(self) -> str:
+        return self._reconciler.condition
+
+    def next_sequence(self) -> int:
+        return self._numbers.next()
+
+    def device_facts(self) -> device_pb2.DeviceFacts:
+        known = self._reconciler.facts
+        self._facts.backend = f"{known.name} {known.version}".strip() if known else ""
+        return self._facts
+
+    # What changes here.
+
+    def _apply(self, desired: agent_pb2.DesiredState) -> None:
+        self._reconciler.set_desired(desired_from_pb(desired))
+        self._changed()
+
+    def _changed(self) -> None:
+        self._snapshots.changed()
+        self._journal.changed()
+
+
+async def run_agent(
+    settings: AgentSettings, identity: Identity, make_backend: BackendFactory, database: AgentDatabase
+) -> None:
+    """Runs until SIGTERM or SIGINT; what it runs goes on without it.
+
+    Raises what a part of it died of (an ExceptionGroup): the process is not to go on without that part.
+    """
+    controller = ControllerLink(identity)
+
+    async def credential() -> tuple[str, str]:
+        try:
+            found = await controller.registry_credential()
+        except ControllerError as error:
+            raise BackendError("NoRegistryCredential", str(error), retryable=True) from error
+        return found.username, found.password
+
+    backend = make_backend(credential)
+    try:
+        host = settings.advertise_host or await _own_address(identity)
+        agent = Agent(settings, identity, backend, database, controller, host)
+        log.info("agent_started", device=identity.device_id, name=identity.device_name, host=host, version=version())
+        await _until_stopped(agent.run())
+        log.info("agent_stopped", device=identity.device_id)
+    finally:
+        await backend.close()
+        await controller.close()
+
+
+async def _until_stopped(work: Awaitable[None]) -> None:
+    """Until a signal asks for the end, or the work fails; the work is over afterwards."""
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    running, stopping = asyncio.ensure_future(work), asyncio.create_task(asked.wait())
+    try:
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            await running
+    finally:
+        stopping.cancel()
+        running.cancel()
+        await asyncio.gather(running, stopping, return_exceptions=True)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+async def _endless(name: str, part: Awaitable[None]) -> None:
+    await part
+    raise RuntimeError(f"{name} has ended, which it never should")
+
+
+async def _own_address(identity: Identity) -> str:
+    """The address of this device on its way to the controller; its loopback address while there is no way."""
+    try:
+        async with asyncio.timeout(ADDRESS_TIMEOUT):
+            return await in_thread(lambda: local_address_towards(identity.agent_address))
+    except (OSError, TimeoutError) as error:
+        log.warning("own_address_unknown", controller=identity.agent_address, error=str(error))
+        return "127.0.0.1"

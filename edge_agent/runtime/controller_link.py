@@ -1,0 +1,150 @@
+"""The agent's calls to the controller: gRPC with mutual TLS. Each has a deadline and fails with one of two errors."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import grpc
+
+from edge_agent.runtime.identity import Identity
+from longshore.v1 import agent_pb2, agent_pb2_grpc
+from longshore.v1.agent_pb2 import ChannelRequest, ChannelResponse, DesiredState
+
+DEADLINE = 15.0
+# A channel is a person's session: it may last, but not for ever on a connection that died silently.
+CHANNEL_DEADLINE = 24 * 3600.0
+# A credential is asked for again when this little of its life is left.
+CREDENTIAL_MARGIN = 30.0
+MAX_MESSAGE = 16 * 2**20
+
+# Pings only while a call is open, and never below 30 s: servers cut off clients that ping more often than they allow.
+# The connection to the controller is direct; a proxy of the environment is for other clients.
+CHANNEL_OPTIONS: list[tuple[str, int]] = [
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.initial_reconnect_backoff_ms", 500),
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 15_000),
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.enable_http_proxy", 0),
+    # Its polling would cost more than it saves: nobody asks these statistics.
+    ("grpc.enable_channelz", 0),
+]
+
+# Worth another try later; everything else means that the controller understood and says no.
+TRANSIENT = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+    }
+)
+
+Channel = grpc.aio.StreamStreamCall[ChannelRequest, ChannelResponse]
+
+
+class ControllerError(Exception):
+    """A call to the controller failed; the text is for people."""
+
+
+class ControllerUnavailable(ControllerError):
+    """The controller does not answer, or cannot now; worth another try."""
+
+
+class ControllerRefused(ControllerError):
+    """The controller answered no; the same call will fail again until something changes there. `code` is gRPC's."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Credential:
+    """For the registry's token endpoint; `expires` in seconds since the epoch."""
+
+    username: str
+    password: str
+    expires: float
+
+
+def describe(error: grpc.aio.AioRpcError) -> str:
+    """What a failed call says, for people."""
+    return f"{error.details() or 'no details'} ({error.code().name})"
+
+
+class ControllerLink:
+    """One connection to the controller's agent port, made on the first call and made again by gRPC when it breaks."""
+
+    def __init__(self, identity: Identity) -> None:
+        self._address = identity.agent_address
+        credentials = grpc.ssl_channel_credentials(
+            root_certificates=identity.ca_file.read_bytes(),
+            private_key=identity.key_file.read_bytes(),
+            certificate_chain=identity.certificate_file.read_bytes(),
+        )
+        self._channel = grpc.aio.secure_channel(self._address, credentials, options=CHANNEL_OPTIONS)
+        self._stub = agent_pb2_grpc.AgentServiceStub(self._channel)
+        self._credential: Credential | None = None
+        self._credential_lock = asyncio.Lock()
+
+    async def get_desired(self, held_generation: int) -> DesiredState | None:
+        """The newest desired state, or None where that is the one which is held. Raises ControllerError."""
+        request = agent_pb2.GetDesiredStateRequest(held_generation=held_generation)
+        try:
+            response = await self._stub.GetDesiredState(request, timeout=DEADLINE)
+        except grpc.aio.AioRpcError as error:
+            raise self._error(error) from error
+        return response.desired if response.HasField("desired") else None
+
+    async def registry_credential(self) -> Credential:
+        """A credential that is good for a while yet; asked for once and kept until shortly before it ends.
+
+        Raises ControllerError.
+        """
+        async with self._credential_lock:
+            if self._credential is None or self._credential.expires - CREDENTIAL_MARGIN <= time.time():
+                self._credential = await self._fetch_credential()
+            return self._credential
+
+    async def _fetch_credential(self) -> Credential:
+        try:
+            response = await self._stub.GetRegistryCredential(
+                agent_pb2.GetRegistryCredentialRequest(), timeout=DEADLINE
+            )
+        except grpc.aio.AioRpcError as error:
+            raise self._error(error) from error
+        expires = response.expires.seconds + response.expires.nanos / 1e9
+        return Credential(response.username, response.password, expires)
+
+    @asynccontextmanager
+    async def channel(self, session_id: str) -> AsyncIterator[Channel]:
+        """An open session: its first message, which names it, has been sent. Ended when the block is left.
+
+        Raises ControllerError, also out of the block for errors of the stream.
+        """
+        # The stubs know only the other form, with an iterator of requests.
+        call = self._stub.Channel(timeout=CHANNEL_DEADLINE)  # type: ignore[call-arg]
+        try:
+            await call.write(ChannelRequest(session_id=session_id))
+            yield call
+        except grpc.aio.AioRpcError as error:
+            raise self._error(error) from error
+        finally:
+            call.cancel()
+
+    async def close(self) -> None:
+        """Open calls are cancelled."""
+        await self._channel.close(grace=None)
+
+    def _error(self, error: grpc.aio.AioRpcError) -> ControllerError:
+        if error.code() in TRANSIENT:
+            return ControllerUnavailable(f"controller at {self._address} does not answer: {describe(error)}")
+        return ControllerRefused(f"controller at {self._address} refuses: {describe(error)}", error.code().name)

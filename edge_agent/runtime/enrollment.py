@@ -1,0 +1,177 @@
+"""Making this machine a device: a key that never leaves it, a certificate for it, and the addresses to call.
+
+Only the `enroll` command imports this: nothing of it stays in the memory of a running agent.
+"""
+
+import asyncio
+import base64
+import binascii
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from google.protobuf.message import DecodeError
+
+from edge_agent.runtime.addresses import parse_address
+from edge_agent.runtime.controller_link import CHANNEL_OPTIONS, describe
+from edge_agent.runtime.identity import (
+    Identity,
+    IdentityMaterial,
+    InvalidIdentity,
+    NotEnrolled,
+    commit_identity,
+    discard_leftovers,
+    is_enrolled,
+    load_identity,
+    prepare_folder,
+    state_lock,
+)
+from edge_agent.runtime.settings import AgentSettings, write_template
+from longshore.v1 import agent_pb2, agent_pb2_grpc, device_pb2
+
+DEADLINE = 30.0
+
+
+class EnrollmentFailed(Exception):
+    """The machine did not become a device; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class EnrollmentRequest:
+    """`name` and `profile` are proposals, used where the token names none."""
+
+    token: str
+    facts: device_pb2.DeviceFacts
+    name: str = ""
+    profile: str = ""
+    # Host:port under which this machine reaches the controller, where that differs from what the token says.
+    controller_address: str = ""
+    force: bool = False
+
+
+async def enroll(state_dir: Path, request: EnrollmentRequest) -> Identity:
+    """Afterwards the state folder holds a whole identity, durably.
+
+    Raises EnrollmentFailed; the folder then holds what it held before. AlreadyRunning while an agent uses it.
+    """
+    token = parse_token(request.token)
+    _refuse_enrolled(state_dir, request.force)
+    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with state_lock(state_dir):
+        owner = _present_owner(state_dir)
+        key = ec.generate_private_key(ec.SECP256R1())
+        folder = prepare_folder(state_dir, _pem(key))
+        try:
+            response = await _call(token, request, _signing_request(key))
+            _forget_previous(state_dir)
+            identity = commit_identity(state_dir, folder, _material(response, _pem(key), owner))
+        except BaseException:
+            discard_leftovers(state_dir)
+            raise
+        write_template(state_dir)
+        return identity
+
+
+def parse_token(text: str) -> device_pb2.JoinToken:
+    """What an enroll token says. Raises EnrollmentFailed for a text that is none."""
+    try:
+        raw = base64.urlsafe_b64decode(text.strip() + "=" * (-len(text.strip()) % 4))
+        token = device_pb2.JoinToken.FromString(raw)
+    except (binascii.Error, ValueError, DecodeError):
+        token = device_pb2.JoinToken()
+    if not (token.controller_address and token.ca_certificate and token.secret):
+        raise EnrollmentFailed("this is not an enroll token; copy all of what `longshore enroll-token` prints")
+    return token
+
+
+def _refuse_enrolled(state_dir: Path, force: bool) -> None:
+    if is_enrolled(state_dir) and not force:
+        name = load_identity(state_dir).device_name
+        raise EnrollmentFailed(
+            f"{state_dir} is enrolled as {name}; --force makes it another device and forgets the old one"
+        )
+
+
+def _forget_previous(state_dir: Path) -> None:
+    """The database belongs to the device before: its generations and its journal mean nothing to a new one."""
+    file = AgentSettings(state_dir=state_dir).database_file
+    for path in (file, file.with_name(f"{file.name}-wal"), file.with_name(f"{file.name}-shm")):
+        path.unlink(missing_ok=True)
+
+
+async def _call(
+    token: device_pb2.JoinToken, request: EnrollmentRequest, signing_request: str
+) -> agent_pb2.EnrollResponse:
+    address = request.controller_address or token.controller_address
+    try:
+        parse_address(address)
+    except ValueError as error:
+        raise EnrollmentFailed(str(error)) from None
+    credentials = grpc.ssl_channel_credentials(root_certificates=token.ca_certificate.encode())
+    async with grpc.aio.secure_channel(address, credentials, options=CHANNEL_OPTIONS) as channel:
+        message = agent_pb2.EnrollRequest(
+            token_secret=token.secret,
+            certificate_request=signing_request,
+            proposed_name=request.name or socket.gethostname(),
+            proposed_profile=request.profile,
+            facts=request.facts,
+        )
+        try:
+            return await agent_pb2_grpc.AgentServiceStub(channel).Enroll(message, timeout=DEADLINE)
+        except grpc.aio.AioRpcError as error:
+            raise EnrollmentFailed(_explain(error, address)) from error
+
+
+def _explain(error: grpc.aio.AioRpcError, address: str) -> str:
+    match error.code():
+        case grpc.StatusCode.UNAUTHENTICATED:
+            return f"{address} refuses the token: {error.details()}; ask for a new one (`longshore enroll-token`)"
+        case grpc.StatusCode.ALREADY_EXISTS:
+            return f"{error.details()}; choose another name with --name, or ask for a token with one"
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
+            return f"cannot reach the controller at {address}: {describe(error)}"
+        case _:
+            return f"{address} refuses: {describe(error)}"
+
+
+def _present_owner(state_dir: Path) -> str:
+    """Under which mark this machine runs things already: a new device must be able to stop what the old one ran."""
+    try:
+        return load_identity(state_dir).owner
+    except (NotEnrolled, InvalidIdentity):
+        return ""
+
+
+def _material(response: agent_pb2.EnrollResponse, key: bytes, owner: str) -> IdentityMaterial:
+    if not (response.device_id and response.certificate and response.agent_address and response.broker_address):
+        raise EnrollmentFailed("the controller's answer is not complete; is it of another version?")
+    return IdentityMaterial(
+        device_id=response.device_id,
+        device_name=response.device_name,
+        agent_address=response.agent_address,
+        broker_address=response.broker_address,
+        owner=owner or response.device_id,
+        key=key,
+        certificate=response.certificate.encode(),
+        ca=response.ca_certificate.encode(),
+    )
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    return key.private_bytes(encoding, form, serialization.NoEncryption())
+
+
+def _signing_request(key: ec.EllipticCurvePrivateKey) -> str:
+    """PKCS#10 with an empty name: the controller chooses it."""
+    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
+    return request.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def enroll_blocking(state_dir: Path, request: EnrollmentRequest) -> Identity:
+    """`enroll` for a command line."""
+    return asyncio.run(enroll(state_dir, request))
