@@ -1,0 +1,168 @@
+"""Doing what was planned: for each type of step one coroutine over the backend's verbs."""
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+import structlog
+
+from edge_agent.runtime.backend import (
+    BackendError,
+    BackendUnavailable,
+    DeployBackend,
+    Handle,
+    LogQuery,
+    Observed,
+    Progress,
+)
+from edge_agent.runtime.clock import Clock
+from edge_agent.runtime.model import Workload
+from edge_agent.runtime.plan import Account, Forget, GiveUp, Prepare, Recover, Remove, Start, Step, Stop
+from edge_agent.runtime.record import (
+    Failure,
+    Record,
+    Stage,
+    ended,
+    failed,
+    overdue,
+    prepared,
+    recovered,
+    retired,
+    started,
+    unprepared,
+)
+
+log = structlog.get_logger()
+
+LAST_LINES = 20
+LAST_LINES_BYTES = 4096
+LAST_LINES_TIMEOUT = 1.0
+
+# Changes the record of a deployment, durably; with None as the outcome it is forgotten.
+Commit = Callable[[str, Callable[[Record], Record | None]], None]
+
+
+class Executor:
+    """Runs one step at a time for each lane of a deployment, as its caller sees to.
+
+    What a step brought about is in the record when `execute` returns. It raises BackendUnavailable where nothing can
+    be concluded, and BackendError where stopping or removing did not succeed.
+    """
+
+    def __init__(
+        self,
+        backend: DeployBackend,
+        commit: Commit,
+        progress: Callable[[Workload, Progress], None],
+        clock: Clock,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._backend = backend
+        self._commit = commit
+        self._progress = progress
+        self._clock = clock
+        self._jitter = jitter
+        self._table: dict[type[Step], Callable[[Any], Coroutine[Any, Any, None]]] = {
+            Prepare: self._prepare,
+            Start: self._start,
+            Stop: self._stop,
+            GiveUp: self._give_up,
+            Account: self._account,
+            Remove: self._remove,
+            Recover: self._recover,
+            Forget: self._forget,
+        }
+
+    async def execute(self, step: Step) -> None:
+        await self._table[type(step)](step)
+
+    async def _prepare(self, step: Prepare) -> None:
+        try:
+            await self._backend.prepare(step.workload, lambda progress: self._progress(step.workload, progress))
+        except BackendUnavailable:
+            raise
+        except BackendError as error:
+            self._failed(step.workload, Stage.FETCH, error)
+        else:
+            self._commit(step.deployment_id, lambda record: prepared(record, step.workload))
+
+    async def _start(self, step: Start) -> None:
+        try:
+            handle = await self._backend.start(step.workload)
+        except BackendUnavailable:
+            raise
+        except BackendError as error:
+            if error.reason == "NotPrepared":
+                self._commit(step.deployment_id, lambda record: unprepared(record, step.workload))
+                error = BackendError(error.reason, error.message, retryable=True)
+            self._failed(step.workload, Stage.START, error)
+        else:
+            log.info("instance_started", deployment=step.deployment_id, revision=step.workload.revision)
+            self._commit(step.deployment_id, lambda record: started(record, step.workload, handle, self._clock()))
+
+    async def _stop(self, step: Stop) -> None:
+        # Noted first: after a crash of this agent in between, the end must not pass for a failure.
+        observed = step.observed
+        self._commit(step.deployment_id, lambda record: _retired(record, observed))
+        await self._backend.stop(observed.handle, step.grace)
+        log.info("instance_stopped", deployment=step.deployment_id, revision=observed.revision)
+
+    async def _give_up(self, step: GiveUp) -> None:
+        handle, jitter = step.observed.handle, self._jitter()
+        lines = await self._last_lines(handle)
+        self._commit(
+            step.deployment_id, lambda record: overdue(record, step.workload, handle, lines, self._clock(), jitter)
+        )
+        await self._backend.stop(handle, step.workload.stop_grace)
+
+    async def _account(self, step: Account) -> None:
+        lines, jitter = await self._last_lines(step.observed.handle), self._jitter()
+        self._commit(
+            step.deployment_id,
+            lambda record: ended(record, step.workload, step.observed, lines, self._clock(), jitter),
+        )
+
+    async def _remove(self, step: Remove) -> None:
+        await self._backend.remove(step.observed.handle)
+
+    async def _recover(self, step: Recover) -> None:
+        self._commit(step.deployment_id, lambda record: recovered(record, step.revision))
+
+    async def _forget(self, step: Forget) -> None:
+        self._commit(step.deployment_id, lambda record: None)
+
+    def _failed(self, workload: Workload, stage: Stage, error: BackendError) -> None:
+        failure = Failure(stage, error.reason, error.message, final=not error.retryable)
+        jitter = self._jitter()
+        self._commit(workload.deployment_id, lambda record: failed(record, workload, failure, self._clock(), jitter))
+
+    async def _last_lines(self, handle: Handle) -> tuple[str, ...]:
+        """The last output of an instance, as far as it can be had at once."""
+        lines: list[str] = []
+        with suppress(BackendError, TimeoutError):
+            async with asyncio.timeout(LAST_LINES_TIMEOUT):
+                async for line in self._backend.logs(handle, LogQuery(tail=LAST_LINES)):
+                    lines.append(line.text)
+        return newest_lines(lines)
+
+
+def _retired(record: Record, observed: Observed) -> Record | None:
+    # Where nothing is remembered, nothing could be mistaken.
+    return retired(record, observed.revision, observed.handle) if record.courses else None
+
+
+def newest_lines(lines: list[str]) -> tuple[str, ...]:
+    """The last of these lines that a status has room for: 20 lines and 4 KiB, the first of them cut if need be."""
+    room = LAST_LINES_BYTES
+    kept: list[str] = []
+    for line in lines[: -LAST_LINES - 1 : -1]:
+        text = line.encode(errors="replace")
+        if len(text) > room:
+            cut = text[len(text) - room :].decode(errors="ignore")
+            kept += [cut] if cut else []
+            break
+        room -= len(text)
+        kept.append(line)
+    return tuple(reversed(kept))

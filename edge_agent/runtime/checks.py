@@ -1,0 +1,113 @@
+"""Readiness checks: asking an instance once whether it answers."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from edge_agent.runtime.backend import BackendError, BackendUnavailable, ExecResult, Observed
+from edge_agent.runtime.model import Check, CommandProbe, HttpProbe
+
+Exec = Callable[[tuple[str, ...], float], Awaitable[ExecResult]]
+
+# A server's answer is read so far, so that it does not see its connection break while it writes.
+BODY_LIMIT = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`said` is a sentence for people: what answered, or why nothing did."""
+
+    ok: bool
+    said: str
+
+
+async def ask(check: Check, observed: Observed, execute: Exec) -> Answer:
+    """Asks once; never longer than the check's timeout, and never raises for what the instance does.
+
+    `execute` runs a command inside the instance. Raises BackendUnavailable, which says nothing about the instance.
+    """
+    try:
+        async with asyncio.timeout(check.timeout):
+            return await _ask(check, observed, execute)
+    except TimeoutError:
+        return Answer(False, f"timed out after {check.timeout:g} s")
+    except ConnectionRefusedError:
+        return Answer(False, "connection refused")
+    except (asyncio.IncompleteReadError, ConnectionResetError):
+        return Answer(False, "connection closed without an answer")
+    except OSError as error:
+        return Answer(False, error.strerror or str(error))
+    except BackendUnavailable:
+        raise
+    except BackendError as error:
+        return Answer(False, error.message)
+
+
+async def _ask(check: Check, observed: Observed, execute: Exec) -> Answer:
+    probe = check.probe
+    if isinstance(probe, CommandProbe):
+        return await _command(probe, check.timeout, execute)
+    address = dict(observed.addresses).get(probe.port)
+    if address is None:
+        return Answer(False, f"port {probe.port} is not published")
+    if isinstance(probe, HttpProbe):
+        return await _http(probe, *address)
+    return await _tcp(*address)
+
+
+async def _command(probe: CommandProbe, timeout: float, execute: Exec) -> Answer:
+    result = await execute(probe.command, timeout)
+    if result.exit_code == 0:
+        return Answer(True, f"{probe.command[0]} ended with 0")
+    output = result.output.decode(errors="replace").strip().splitlines()
+    return Answer(False, f"{probe.command[0]} ended with {result.exit_code}" + (f": {output[-1]}" if output else ""))
+
+
+async def _tcp(host: str, port: int) -> Answer:
+    _, writer = await asyncio.open_connection(host, port)
+    writer.transport.abort()
+    return Answer(True, f"port {port} accepts connections")
+
+
+async def _http(probe: HttpProbe, host: str, port: int) -> Answer:
+    path = quote(probe.path, safe="/?&=%:;,+@!$'()*~#[]")
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        request = f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUser-Agent: longshore\r\nAccept: */*\r\n"
+        writer.write(f"{request}Connection: close\r\n\r\n".encode())
+        status = _status(await _line(reader))
+        if status is None:
+            return Answer(False, f"what answers on port {probe.port} does not speak HTTP")
+        await _drain(reader)
+        return Answer(200 <= status < 400, f"HTTP {status} from {probe.path}")
+    finally:
+        writer.transport.abort()
+
+
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.readuntil(b"\n")
+    except asyncio.LimitOverrunError:
+        return b""
+
+
+def _status(line: bytes) -> int | None:
+    parts = line.split(None, 2)
+    if len(parts) < 2 or not parts[0].startswith(b"HTTP/") or not (parts[1].isdigit() and len(parts[1]) == 3):
+        return None
+    return int(parts[1])
+
+
+async def _drain(reader: asyncio.StreamReader) -> None:
+    """Reads the rest of an answer, as long as that is short and quick; the status line was the answer."""
+    length = 0
+    try:
+        async with asyncio.timeout(0.25):
+            while (line := await _line(reader)).strip():
+                name, _, value = line.partition(b":")
+                if name.strip().lower() == b"content-length" and value.strip().isdigit():
+                    length = int(value)
+            await reader.readexactly(min(length, BODY_LIMIT))
+    except (TimeoutError, asyncio.IncompleteReadError, OSError):
+        pass

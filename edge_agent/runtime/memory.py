@@ -1,0 +1,100 @@
+"""The records of all deployments: at hand in memory, and durable in the agent's database."""
+
+from collections import deque
+from collections.abc import Callable
+
+import structlog
+
+from edge_agent.runtime.clock import Clock
+from edge_agent.runtime.database import AgentDatabase, StorageError
+from edge_agent.runtime.record import Record
+from edge_agent.runtime.record_codec import UnreadableRecord, decode, encode
+from longshore.v1.types_pb2 import InstanceStatus
+
+log = structlog.get_logger()
+
+# What waits for a disk that takes nothing.
+WAITING_LIMIT = 1000
+
+
+class Memory:
+    """Keeps working where the disk does not: then `problem` says so, and what could not be stored is tried again by
+    `flush`."""
+
+    def __init__(self, database: AgentDatabase, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._records: dict[str, Record] = {}
+        self._unsaved: set[str] = set()
+        self._waiting: deque[tuple[InstanceStatus, float]] = deque(maxlen=WAITING_LIMIT)
+        self.problem = ""
+
+    @property
+    def records(self) -> dict[str, Record]:
+        """To be read only."""
+        return self._records
+
+    def load(self, remember: Callable[[str, bytes], None]) -> None:
+        """Takes up what an earlier life stored; `remember` is given each stored status. What cannot be read is set
+        aside, and its deployment begins anew."""
+        for stored in self._database.workloads():
+            if stored.status:
+                remember(stored.deployment_id, stored.status)
+            if not stored.record:
+                continue
+            try:
+                self._records[stored.deployment_id] = decode(stored.deployment_id, stored.record, self._clock())
+            except UnreadableRecord as error:
+                log.error("stored_record_unreadable", deployment=stored.deployment_id, error=str(error))
+
+    def get(self, deployment_id: str) -> Record:
+        return self._records.get(deployment_id) or Record(deployment_id)
+
+    def put(self, deployment_id: str, record: Record | None) -> None:
+        """None forgets the record."""
+        before = self._records.get(deployment_id)
+        if record is None:
+            self._records.pop(deployment_id, None)
+        else:
+            self._records[deployment_id] = record
+        if record != before:
+            self._unsaved.add(deployment_id)
+            self.flush()
+
+    def journal(self, status: InstanceStatus, occurred: float) -> None:
+        self._waiting.append((status, occurred))
+        self.flush()
+
+    def drop(self, deployment_id: str) -> None:
+        """Nothing of this deployment is left on the device."""
+        self._records.pop(deployment_id, None)
+        self._unsaved.discard(deployment_id)
+        try:
+            self._database.forget_workload(deployment_id)
+        except StorageError as error:
+            self._failed(error)
+
+    def flush(self) -> None:
+        try:
+            while self._unsaved:
+                self._save(next(iter(self._unsaved)))
+            while self._waiting:
+                self._database.append_journal(*self._waiting[0])
+                self._waiting.popleft()
+        except StorageError as error:
+            self._failed(error)
+        else:
+            self.problem = ""
+
+    def _save(self, deployment_id: str) -> None:
+        record = self._records.get(deployment_id)
+        if record is None:
+            self._database.forget_record(deployment_id)
+        else:
+            self._database.store_record(deployment_id, encode(record))
+        self._unsaved.discard(deployment_id)
+
+    def _failed(self, error: StorageError) -> None:
+        if not self.problem:
+            log.error("agent_database_failed", error=str(error))
+        self.problem = f"StateNotDurable: {error}; what runs is not disturbed"

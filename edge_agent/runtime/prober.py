@@ -1,0 +1,49 @@
+"""Asking a running instance again and again, at the pace that its state calls for."""
+
+import asyncio
+from collections.abc import Callable
+
+from edge_agent.runtime.backend import BackendUnavailable, DeployBackend, ExecResult, Observed
+from edge_agent.runtime.checks import Answer, ask
+from edge_agent.runtime.model import Check, CommandProbe, Workload
+from edge_agent.runtime.record import Health
+
+# While it starts: first after 20 ms, then slower and slower.
+FIRST_PAUSE = 0.02
+GROWTH = 1.25
+SLOWEST_PAUSE = 0.5
+# A command costs a process in the instance, far more than a connection.
+COMMAND_PAUSE = 0.25
+# An instance that was ready and is not is asked so often.
+LOST_PAUSE = 1.0
+
+# Takes an answer, and tells what the checks have said so far; None ends the asking.
+Report = Callable[[Answer], Health | None]
+
+
+async def probe(backend: DeployBackend, workload: Workload, observed: Observed, report: Report) -> None:
+    """Asks until `report` answers None or the task is cancelled."""
+
+    async def execute(command: tuple[str, ...], timeout: float) -> ExecResult:
+        return await backend.exec(observed.handle, command, timeout)
+
+    pause = COMMAND_PAUSE if isinstance(workload.readiness.probe, CommandProbe) else FIRST_PAUSE
+    while True:
+        try:
+            answer = await ask(workload.readiness, observed, execute)
+        except BackendUnavailable:
+            await asyncio.sleep(LOST_PAUSE)
+            continue
+        health = report(answer)
+        if health is None:
+            return
+        await asyncio.sleep(next_pause(workload.readiness, health, pause))
+        if not health.ready:
+            pause = min(SLOWEST_PAUSE, pause * GROWTH)
+
+
+def next_pause(check: Check, health: Health, pause: float) -> float:
+    """Seconds until the next check: the check's period once ready, far less before."""
+    if health.ready:
+        return check.period
+    return min(LOST_PAUSE, check.period) if health.ever_ready else pause

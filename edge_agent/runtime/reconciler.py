@@ -1,0 +1,228 @@
+"""Keeping what runs equal to what is wished: observe, plan, act, report; again and again."""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from edge_agent.runtime.apply import Executor
+from edge_agent.runtime.backend import BackendFacts, DeployBackend, Handle, Phase, Progress
+from edge_agent.runtime.clock import Clock, system_clock
+from edge_agent.runtime.convert import Broken, desired_from_pb
+from edge_agent.runtime.database import AgentDatabase
+from edge_agent.runtime.lanes import Lanes
+from edge_agent.runtime.memory import Memory
+from edge_agent.runtime.model import Desired, Workload
+from edge_agent.runtime.observer import Observer
+from edge_agent.runtime.plan import Account, Forget, Prepare, Recover, Step, by_deployment, due, plan
+from edge_agent.runtime.probers import Probers
+from edge_agent.runtime.pruner import Pruner
+from edge_agent.runtime.record import Record
+from edge_agent.runtime.reporter import Reporter
+from longshore.v1.agent_pb2 import DesiredState
+from longshore.v1.types_pb2 import InstanceStatus
+
+log = structlog.get_logger()
+
+RESYNC = 60.0
+PRUNE_INTERVAL = 600.0
+PRUNE_AFTER_QUIET = 30.0
+# Progress of a fetch is reported at most so often.
+PROGRESS_INTERVAL = 0.2
+
+
+class Reconciler:
+    """Runs what is wished through a backend, for as long as `run` runs; what it started runs on afterwards.
+
+    `on_change` is called after anything in `statuses()`, `condition` or `facts` changed; it must return at once.
+    `host` is the address that endpoints bear.
+    """
+
+    def __init__(
+        self,
+        backend: DeployBackend,
+        database: AgentDatabase,
+        host: str,
+        on_change: Callable[[], None],
+        *,
+        clock: Clock = system_clock,
+        jitter: Callable[[], float] = random.random,
+        resync: float = RESYNC,
+        prune_interval: float = PRUNE_INTERVAL,
+        prune_after_quiet: float = PRUNE_AFTER_QUIET,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._wake = asyncio.Event()
+        self._on_change = on_change
+        self._desired: Desired | None = None
+        self._broken: tuple[Broken, ...] = ()
+        self._memory = Memory(database, clock)
+        self._observer = Observer(backend, clock, resync, on_change, self._wake.set)
+        executor = Executor(backend, self._commit, self._progress, clock, jitter)
+        self._lanes = Lanes(executor.execute, self._step_done, self._observer.down, clock)
+        self._probers = Probers(backend, self._memory, self._probed, clock)
+        self._pruner = Pruner(backend, clock, prune_interval, prune_after_quiet, self._wake.set)
+        self._reporter = Reporter(host, self._memory, self._observer, self._lanes, on_change, clock)
+        self._progress_due: asyncio.TimerHandle | None = None
+
+    # What others ask and tell.
+
+    def set_desired(self, desired: Desired, broken: Sequence[Broken] = ()) -> None:
+        """From now on this is wished. What is broken is reported and otherwise left as it is."""
+        for entry in broken:
+            log.error("workload_set_aside", deployment=entry.deployment_id, revision=entry.revision, why=entry.problem)
+        self._desired, self._broken = desired, tuple(broken)
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Looks at once at what runs."""
+        self._observer.look_soon()
+
+    def set_host(self, host: str) -> None:
+        """Endpoints bear this address from now on."""
+        self._reporter.host = host
+        self._wake.set()
+
+    def statuses(self) -> list[InstanceStatus]:
+        """One for each deployment that is wished for or on its way out."""
+        return self._reporter.board.statuses()
+
+    @property
+    def condition(self) -> str:
+        """Empty when all is well; else what is lacking: "PodmanUnavailable: ..."."""
+        facts = self._observer.facts
+        return self._observer.problem or (facts.problem if facts else "") or self._memory.problem
+
+    @property
+    def facts(self) -> BackendFacts | None:
+        """None until the backend has answered for the first time."""
+        return self._observer.facts
+
+    def handle_of(self, deployment_id: str) -> Handle | None:
+        """The instance of which a user speaks: the one that runs, else the last one that did."""
+        instances = by_deployment(self._observer.observed or ()).get(deployment_id, ())
+        running = [i for i in instances if i.phase is Phase.RUNNING]
+        chosen = running or instances
+        return chosen[0].handle if chosen else None
+
+    # The loop.
+
+    async def run(self) -> None:
+        """Reconciles until cancelled. Begins with the desired state that is stored, before any network."""
+        self._memory.load(self._reporter.board.remember)
+        self._load_desired()
+        helpers = [
+            asyncio.create_task(self._observer.keep_facts()),
+            asyncio.create_task(self._observer.keep_watching()),
+        ]
+        try:
+            while True:
+                self._wake.clear()
+                await self._observer.refresh()
+                self._round()
+                await self._rest(helpers)
+        finally:
+            await self._close(helpers)
+
+    def _load_desired(self) -> None:
+        stored = self._database.desired()
+        if stored is None or self._desired is not None:
+            return
+        try:
+            self.set_desired(*desired_from_pb(DesiredState.FromString(stored)))
+        except DecodeError:
+            log.error("stored_desired_state_unreadable")
+
+    def _round(self) -> None:
+        self._memory.flush()
+        desired = self._desired
+        if desired is None:
+            return
+        held = frozenset(entry.deployment_id for entry in self._broken)
+        if self._observer.able:
+            self._act(desired, held)
+        self._reporter.report(desired, self._broken)
+
+    def _act(self, desired: Desired, held: frozenset[str]) -> None:
+        observed = self._observer.observed or ()
+        self._probers.follow(desired, observed)
+        wanted = {w for w in desired.workloads if w.deployment_id not in desired.stopped}
+        fallbacks = {r.fallback for r in self._memory.records.values()}
+        self._lanes.cancel_fetches(lambda step: step.workload in wanted or step.workload in fallbacks)
+        steps = plan(desired, observed, self._memory.records, self._clock().monotonic, held)
+        for step in steps:
+            if not self._observer.unsettled(step.deployment_id) and not self._waits_for_pruning(step):
+                self._lanes.begin(step)
+        self._pruner.consider(not steps and self._lanes.idle, desired, observed, self._memory.records)
+
+    def _waits_for_pruning(self, step: Step) -> bool:
+        return isinstance(step, Prepare) and self._pruner.might_take(step.workload.artifact.digest)
+
+    async def _rest(self, helpers: Iterable[asyncio.Task[None]]) -> None:
+        """Until something happens or is due."""
+        for helper in helpers:
+            if helper.done():
+                helper.result()
+        moments = [self._observer.next_look, *self._lanes.moments(), *self._pruner.moments()]
+        now = self._clock().monotonic
+        if self._desired is not None:
+            next_step = due(self._desired, self._observer.observed or (), self._memory.records, now)
+            moments += [next_step] if next_step is not None else []
+        upcoming = [moment for moment in moments if moment > now]
+        if self._observer.next_look <= now:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(upcoming) - now):
+                await self._wake.wait()
+
+    async def _close(self, helpers: Iterable[asyncio.Task[None]]) -> None:
+        if self._progress_due is not None:
+            self._progress_due.cancel()
+        for helper in helpers:
+            helper.cancel()
+        await asyncio.gather(*helpers, return_exceptions=True)
+        await self._probers.close()
+        await self._lanes.close()
+        await self._pruner.close()
+
+    # What steps and checks bring about.
+
+    def _commit(self, deployment_id: str, change: Callable[[Record], Record | None]) -> None:
+        before = self._memory.get(deployment_id)
+        after = change(before)
+        self._memory.put(deployment_id, after)
+        if after is not None:
+            self._reporter.note_given_up(self._wish(deployment_id), before, after)
+        self._wake.set()
+
+    def _wish(self, deployment_id: str) -> Workload | None:
+        workloads = self._desired.workloads if self._desired else ()
+        return next((w for w in workloads if w.deployment_id == deployment_id), None)
+
+    def _step_done(self, step: Step) -> None:
+        # The others change records only, and what is known of instances stays true.
+        if not isinstance(step, Prepare | Account | Recover | Forget):
+            self._observer.unsettle(step.deployment_id)
+        self._reporter.forget_progress(step)
+        self._pruner.disturb()
+        self._wake.set()
+
+    def _probed(self, deployment_id: str) -> None:
+        """The checks of an instance say something new."""
+        wish = self._wish(deployment_id)
+        if wish is not None and self._desired is not None:
+            self._reporter.report_one(wish, deployment_id in self._desired.stopped)
+        self._wake.set()
+
+    def _progress(self, workload: Workload, progress: Progress) -> None:
+        self._reporter.note_progress(workload, progress)
+        if self._progress_due is None:
+            self._progress_due = asyncio.get_running_loop().call_later(PROGRESS_INTERVAL, self._report_progress)
+
+    def _report_progress(self) -> None:
+        self._progress_due = None
+        self._wake.set()

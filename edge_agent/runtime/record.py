@@ -1,0 +1,278 @@
+"""What the agent remembers of a deployment between two rounds, and how each thing that happens changes it.
+
+All functions here are pure: an event and an instant go in, a new record comes out. `record_codec` makes them durable.
+"""
+
+import signal
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from edge_agent.runtime.backend import Handle, Observed
+from edge_agent.runtime.model import Check, RestartPolicy, Workload
+
+BACKOFF_FIRST = 1.0
+BACKOFF_CAP = 300.0
+# A revision that fails so often in a row before it was ever ready gives way to the one that was ready before.
+TRIES_BEFORE_RETURN = 3
+# An instance that was ready for so long has made good its failures.
+STABLE_AFTER = 60.0
+READINESS_DEADLINE = "ReadinessDeadline"
+KEPT_COURSES = 3
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One instant: `monotonic` for every delay, `wall` (seconds since the epoch) only for what is shown."""
+
+    monotonic: float
+    wall: float
+
+
+class Stage(StrEnum):
+    """In what a revision failed."""
+
+    FETCH = "fetch"
+    START = "start"
+    RUN = "run"
+
+
+class Verdict(StrEnum):
+    """Whether a revision is still tried."""
+
+    OPEN = "open"
+    FAILED = "failed"
+    COMPLETED = "completed"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a try failed. `final` is meant for people's eyes too: nothing but a new revision helps."""
+
+    stage: Stage
+    reason: str
+    message: str
+    final: bool = False
+    last_lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Course:
+    """How one revision fares on this device.
+
+    `attempts` are failed tries in a row; before `next_try` (monotonic) it is not tried again, and `next_try_at` is
+    the same by the wall clock. `settled` is the instance whose end is accounted for: it is never counted again,
+    and stopped if it should run. `proven` is the instance that was ready last.
+    """
+
+    revision: int
+    prepared: bool = False
+    starts: int = 0
+    attempts: int = 0
+    next_try: float = 0.0
+    next_try_at: float = 0.0
+    failure: Failure | None = None
+    exit_code: int | None = None
+    verdict: Verdict = Verdict.OPEN
+    settled: Handle | None = None
+    proven: Handle | None = None
+
+    @property
+    def restarts(self) -> int:
+        return max(0, self.starts - 1)
+
+
+@dataclass(frozen=True)
+class Health:
+    """What the checks of one running instance have said; lives in memory only.
+
+    `since` is when this agent first saw it run. Until `answered` nobody knows whether it is ready.
+    """
+
+    handle: Handle
+    since: float
+    answered: bool = False
+    ever_ready: bool = False
+    ready: bool = False
+    ready_since: float = 0.0
+    failures: int = 0
+    said: str = ""
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything remembered of one deployment. `fallback` is the last revision that was ready here."""
+
+    deployment_id: str
+    courses: tuple[Course, ...] = ()
+    fallback: Workload | None = None
+    # Digest of the revision that was ready before `fallback`: kept on the device for a quick return.
+    previous_digest: str = ""
+    health: Health | None = field(default=None, compare=False)
+
+    def course(self, revision: int) -> Course:
+        """How this revision fares; a blank one where nothing has happened yet."""
+        return next((course for course in self.courses if course.revision == revision), Course(revision))
+
+    def fallback_for(self, revision: int) -> Workload | None:
+        """The other revision to which this one can give way."""
+        return self.fallback if self.fallback is not None and self.fallback.revision != revision else None
+
+    def health_of(self, handle: Handle) -> Health | None:
+        return self.health if self.health is not None and self.health.handle == handle else None
+
+    def with_course(self, course: Course) -> "Record":
+        """This record with one course replaced; those that can matter no more are dropped."""
+        rest = sorted((c for c in self.courses if c.revision != course.revision), key=lambda c: -c.revision)
+        needed = self.fallback.revision if self.fallback else None
+        kept = [c for i, c in enumerate(rest) if i < KEPT_COURSES or c.revision == needed]
+        return replace(self, courses=(course, *kept))
+
+
+def backoff(attempts: int, jitter: float) -> float:
+    """Seconds to wait after so many failures in a row: doubling from 1 s, at most 300 s, spread by ±20 %.
+
+    `jitter` lies in [0, 1).
+    """
+    step = min(BACKOFF_CAP, BACKOFF_FIRST * 2.0 ** min(attempts - 1, 30))
+    return min(BACKOFF_CAP, step * (0.8 + 0.4 * jitter))
+
+
+def prepared(record: Record, workload: Workload) -> Record:
+    """Everything to start is on the device. Failures to fetch it count no more."""
+    course = record.course(workload.revision)
+    if course.failure is not None and course.failure.stage is Stage.FETCH:
+        course = replace(course, attempts=0, next_try=0.0, next_try_at=0.0, failure=None)
+    return record.with_course(replace(course, prepared=True))
+
+
+def unprepared(record: Record, workload: Workload) -> Record:
+    """What was fetched has gone from the device."""
+    return record.with_course(replace(record.course(workload.revision), prepared=False))
+
+
+def started(record: Record, workload: Workload, handle: Handle, moment: Moment) -> Record:
+    """A new instance runs."""
+    course = record.course(workload.revision)
+    health = Health(handle, moment.monotonic)
+    return replace(record.with_course(replace(course, starts=course.starts + 1)), health=health)
+
+
+def watched(record: Record, observed: Observed, moment: Moment) -> Record:
+    """A running instance is seen for the first time, or taken over from an earlier life of this agent."""
+    course = record.course(observed.revision)
+    health = Health(observed.handle, moment.monotonic, ever_ready=course.proven == observed.handle)
+    return replace(record, health=health)
+
+
+def failed(record: Record, workload: Workload, failure: Failure, moment: Moment, jitter: float) -> Record:
+    """One more failure in a row: the revision backs off, or is given up if it cannot run or another one can."""
+    course = record.course(workload.revision)
+    attempts = course.attempts + 1
+    delay = backoff(attempts, jitter)
+    given_up = failure.final or _gives_way(record, course, failure, attempts)
+    return record.with_course(
+        replace(
+            course,
+            attempts=attempts,
+            failure=failure,
+            verdict=Verdict.FAILED if given_up else Verdict.OPEN,
+            next_try=moment.monotonic + delay,
+            next_try_at=moment.wall + delay,
+        )
+    )
+
+
+def _gives_way(record: Record, course: Course, failure: Failure, attempts: int) -> bool:
+    # While it is being fetched the revision before runs on, so that there is nothing to return to.
+    if failure.stage is Stage.FETCH or course.proven or record.fallback_for(course.revision) is None:
+        return False
+    return attempts >= TRIES_BEFORE_RETURN or failure.reason == READINESS_DEADLINE
+
+
+def ended(
+    record: Record, workload: Workload, observed: Observed, lines: tuple[str, ...], moment: Moment, jitter: float
+) -> Record:
+    """An instance ended by itself: completed, to be tried again or given up, as its restart policy says."""
+    course = replace(record.course(workload.revision), exit_code=observed.exit_code, settled=observed.handle)
+    if observed.exit_code == 0 and workload.restart is not RestartPolicy.ALWAYS:
+        return record.with_course(replace(course, verdict=Verdict.COMPLETED, failure=None, attempts=0))
+    first = course.attempts == 0
+    failure = _exit_failure(workload, observed, first, lines)
+    after = failed(record.with_course(course), workload, failure, moment, jitter)
+    if observed.exit_code is None and first and not failure.final:
+        # The machine went down, not the workload: no reason to wait.
+        course = replace(after.course(workload.revision), next_try=moment.monotonic, next_try_at=moment.wall)
+        return after.with_course(course)
+    return after
+
+
+def _exit_failure(workload: Workload, observed: Observed, first: bool, lines: tuple[str, ...]) -> Failure:
+    final = workload.restart is RestartPolicy.NEVER
+    if observed.exit_code is None:
+        message = "the instance was cut off; how it ended is not known"
+        return Failure(Stage.RUN, observed.exit_reason or "Interrupted", message, final, lines)
+    message = f"the instance ended with exit code {describe_exit(observed.exit_code)}"
+    if observed.started_at and observed.finished_at >= observed.started_at:
+        message += f" after {observed.finished_at - observed.started_at:.1f} s"
+    reason = observed.exit_reason or ("Exited" if first or final else "CrashLoop")
+    return Failure(Stage.RUN, reason, message, final, lines)
+
+
+def describe_exit(code: int) -> str:
+    """An exit code for people: "137 (SIGKILL)"."""
+    if code > 128:
+        try:
+            return f"{code} ({signal.Signals(code - 128).name})"
+        except ValueError:
+            pass
+    return str(code)
+
+
+def overdue(
+    record: Record, workload: Workload, handle: Handle, lines: tuple[str, ...], moment: Moment, jitter: float
+) -> Record:
+    """An instance has not become ready in time; the caller stops it afterwards."""
+    health = record.health_of(handle)
+    said = f"; the check says: {health.said}" if health and health.said else ""
+    message = f"not ready {workload.readiness.deadline:g} s after its start{said}"
+    course = replace(record.course(workload.revision), settled=handle)
+    failure = Failure(Stage.RUN, READINESS_DEADLINE, message, last_lines=lines)
+    return failed(record.with_course(course), workload, failure, moment, jitter)
+
+
+def retired(record: Record, revision: int, handle: Handle) -> Record:
+    """The agent itself ends this instance: its end is no failure."""
+    return record.with_course(replace(record.course(revision), settled=handle))
+
+
+def recovered(record: Record, revision: int) -> Record:
+    """An instance has been ready for long enough: its earlier failures count no more."""
+    return record.with_course(replace(record.course(revision), attempts=0, failure=None))
+
+
+def checked(record: Record, workload: Workload, handle: Handle, ok: bool, said: str, moment: Moment) -> Record:
+    """A check of a running instance has an answer. The first good one proves its revision."""
+    health = record.health_of(handle)
+    if health is None:
+        return record
+    if not ok:
+        return replace(record, health=_missed(health, workload.readiness, said))
+    since = health.ready_since if health.ready else moment.monotonic
+    health = replace(health, answered=True, ever_ready=True, ready=True, ready_since=since, failures=0, said=said)
+    return replace(_proven(record, workload, handle), health=health)
+
+
+def _missed(health: Health, check: Check, said: str) -> Health:
+    failures = health.failures + 1
+    ready = health.ready and failures < check.failure_threshold
+    return replace(health, answered=True, ready=ready, failures=failures, said=said)
+
+
+def _proven(record: Record, workload: Workload, handle: Handle) -> Record:
+    course = record.course(workload.revision)
+    if course.proven == handle and record.fallback == workload:
+        return record
+    previous = record.fallback_for(workload.revision)
+    digest = previous.artifact.digest if previous else record.previous_digest
+    record = replace(record, fallback=workload, previous_digest=digest)
+    return record.with_course(replace(course, proven=handle))
