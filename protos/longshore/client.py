@@ -220,7 +220,7 @@ class Client:
     def wait_until(
         self,
         deployment_id: str,
-        judge: Callable[[Answer], outcome.Outcome | None],
+        judge: outcome.Judge,
         *,
         after: int = 0,
         timeout: float | None = None,
@@ -242,12 +242,20 @@ class Client:
         raise LongshoreError("UNAVAILABLE", "the controller ended the event stream")
 
     def follow_deployment(self, deployment_id: str, *, after: int = 0, deadline: Deadline = NEVER) -> Iterator[Answer]:
-        """The deployment as it is now, and again after each event of it. Raises WaitTimeout at the deadline."""
+        """The deployment as it is now, and again after each event of it past `after`, or past now where that is 0.
+
+        Raises WaitTimeout at the deadline.
+        """
         answer = self.get_deployment(deployment_id)
-        yield answer
         request = event_pb2.WatchEventsRequest(
-            project=answer.deployment.project, after_number=after, follow=True, deployment_id=deployment_id
+            project=answer.deployment.project, after_number=after, deployment_id=deployment_id
         )
+        if not after:
+            for event in self._event_answers(request, deadline):
+                request.after_number = event.event.number
+            answer = self.get_deployment(deployment_id)
+        yield answer
+        request.follow = True
         for _ in self._event_answers(request, deadline):
             yield self.get_deployment(deployment_id)
 

@@ -1,6 +1,6 @@
 """Whether what was asked of a deployment is so: pure judgements of what the controller says."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from longshore.v1 import deployment_pb2, types_pb2
@@ -19,6 +19,10 @@ class Outcome:
     reason: str = ""
     message: str = ""
     lines: tuple[str, ...] = ()
+
+
+# Judges an answer; None while the outcome is open.
+Judge = Callable[[deployment_pb2.GetDeploymentResponse], Outcome | None]
 
 
 def ready(answer: deployment_pb2.GetDeploymentResponse, revision: int) -> Outcome | None:

@@ -260,7 +260,7 @@ def test_waiting_sees_that_an_instance_went_back_to_the_revision_before() -> Non
         ready=True,
         revision=1,
         reason="RolledBack",
-        message="revision 2 crashed",
+        message="it crashed",
     )
     end = outcome.ready(answer("DEGRADED", 2, status), 2)
     assert end

@@ -1,0 +1,162 @@
+"""`longshore deploy` and `longshore build`: from a deployment.yml to a ready deployment or an ended build."""
+
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from controller.cli import output, session, words
+from controller.cli.output import Format
+from controller.cli.progress import Progress, progress
+from controller.cli.session import Session
+from longshore.calls import Deadline
+from longshore.client import Answer, Client
+from longshore.failures import Failed, LongshoreError, WaitTimeout
+from longshore.v1 import build_pb2, deployment_pb2
+
+DEFAULT_FILE = Path("deployment.yml")
+
+
+def deploy(
+    file: session.SpecFile = DEFAULT_FILE,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until it is ready on every device.")] = False,
+    timeout: Annotated[str, typer.Option(help="Give up waiting after this long: 90s, 10m.", show_default=False)] = "",
+    build_id: Annotated[str, typer.Option("--build", help="Deploy what this build made.", show_default=False)] = "",
+    user: session.User = "",
+    project: session.ProjectName = "",
+    form: session.Output = Format.TABLE,
+    context: session.ContextFile = None,
+) -> None:
+    """Build a deployment.yml and run it on its devices.
+
+    Returns once the deployment is accepted; with --wait once it answers its readiness check on every device.
+
+    Exit codes: 0 it is so, 1 it failed, 2 the file or the command line is wrong, 3 --timeout passed, 4 the controller
+    cannot be reached or refuses the token.
+
+    Examples:
+
+      longshore deploy -f deployment.yml --wait
+
+      longshore deploy -f deployment.yml --wait --timeout 10m -o json
+    """
+    limit = session.seconds(timeout)
+    spec = session.read_spec(file)
+    with session.session(context, user, project) as here, progress(show_log=False) as view:
+        began = time.monotonic()
+        files = [] if build_id else spec.build.files
+        applied = here.client.deploy(file, here.project, files=files, build_id=build_id, on_progress=view.upload)
+        answer = _await_ready(here, applied, view, limit) if wait else Answer(deployment=applied.deployment)
+    _tell(answer, form, time.monotonic() - began if wait else None)
+
+
+def build(
+    file: session.SpecFile = DEFAULT_FILE,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once the build is accepted.")] = False,
+    timeout: Annotated[str, typer.Option(help="Give up waiting after this long: 90s, 10m.", show_default=False)] = "",
+    user: session.User = "",
+    project: session.ProjectName = "",
+    form: session.Output = Format.TABLE,
+    context: session.ContextFile = None,
+) -> None:
+    """Build a deployment.yml without deploying it, and show the build's log.
+
+    Examples:
+
+      longshore build -f deployment.yml
+
+      longshore build -f deployment.yml --detach -o name
+    """
+    limit = session.seconds(timeout)
+    spec = session.read_spec(file)
+    with session.session(context, user, project) as here, progress(show_log=True) as view:
+        made = here.client.build(file, here.project, files=spec.build.files, on_progress=view.upload)
+        if not detach:
+            made = _await_build(here.client, made, view, limit)
+    if form is not Format.TABLE:
+        output.write_one(made, made.id, form)
+    elif detach:
+        print(f"build {made.id} accepted; `longshore logs --follow --build {made.id}` shows its log")
+    for target in made.targets if form is Format.TABLE and not detach else ():
+        image = f"{target.artifact.repository}@{target.artifact.digest}"
+        print(f"{target.profile}: {image if target.artifact.digest else words.build_state(target.state)}")
+    if made.state == build_pb2.BUILD_STATE_FAILED:
+        raise build_failure(made)
+
+
+def _await_build(client: Client, made: build_pb2.Build, view: Progress, limit: float | None) -> build_pb2.Build:
+    deadline = Deadline.after(limit)
+    for line in client.read_build_log(made.id, follow=True, deadline=deadline):
+        view.log(line)
+    return client.wait_for_build(made.id, timeout=deadline.left())
+
+
+def _await_ready(
+    here: Session, applied: deployment_pb2.ApplyDeploymentResponse, view: Progress, limit: float | None
+) -> Answer:
+    deployment = applied.deployment
+    if deployment.build_id:
+        _watch_build(here.client, deployment.build_id, view)
+    try:
+        return here.client.wait_until_ready(
+            deployment.id, deployment.revision, after=applied.events_from, timeout=limit, on_answer=view.answer
+        )
+    except WaitTimeout:
+        now = here.client.get_deployment(deployment.id).deployment
+        why = words.said(now.reason, now.message)
+        state = words.deployment_state(now.state)
+        said = f"{now.name} revision {deployment.revision} is not ready in time: {state}{f' - {why}' if why else ''}"
+        raise WaitTimeout(said) from None
+    except Failed as failed:
+        raise _with_build(here.client, deployment, failed) from None
+
+
+def _watch_build(client: Client, build_id: str, view: Progress) -> None:
+    """Shows the build's log from a thread of its own; it is only for the eye, so its failures are not told."""
+
+    def watch() -> None:
+        try:
+            for line in client.read_build_log(build_id, follow=True):
+                view.log(line)
+        except (LongshoreError, ValueError):  # grpc raises ValueError once the channel is closed
+            return
+
+    threading.Thread(target=watch, name="build-log", daemon=True).start()
+
+
+def _with_build(client: Client, deployment: deployment_pb2.Deployment, failed: Failed) -> Failed:
+    """A failure of the build tells step and output; any other stays as it is."""
+    if deployment.build_id:
+        made = client.get_build(deployment.build_id)
+        if made.state == build_pb2.BUILD_STATE_FAILED:
+            return build_failure(made)
+    return failed
+
+
+def build_failure(made: build_pb2.Build) -> Failed:
+    """What a failed build says: its first failed target with step and last lines."""
+    for target in made.targets:
+        if target.state == build_pb2.BUILD_STATE_FAILED:
+            step = f" (in: {target.failed_step})" if target.failed_step else ""
+            message = f"build {made.id} for {target.profile}: {target.message}{step}"
+            return Failed(target.reason or made.reason, message, tuple(target.last_lines))
+    return Failed(made.reason, f"build {made.id}: {made.message}")
+
+
+def _tell(answer: Answer, form: Format, took: float | None) -> None:
+    deployment = answer.deployment
+    if form is Format.NAME:
+        output.write_one(deployment, deployment.name, form)
+    elif form is not Format.TABLE:
+        output.write_one(answer, deployment.name, form)
+    elif took is None:
+        hint = f"`longshore deployments {deployment.name}` shows how far it is"
+        print(f"{deployment.name} revision {deployment.revision} accepted; {hint}")
+    else:
+        print(f"{deployment.name} revision {deployment.revision} is ready after {took:.1f} s")
+        for instance in answer.instances:
+            print(f"  {instance.device_name}: {words.endpoints(instance.status)}")
+    sys.stdout.flush()

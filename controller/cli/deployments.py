@@ -1,0 +1,145 @@
+"""`longshore deployments`, `instances`, `stop` and `delete`."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from controller.cli import output, session, words
+from controller.cli.output import Format
+from controller.cli.progress import progress
+from controller.cli.session import Session
+from longshore import outcome
+from longshore.client import Answer
+
+Name = Annotated[str, typer.Argument(help="Name of the deployment.")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Return once it is accepted.")]
+Timeout = Annotated[str, typer.Option(help="Give up waiting after this long: 90s, 10m.", show_default=False)]
+
+
+def deployments(
+    name: Annotated[str, typer.Argument(help="Show this one in full.", show_default=False)] = "",
+    everything: session.AllProjects = False,
+    include_deleted: Annotated[bool, typer.Option("--include-deleted", help="Show deleted ones too.")] = False,
+    user: session.User = "",
+    project: session.ProjectName = "",
+    form: session.Output = Format.TABLE,
+    context: session.ContextFile = None,
+) -> None:
+    """List the deployments of a project, or show one.
+
+    Examples:
+
+      longshore deployments
+
+      longshore deployments digits -o yaml
+
+      longshore deployments --all-projects -o json
+    """
+    with session.session(context, user, project) as here:
+        if name:
+            _show(here.client.find_deployment(here.project, name), form)
+            return
+        owner = None if everything else here.project
+        entries = list(here.client.list_deployments(owner, include_deleted=include_deleted))
+    sheet = words.deployments(entries, datetime.now(UTC), owner=everything)
+    output.write_list(entries, [entry.name for entry in entries], sheet, form)
+
+
+def instances(
+    name: Annotated[str, typer.Argument(help="Only those of this deployment.", show_default=False)] = "",
+    device: Annotated[str, typer.Option(help="Only those on this device.", show_default=False)] = "",
+    everything: session.AllProjects = False,
+    user: session.User = "",
+    project: session.ProjectName = "",
+    form: session.Output = Format.TABLE,
+    context: session.ContextFile = None,
+) -> None:
+    """List what runs where, with state and address.
+
+    Examples:
+
+      longshore instances
+
+      longshore instances digits -o json
+    """
+    with session.session(context, user, project) as here:
+        deployment_id = here.client.find_deployment(here.project, name).deployment.id if name else ""
+        owner = None if everything else here.project
+        found = here.client.list_instances(owner, deployment_id=deployment_id)
+        entries = [entry for entry in found if device in ("", entry.device_name, entry.device_id)]
+    names = [f"{entry.deployment_name}/{entry.device_name}" for entry in entries]
+    output.write_list(entries, names, words.instances(entries, datetime.now(UTC)), form)
+
+
+def stop(
+    name: Name,
+    no_wait: NoWait = False,
+    timeout: Timeout = "",
+    user: session.User = "",
+    project: session.ProjectName = "",
+    context: session.ContextFile = None,
+) -> None:
+    """Stop a deployment; `longshore deploy` starts it again.
+
+    Waits until no device runs it any more.
+
+    Examples:
+
+      longshore stop digits
+
+      longshore stop digits --no-wait
+    """
+    limit = session.seconds(timeout)
+    with session.session(context, user, project) as here:
+        deployment_id = here.client.find_deployment(here.project, name).deployment.id
+        here.client.stop(deployment_id)
+        if not no_wait:
+            _await(here, deployment_id, outcome.stopped, limit)
+    print(f"{name} {'stops' if no_wait else 'is stopped'}")
+
+
+def delete(
+    name: Name,
+    no_wait: NoWait = False,
+    timeout: Timeout = "",
+    user: session.User = "",
+    project: session.ProjectName = "",
+    context: session.ContextFile = None,
+) -> None:
+    """Delete a deployment: devices stop and remove it.
+
+    Waits until it is gone from every device; its history stays readable.
+
+    Examples:
+
+      longshore delete digits
+    """
+    limit = session.seconds(timeout)
+    with session.session(context, user, project) as here:
+        deployment_id = here.client.find_deployment(here.project, name).deployment.id
+        here.client.delete(deployment_id)
+        if not no_wait:
+            _await(here, deployment_id, outcome.deleted, limit)
+    print(f"{name} {'is being deleted' if no_wait else 'is deleted'}")
+
+
+def _await(here: Session, deployment_id: str, judge: outcome.Judge, limit: float | None) -> None:
+    with progress(show_log=False) as view:
+        here.client.wait_until(deployment_id, judge, timeout=limit, on_answer=view.answer)
+
+
+def _show(answer: Answer, form: Format) -> None:
+    """One deployment in full."""
+    deployment = answer.deployment
+    if form is not Format.TABLE:
+        output.write_one(deployment if form is Format.NAME else answer, deployment.name, form)
+        return
+    now = datetime.now(UTC)
+    output.draw(words.deployments([deployment], now))
+    print(f"\nid {deployment.id}, build {deployment.build_id or '-'}, updated {words.clock(deployment.updated)}\n")
+    output.draw(words.instances(answer.instances, now))
+    for instance in answer.instances:
+        if instance.status.last_lines:
+            print(f"\nlast lines on {instance.device_name}:")
+            print("\n".join(f"  | {line}" for line in instance.status.last_lines))

@@ -1,0 +1,94 @@
+"""`longshore devices` and `longshore enroll-token`."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from controller.cli import output, session, words
+from controller.cli.errors import UsageProblem
+from controller.cli.output import Format
+from longshore.v1 import device_pb2
+
+Label = Annotated[list[str] | None, typer.Option("--label", "-l", help="key=value; may be given again.")]
+
+
+def devices(
+    name: Annotated[str, typer.Argument(help="Show this one in full (name or id).", show_default=False)] = "",
+    label: Label = None,
+    profile: Annotated[str, typer.Option(help="Only of this target profile.", show_default=False)] = "",
+    form: session.Output = Format.TABLE,
+    context: session.ContextFile = None,
+) -> None:
+    """List enrolled devices, or show one.
+
+    Examples:
+
+      longshore devices
+
+      longshore devices --label site=hall-1 -o name
+
+      longshore devices edge-7
+    """
+    with session.session(context) as here:
+        if name:
+            _show(here.client.get_device(name), form)
+            return
+        entries = list(here.client.list_devices(pairs(label), profile))
+    output.write_list(entries, [entry.name for entry in entries], words.devices(entries, datetime.now(UTC)), form)
+
+
+def enroll_token(
+    name: Annotated[str, typer.Option(help="Name of the device; else it proposes one.", show_default=False)] = "",
+    label: Label = None,
+    profile: Annotated[str, typer.Option(help="Target profile; else it finds out.", show_default=False)] = "",
+    lifetime: Annotated[str, typer.Option(help="How long the token may be used: 30m, 24h.")] = "1h",
+    form: session.Output = Format.TABLE,
+    context: session.ContextFile = None,
+) -> None:
+    """Make a one-time token with which a machine becomes a device.
+
+    Only the token goes to stdout, so that it can be piped.
+
+    Examples:
+
+      longshore enroll-token --name edge-7 --label site=hall-1
+
+      ssh edge-7 longshore-edge-agent enroll "$(longshore enroll-token)"
+    """
+    limit = session.seconds(lifetime)
+    with session.session(context) as here:
+        made = here.client.create_enroll_token(
+            device_name=name,
+            labels=pairs(label),
+            profile=profile,
+            lifetime=timedelta(seconds=limit) if limit is not None else None,
+        )
+    if form in (Format.JSON, Format.YAML):
+        output.write_one(made, made.token, form)
+        return
+    print(made.token)
+    output.note(f"good once, until {words.clock(made.expires)} UTC: longshore-edge-agent enroll TOKEN")
+
+
+def pairs(given: list[str] | None) -> dict[str, str]:
+    """Labels from `key=value` texts; UsageProblem for anything else."""
+    found: dict[str, str] = {}
+    for text in given or []:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UsageProblem(f"'{text}' is no label; expected key=value")
+        found[key] = value
+    return found
+
+
+def _show(device: device_pb2.Device, form: Format) -> None:
+    if form is not Format.TABLE:
+        output.write_one(device, device.name, form)
+        return
+    output.draw(words.devices([device], datetime.now(UTC)))
+    facts = device.facts
+    memory = words.size(facts.memory_bytes)
+    print(f"\n{facts.os}, kernel {facts.kernel}, {facts.architecture}, {facts.cpus} CPUs, {memory}")
+    print(f"agent {facts.agent_version}, {facts.backend}")
+    print(f"desired state: generation {device.generation}, the device has {device.observed_generation}")

@@ -1,0 +1,131 @@
+"""`longshore events` and `longshore logs`."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from controller.cli import output, progress, session, words
+from controller.cli.errors import UsageProblem
+from controller.cli.output import Format
+from controller.cli.session import Session
+from longshore.client import Answer
+from longshore.failures import LongshoreError
+
+Follow = Annotated[bool, typer.Option("--follow", "-F", help="Go on with what comes.")]
+
+
+def events(
+    follow: Follow = False,
+    after: Annotated[int, typer.Option(help="Only events with a greater number.")] = 0,
+    deployment: Annotated[str, typer.Option(help="Only those of this deployment.", show_default=False)] = "",
+    build: Annotated[str, typer.Option(help="Only those of this build.", show_default=False)] = "",
+    of_devices: Annotated[bool, typer.Option("--devices", help="Those of devices: enrolled, online, offline.")] = False,
+    user: session.User = "",
+    project: session.ProjectName = "",
+    form: session.Output = Format.TABLE,
+    context: session.ContextFile = None,
+) -> None:
+    """Show the numbered events of a project: nothing missing, nothing twice.
+
+    With --follow, JSON comes as one event a line.
+
+    Examples:
+
+      longshore events --follow
+
+      longshore events --deployment digits --after 120 -o json
+    """
+    with session.session(context, user, project) as here:
+        deployment_id = _deployment_id(here, deployment) if deployment else ""
+        found = here.client.watch_events(
+            None if of_devices else here.project,
+            after=after,
+            follow=follow,
+            deployment_id=deployment_id,
+            build_id=build,
+        )
+        if not follow and form in (Format.JSON, Format.YAML):
+            print(output.encode([output.as_dict(event) for event in found], form), end="")
+            return
+        for event in found:
+            if form is Format.TABLE:
+                print(words.event_line(event), flush=True)
+            else:
+                output.write_item(event, str(event.number), form)
+
+
+def logs(
+    name: Annotated[str, typer.Argument(help="Name of the deployment.", show_default=False)] = "",
+    build: Annotated[str, typer.Option(help="The log of this build instead.", show_default=False)] = "",
+    follow: Follow = False,
+    tail: Annotated[int, typer.Option(min=0, help="Only the last so many lines; 0 means all.")] = 0,
+    since: Annotated[str, typer.Option(help="Only lines younger than this: 10m.", show_default=False)] = "",
+    device: Annotated[str, typer.Option(help="On this device, where several run it.", show_default=False)] = "",
+    timestamps: Annotated[bool, typer.Option("--timestamps", "-t", help="With the time of each line.")] = False,
+    user: session.User = "",
+    project: session.ProjectName = "",
+    context: session.ContextFile = None,
+) -> None:
+    """Show the output of a deployment's instance, or the log of a build.
+
+    Examples:
+
+      longshore logs digits --tail 50 --follow
+
+      longshore logs digits --device edge-7 --since 10m
+
+      longshore logs --build 01JD7 --follow
+    """
+    if bool(name) == bool(build):
+        raise UsageProblem("name a deployment, or a build by --build; see `longshore logs --help`")
+    age = session.seconds(since)
+    with session.session(context, user, project) as here:
+        lines = _build_lines(here, build, follow, tail) if build else _lines(here, name, device, tail, age, follow)
+        for time, text in lines:
+            print(f"{words.clock(time)} {text}" if timestamps else text, flush=follow)
+
+
+def _build_lines(here: Session, build_id: str, follow: bool, tail: int) -> Iterator[tuple[Timestamp, str]]:
+    """`tail` counts from the end of what is there now."""
+    start = 0
+    if tail:
+        numbers = [answer.line.number for answer in here.client.read_build_log(build_id)]
+        start = numbers[-tail] if len(numbers) > tail else 0
+    for answer in here.client.read_build_log(build_id, from_number=start, follow=follow):
+        yield answer.line.time, progress.log_line(answer)
+
+
+def _lines(
+    here: Session, name: str, device: str, tail: int, age: float | None, follow: bool
+) -> Iterator[tuple[Timestamp, str]]:
+    since: Timestamp | None = None
+    if age is not None:
+        since = Timestamp()
+        since.FromDatetime(datetime.now(UTC) - timedelta(seconds=age))
+    answer = here.client.find_deployment(here.project, name)
+    deployment_id = answer.deployment.id
+    device_id = _device_id(answer, device) if device else ""
+    found = here.client.read_instance_log(deployment_id, device_id=device_id, tail=tail, since=since, follow=follow)
+    for line in found:
+        yield line.time, line.text
+
+
+def _device_id(answer: Answer, device: str) -> str:
+    """The device among those of the deployment, by name or id: that needs no right to see devices."""
+    for instance in answer.instances:
+        if device in (instance.device_name, instance.device_id):
+            return instance.device_id
+    known = ", ".join(instance.device_name for instance in answer.instances) or "none"
+    raise LongshoreError("NO_SUCH_INSTANCE", f"{answer.deployment.name} does not run on {device}; it runs on: {known}")
+
+
+def _deployment_id(here: Session, name: str) -> str:
+    """The deployment with this name; the one deleted last where there is none any more."""
+    for include_deleted in (False, True):
+        for entry in here.client.list_deployments(here.project, include_deleted=include_deleted):
+            if entry.name == name:
+                return entry.id
+    raise LongshoreError("NO_SUCH_DEPLOYMENT", f"no deployment {name} in this project", code="NOT_FOUND")

@@ -1,0 +1,80 @@
+"""What every command has in common: its options, the connection, the project, the file that it is given."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import TypeAdapter, ValidationError
+
+from controller.cli.context import DEFAULT_NAME, Context, context_path, load_context
+from controller.cli.errors import InvalidFile, UsageProblem
+from controller.cli.output import Format
+from controller.errors import InvalidSpec
+from controller.spec.loader import load_spec
+from controller.spec.model import Duration, Spec
+from longshore.client import Client, project
+from longshore.v1 import types_pb2
+
+# Long enough for a controller that restarts, short enough for a person who waits.
+PATIENCE = 6.0
+
+ContextFile = Annotated[
+    Path | None, typer.Option("--context", help="Context file.", envvar="LONGSHORE_CONTEXT", show_default=False)
+]
+User = Annotated[str, typer.Option("--user", "-u", help="User id.", envvar="LONGSHORE_USER", show_default=False)]
+ProjectName = Annotated[
+    str, typer.Option("--project", "-p", help="Project id.", envvar="LONGSHORE_PROJECT", show_default=False)
+]
+Output = Annotated[Format, typer.Option("--output", "-o", help="table for people; json, yaml, name for programs.")]
+SpecFile = Annotated[Path, typer.Option("--file", "-f", help="The deployment.yml; its files lie beside it.")]
+AllProjects = Annotated[bool, typer.Option("--all-projects", "-A", help="Everything that the token may see.")]
+
+
+@dataclass(frozen=True)
+class Session:
+    """A connection, and the project that the command speaks of."""
+
+    client: Client
+    context: Context
+    project: types_pb2.Project
+
+
+class Address:
+    """Whom the last session spoke to, for the error messages of `main`."""
+
+    value = ""
+
+
+@contextmanager
+def session(context_file: Path | None, user: str = "", project_id: str = "") -> Iterator[Session]:
+    """A session with the controller of the context. Flags and variables win over the context's names."""
+    context = load_context(context_path(context_file))
+    Address.value = context.address
+    owner = project(user or context.user or DEFAULT_NAME, project_id or context.project or DEFAULT_NAME)
+    with Client(context.address, context.token, context.ca or None, patience=PATIENCE) as client:
+        yield Session(client, context, owner)
+
+
+def read_spec(path: Path) -> Spec:
+    """The valid spec in the file; InvalidFile with every problem, before anything is sent."""
+    try:
+        return load_spec(path.read_bytes())
+    except InvalidSpec as refusal:
+        raise InvalidFile(path, refusal) from None
+    except OSError as error:
+        raise UsageProblem(f"cannot read {path}: {error.strerror}") from None
+
+
+def seconds(text: str) -> float | None:
+    """A duration such as 90, 90s or 10m in seconds; None for an empty text."""
+    if not text:
+        return None
+    try:
+        value: timedelta = TypeAdapter(Duration).validate_python(float(text) if text.isdigit() else text)
+    except ValidationError:
+        raise UsageProblem(f"'{text}' is no duration; expected such as 90s, 10m or 2h, at most 168h") from None
+    return value.total_seconds()
