@@ -16,13 +16,14 @@ from longshore.v1 import mqtt_pb2, types_pb2
 log = structlog.get_logger()
 
 
-def store_presence(tx: Transaction, device_id: str, presence: mqtt_pb2.Presence, now: float) -> None:
-    """A device came or went. A will of an older session is dropped."""
+def store_presence(tx: Transaction, device_id: str, presence: mqtt_pb2.Presence, seen_at: float) -> None:
+    """A device came or went; `seen_at` 0 where the broker only repeats what it kept. A will of an older session is
+    dropped."""
     device = tx.devices.get(device_id)
     if device is None or presence.session < device.session:
         return
     state = Presence.ONLINE if presence.online else Presence.OFFLINE
-    seen = now if presence.online else device.last_seen
+    seen = max(seen_at, device.last_seen) if presence.online else device.last_seen
     tx.devices.change(device_id, session=presence.session, last_seen=seen)
     _set_presence(tx, replace(device, last_seen=seen), state, "")
 
@@ -34,8 +35,16 @@ def lose_sight(tx: Transaction, reason: str) -> None:
             _set_presence(tx, device, Presence.UNKNOWN, reason)
 
 
-def store_snapshot(tx: Transaction, device_id: str, snapshot: mqtt_pb2.StatusSnapshot, now: float) -> None:
-    """All that is true on the device now."""
+def doubt_silent(tx: Transaction, since: float) -> None:
+    """Devices that are thought online and have said nothing since then: nobody knows. A broker that was restarted
+    repeats "online" of devices that have died meanwhile."""
+    for device in tx.devices.matching("", {}):
+        if device.presence is Presence.ONLINE and device.last_seen < since:
+            _set_presence(tx, device, Presence.UNKNOWN, "NoAnswer")
+
+
+def store_snapshot(tx: Transaction, device_id: str, snapshot: mqtt_pb2.StatusSnapshot, seen_at: float) -> None:
+    """All that is true on the device now; `seen_at` as in `store_presence`."""
     device = tx.devices.get(device_id)
     if device is None or snapshot.sequence <= device.snapshot_sequence:
         return
@@ -43,7 +52,7 @@ def store_snapshot(tx: Transaction, device_id: str, snapshot: mqtt_pb2.StatusSna
     observed = min(max(snapshot.observed_generation, device.observed_generation), device.generation)
     tx.devices.change(
         device_id, snapshot_sequence=snapshot.sequence, observed_generation=observed,
-        facts=facts, condition=snapshot.condition, last_seen=now,
+        facts=facts, condition=snapshot.condition, last_seen=max(seen_at, device.last_seen),
     )  # fmt: skip
     touched = _store_instances(tx, device_id, snapshot)
     if observed >= device.generation:

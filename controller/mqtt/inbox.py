@@ -15,6 +15,8 @@ from longshore.v1 import mqtt_pb2
 
 log = structlog.get_logger()
 LARGEST_BATCH = 500
+# Within this time after a ring each living device answers with its presence.
+ANSWER_TIME = 10.0
 # How long the broker may be gone before every device's presence is unknown.
 BROKER_GRACE = 3.0
 
@@ -59,13 +61,16 @@ class DeviceMessages:
         while True:
             self._connection_changed.clear()
             if self._link.connected:
+                rung = time.time()
                 await self._ring_all()
-                await self._connection_changed.wait()
-            elif not await self._connection_is_back(BROKER_GRACE):
+                if not await self._connection_changes(ANSWER_TIME):
+                    await self._store.transact(lambda tx, rung=rung: reports.doubt_silent(tx, rung))  # type: ignore[misc]
+                    await self._connection_changed.wait()
+            elif not await self._connection_changes(BROKER_GRACE):
                 await self._store.transact(lambda tx: reports.lose_sight(tx, "BrokerUnreachable"))
                 await self._connection_changed.wait()
 
-    async def _connection_is_back(self, seconds: float) -> bool:
+    async def _connection_changes(self, seconds: float) -> bool:
         try:
             await asyncio.wait_for(self._connection_changed.wait(), seconds)
         except TimeoutError:
@@ -73,11 +78,10 @@ class DeviceMessages:
         return True
 
     async def _ring_all(self) -> None:
-        """The bells of all devices that have not heard of their newest generation; they may have been lost."""
+        """The bells of all devices, which answer with their presence; what was said before may have been lost."""
         devices = await self._store.transact(lambda tx: tx.devices.matching("", {}))
         for device in devices:
-            if device.generation > device.observed_generation:
-                self._ring(device.id, device.generation)
+            self._ring(device.id, device.generation)
             if device.journal_id:
                 self._link.publish(device.id, Topic.JOURNAL_ACK, _ack(device))
 
@@ -108,10 +112,11 @@ def _store(tx: Transaction, batch: Sequence[Received]) -> dict[str, mqtt_pb2.Jou
     now = time.time()
     for message in batch:
         payload = message.payload
+        seen_at = 0.0 if message.retained else now
         if isinstance(payload, mqtt_pb2.Presence):
-            reports.store_presence(tx, message.device_id, payload, now)
+            reports.store_presence(tx, message.device_id, payload, seen_at)
         elif isinstance(payload, mqtt_pb2.StatusSnapshot):
-            reports.store_snapshot(tx, message.device_id, payload, now)
+            reports.store_snapshot(tx, message.device_id, payload, seen_at)
         elif isinstance(payload, mqtt_pb2.JournalBatch):
             ack = reports.store_journal(tx, message.device_id, payload)
             if ack is not None:

@@ -16,6 +16,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from longshore.topics import RULES, Topic, device_topic, parse_topic
 
@@ -38,11 +39,12 @@ class BrokerSettings:
 
 @dataclass(frozen=True)
 class Received:
-    """A message of a device, decoded."""
+    """A message of a device, decoded. `retained`: the broker kept it; nobody says it at this moment."""
 
     device_id: str
     topic: Topic
     payload: Message
+    retained: bool
 
 
 class BrokerLink:
@@ -72,7 +74,7 @@ class BrokerLink:
         context = ssl.create_default_context(cafile=str(self._settings.ca_file))
         context.load_cert_chain(self._settings.certificate_file, self._settings.key_file)
         self._client.tls_set_context(context)
-        properties = Properties(PacketTypes.CONNECT)
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.ReceiveMaximum = RECEIVE_MAXIMUM
         self._client.connect_async(
             self._settings.host, self._settings.port, keepalive=KEEPALIVE, clean_start=True, properties=properties
@@ -105,7 +107,7 @@ class BrokerLink:
             log.warning("broker refuses the controller", reason=str(reason))
             return
         wanted = [
-            (device_topic("+", topic), mqtt.SubscribeOptions(qos=rule.qos))
+            (device_topic("+", topic), SubscribeOptions(qos=rule.qos))
             for topic, rule in RULES.items()
             if rule.publisher == "device"
         ]
@@ -122,11 +124,11 @@ class BrokerLink:
     def _received(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
         try:
             device_id, topic = parse_topic(message.topic)
-            payload = RULES[topic].payload.FromString(message.payload)
+            payload = RULES[topic].payload.FromString(bytes(message.payload))
         except (ValueError, DecodeError) as error:
             log.warning("message is not understood", topic=message.topic, error=str(error))
             return
-        self._call(self._on_message, Received(device_id, topic, payload))
+        self._call(self._on_message, Received(device_id, topic, payload, message.retain))
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         if self._loop is not None and not self._loop.is_closed():

@@ -1,0 +1,1 @@
+"""The gRPC face: thin servicers, who may call what, conversion, and errors to status codes."""

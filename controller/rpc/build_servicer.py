@@ -1,0 +1,88 @@
+"""BuildService."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from controller.builds.logs import BuildLogs
+from controller.builds.model import Build
+from controller.builds.service import BuildService
+from controller.builds.uploads import UploadStore
+from controller.errors import InvalidRequest
+from controller.rpc import convert
+from controller.rpc.access import require_project, require_visible, visible_user
+from longshore.errors import Reason
+from longshore.v1 import build_pb2, build_pb2_grpc
+
+MOST_DIGESTS = 10_000
+
+
+class BuildServicer(build_pb2_grpc.BuildServiceServicer):
+    def __init__(self, builds: BuildService, uploads: UploadStore, logs: BuildLogs) -> None:
+        self._builds = builds
+        self._uploads = uploads
+        self._logs = logs
+
+    async def StatUploads(self, request: build_pb2.StatUploadsRequest, context: Any) -> build_pb2.StatUploadsResponse:
+        if len(request.digests) > MOST_DIGESTS:
+            raise InvalidRequest("digests", f"at most {MOST_DIGESTS} at a time")
+        return build_pb2.StatUploadsResponse(uploads=[self._state(digest) for digest in request.digests])
+
+    async def WriteUpload(
+        self, request_iterator: AsyncIterator[build_pb2.WriteUploadRequest], context: Any
+    ) -> build_pb2.WriteUploadResponse:
+        first = await anext(aiter(request_iterator), None)
+        if first is None:
+            raise InvalidRequest("digest", "the stream has no first piece")
+        pieces = _pieces(first, request_iterator)
+        await self._uploads.write(first.digest, first.size_bytes, first.offset, pieces)
+        return build_pb2.WriteUploadResponse(upload=self._state(first.digest))
+
+    async def CreateBuild(self, request: build_pb2.CreateBuildRequest, context: Any) -> build_pb2.CreateBuildResponse:
+        project = convert.project_from(request.project)
+        require_project(project)
+        files = convert.files_from(list(request.files))
+        build = await self._builds.create(project, request.spec, files, request.request_id)
+        return build_pb2.CreateBuildResponse(build=convert.build_to(build))
+
+    async def GetBuild(self, request: build_pb2.GetBuildRequest, context: Any) -> build_pb2.GetBuildResponse:
+        return build_pb2.GetBuildResponse(build=convert.build_to(await self._visible(request.id)))
+
+    async def ListBuilds(self, request: build_pb2.ListBuildsRequest, context: Any) -> build_pb2.ListBuildsResponse:
+        project = convert.project_from(request.project) if request.HasField("project") else None
+        builds, token = await self._builds.page(project, visible_user(), convert.page_from(request.page))
+        return build_pb2.ListBuildsResponse(builds=map(convert.build_to, builds), next_page_token=token)
+
+    async def ReadBuildLog(
+        self, request: build_pb2.ReadBuildLogRequest, context: Any
+    ) -> AsyncIterator[build_pb2.ReadBuildLogResponse]:
+        await self._visible(request.build_id)
+
+        async def ended() -> bool:
+            return (await self._builds.get(request.build_id)).ended > 0
+
+        async for line in self._logs.read(request.build_id, request.from_number, request.follow, ended):
+            yield convert.build_line_to(line)
+
+    async def _visible(self, build_id: str) -> Build:
+        build = await self._builds.get(build_id)
+        require_visible(build.user_id, Reason.NO_SUCH_BUILD, f"no build {build_id}")
+        return build
+
+    def _state(self, digest: str) -> build_pb2.UploadState:
+        complete, held = self._uploads.stat(digest)
+        return build_pb2.UploadState(digest=digest, complete=complete, held_bytes=held)
+
+
+async def _pieces(
+    first: build_pb2.WriteUploadRequest, rest: AsyncIterator[build_pb2.WriteUploadRequest]
+) -> AsyncIterator[bytes]:
+    """The data of all pieces; each has to begin where the one before ended."""
+    expected = first.offset + len(first.data)
+    yield first.data
+    async for piece in rest:
+        if piece.offset != expected:
+            raise InvalidRequest(
+                "offset", f"{piece.offset} does not follow the piece before, which ended at {expected}"
+            )
+        expected += len(piece.data)
+        yield piece.data

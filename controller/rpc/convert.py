@@ -1,0 +1,167 @@
+"""Domain objects to messages of the contract, and back. No logic."""
+
+import re
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from controller.builds.logs import BuildLogLine
+from controller.builds.model import Build, BuildTarget, BuiltArtifact, ContextFile
+from controller.deployments.condition import ready
+from controller.deployments.model import Deployment, Wish
+from controller.devices.model import Device, Presence
+from controller.errors import InvalidRequest
+from controller.events.model import Event, Project
+from controller.store.rows import Page
+from controller.store.workloads import Placement
+from longshore.v1 import build_pb2, deployment_pb2, device_pb2, event_pb2, types_pb2
+
+PROJECT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+
+
+def timestamp(seconds: float) -> Timestamp | None:
+    """None for 0: it never happened."""
+    if not seconds:
+        return None
+    stamp = Timestamp()
+    stamp.FromMicroseconds(round(seconds * 1e6))
+    return stamp
+
+
+def project_from(message: types_pb2.Project) -> Project:
+    """Raises InvalidRequest for names outside of the contract."""
+    for field in ("user_id", "project_id"):
+        if not PROJECT_NAME.match(getattr(message, field)):
+            shown = getattr(message, field)
+            raise InvalidRequest(f"project.{field}", f"{shown!r} does not match {PROJECT_NAME.pattern}")
+    return Project(message.user_id, message.project_id)
+
+
+def project_to(project: Project) -> types_pb2.Project:
+    return types_pb2.Project(user_id=project.user_id, project_id=project.project_id)
+
+
+def page_from(message: types_pb2.PageRequest) -> Page:
+    return Page(message.size, message.token)
+
+
+def files_from(entries: list[types_pb2.FileEntry]) -> tuple[ContextFile, ...]:
+    return tuple(ContextFile(e.path, e.digest, e.size_bytes, e.executable) for e in entries)
+
+
+def artifact_to(artifact: BuiltArtifact) -> types_pb2.Artifact:
+    return types_pb2.Artifact(kind=types_pb2.ARTIFACT_KIND_IMAGE, **vars(artifact))
+
+
+def build_to(build: Build) -> build_pb2.Build:
+    failure = build.failure
+    return build_pb2.Build(
+        id=build.id,
+        project=types_pb2.Project(user_id=build.user_id, project_id=build.project_id),
+        name=build.name,
+        state=build_pb2.BuildState.Value(f"BUILD_STATE_{build.state}"),
+        reason=failure.reason if failure else "",
+        message=failure.message if failure else "",
+        targets=[_target_to(target) for target in build.targets],
+        created=timestamp(build.created),
+        ended=timestamp(build.ended),
+        spec=build.spec,
+    )
+
+
+def _target_to(target: BuildTarget) -> build_pb2.BuildTarget:
+    return build_pb2.BuildTarget(
+        profile=target.profile,
+        platform=target.platform,
+        state=build_pb2.BuildState.Value(f"BUILD_STATE_{target.state}"),
+        reason=target.reason,
+        message=target.message,
+        failed_step=target.failed_step,
+        last_lines=target.last_lines,
+        artifact=artifact_to(target.artifact) if target.artifact else None,
+        started=timestamp(target.started),
+        ended=timestamp(target.ended),
+    )
+
+
+def build_line_to(line: BuildLogLine) -> build_pb2.ReadBuildLogResponse:
+    text = types_pb2.LogLine(number=line.number, time=timestamp(line.time), stream=line.stream, text=line.text)
+    return build_pb2.ReadBuildLogResponse(profile=line.profile, line=text)
+
+
+def deployment_to(deployment: Deployment, placements: list[Placement]) -> deployment_pb2.Deployment:
+    wanted = [place for place in placements if place.workload.wish is Wish.RUN]
+    return deployment_pb2.Deployment(
+        id=deployment.id,
+        project=project_to(deployment.project),
+        name=deployment.name,
+        revision=deployment.revision,
+        state=deployment_pb2.DeploymentState.Value(f"DEPLOYMENT_STATE_{deployment.condition.state}"),
+        reason=deployment.condition.reason,
+        message=deployment.condition.message,
+        since=timestamp(deployment.since),
+        build_id=deployment.build_id,
+        created=timestamp(deployment.created),
+        updated=timestamp(deployment.updated),
+        spec=deployment.spec,
+        instances_wanted=len(wanted),
+        instances_ready=sum(ready(deployment, place) for place in wanted),
+    )
+
+
+def instance_to(place: Placement) -> deployment_pb2.Instance:
+    status = types_pb2.InstanceStatus(
+        deployment_id=place.workload.deployment_id,
+        revision=place.workload.revision,
+        state=types_pb2.INSTANCE_STATE_PENDING,
+        reason="NotReported",
+        message="the device has not said anything about it yet",
+        artifact_digest=place.workload.artifact.digest,
+    )
+    if place.instance is not None:
+        status = types_pb2.InstanceStatus.FromString(place.instance.status)
+    return deployment_pb2.Instance(
+        deployment_id=place.workload.deployment_id,
+        deployment_name=place.deployment_name,
+        project=project_to(place.project),
+        device_id=place.workload.device_id,
+        device_name=place.device_name,
+        wanted_revision=place.workload.revision,
+        status=status,
+        device_online=place.presence == Presence.ONLINE,
+        device_last_seen=timestamp(place.last_seen),
+    )
+
+
+def device_to(device: Device) -> device_pb2.Device:
+    return device_pb2.Device(
+        id=device.id,
+        name=device.name,
+        labels=device.labels,
+        profile=device.profile,
+        presence=device_pb2.DevicePresence.Value(f"DEVICE_PRESENCE_{device.presence}"),
+        last_seen=timestamp(device.last_seen),
+        enrolled=timestamp(device.enrolled),
+        facts=device_pb2.DeviceFacts.FromString(device.facts),
+        generation=device.generation,
+        observed_generation=device.observed_generation,
+        agent_condition=device.condition,
+    )
+
+
+def event_to(event: Event) -> event_pb2.Event:
+    what = event.what
+    return event_pb2.Event(
+        number=event.number,
+        time=timestamp(event.time),
+        project=project_to(what.project),
+        kind=event_pb2.EventKind.Value(f"EVENT_KIND_{what.kind}"),
+        build_id=what.build_id,
+        deployment_id=what.deployment_id,
+        device_id=what.device_id,
+        revision=what.revision,
+        state=what.state,
+        ready=what.ready,
+        reason=what.reason,
+        message=what.message,
+        occurred=timestamp(what.occurred),
+    )

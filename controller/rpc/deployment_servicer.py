@@ -1,0 +1,140 @@
+"""DeploymentService."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from controller.deployments.model import Deployment
+from controller.deployments.service import DeploymentService, Request
+from controller.devices.model import Presence
+from controller.errors import FailedPrecondition, InvalidRequest, NotFound, Unavailable
+from controller.rpc import convert
+from controller.rpc.access import require_project, require_visible, visible_user
+from controller.rpc.sessions import Sessions
+from controller.store import Store
+from controller.store.workloads import Placement
+from longshore.errors import Reason
+from longshore.v1 import deployment_pb2, deployment_pb2_grpc, mqtt_pb2
+
+
+class DeploymentServicer(deployment_pb2_grpc.DeploymentServiceServicer):
+    def __init__(self, deployments: DeploymentService, store: Store, sessions: Sessions) -> None:
+        self._deployments = deployments
+        self._store = store
+        self._sessions = sessions
+
+    async def ApplyDeployment(
+        self, request: deployment_pb2.ApplyDeploymentRequest, context: Any
+    ) -> deployment_pb2.ApplyDeploymentResponse:
+        project = convert.project_from(request.project)
+        require_project(project)
+        files = convert.files_from(list(request.files))
+        wanted = Request(project, request.spec, files, request.build_id, request.request_id)
+        applied = await self._deployments.apply(wanted)
+        message = await self._message(applied.deployment)
+        return deployment_pb2.ApplyDeploymentResponse(deployment=message, events_from=applied.events_from)
+
+    async def GetDeployment(
+        self, request: deployment_pb2.GetDeploymentRequest, context: Any
+    ) -> deployment_pb2.GetDeploymentResponse:
+        if request.id:
+            deployment = await self._visible(request.id)
+        else:
+            project = convert.project_from(request.project)
+            require_project(project)
+            deployment = await self._deployments.by_name(project, request.name)
+        placements = await self._deployments.placements(deployment.id)
+        return deployment_pb2.GetDeploymentResponse(
+            deployment=convert.deployment_to(deployment, placements),
+            instances=map(convert.instance_to, placements),
+        )
+
+    async def ListDeployments(
+        self, request: deployment_pb2.ListDeploymentsRequest, context: Any
+    ) -> deployment_pb2.ListDeploymentsResponse:
+        project = convert.project_from(request.project) if request.HasField("project") else None
+        page = convert.page_from(request.page)
+        found, token = await self._deployments.page(project, visible_user(), request.include_deleted, page)
+        messages = [await self._message(deployment) for deployment in found]
+        return deployment_pb2.ListDeploymentsResponse(deployments=messages, next_page_token=token)
+
+    async def ListInstances(
+        self, request: deployment_pb2.ListInstancesRequest, context: Any
+    ) -> deployment_pb2.ListInstancesResponse:
+        project = convert.project_from(request.project) if request.HasField("project") else None
+        limit, user_id = convert.page_from(request.page).limit, visible_user()
+        after = _position(request.page.token)
+        found = await self._store.transact(
+            lambda tx: tx.workloads.placements(
+                request.deployment_id, request.device_id, project, user_id, limit + 1, after
+            )
+        )
+        shown = found[:limit]
+        if project is not None and user_id not in ("", project.user_id):
+            shown = []
+        return deployment_pb2.ListInstancesResponse(
+            instances=map(convert.instance_to, shown),
+            next_page_token=_token(shown[-1]) if len(found) > limit and shown else "",
+        )
+
+    async def StopDeployment(
+        self, request: deployment_pb2.StopDeploymentRequest, context: Any
+    ) -> deployment_pb2.StopDeploymentResponse:
+        await self._visible(request.id)
+        stopped = await self._deployments.stop(request.id)
+        return deployment_pb2.StopDeploymentResponse(deployment=await self._message(stopped))
+
+    async def DeleteDeployment(
+        self, request: deployment_pb2.DeleteDeploymentRequest, context: Any
+    ) -> deployment_pb2.DeleteDeploymentResponse:
+        await self._visible(request.id)
+        deleted = await self._deployments.delete(request.id)
+        return deployment_pb2.DeleteDeploymentResponse(deployment=await self._message(deleted))
+
+    async def ReadInstanceLog(
+        self, request: deployment_pb2.ReadInstanceLogRequest, context: Any
+    ) -> AsyncIterator[deployment_pb2.ReadInstanceLogResponse]:
+        deployment = await self._visible(request.deployment_id)
+        place = _single(await self._deployments.placements(deployment.id), request.device_id)
+        if place.presence == Presence.OFFLINE:
+            message = f"device {place.device_name} is offline; its logs are kept there"
+            raise Unavailable(Reason.DEVICE_UNREACHABLE, message)
+        query = mqtt_pb2.LogQuery(deployment_id=deployment.id, tail=request.tail, follow=request.follow)
+        if request.HasField("since"):
+            query.since.CopyFrom(request.since)
+        async for message_ in self._sessions.ask(place.workload.device_id, query):
+            if message_.HasField("error"):
+                raise NotFound(Reason.NO_SUCH_INSTANCE, message_.error.message)
+            if message_.HasField("log_line"):
+                yield deployment_pb2.ReadInstanceLogResponse(line=message_.log_line)
+
+    async def _visible(self, deployment_id: str) -> Deployment:
+        deployment = await self._deployments.get(deployment_id)
+        require_visible(deployment.project.user_id, Reason.NO_SUCH_DEPLOYMENT, f"no deployment {deployment_id}")
+        return deployment
+
+    async def _message(self, deployment: Deployment) -> deployment_pb2.Deployment:
+        return convert.deployment_to(deployment, await self._deployments.placements(deployment.id))
+
+
+def _single(placements: list[Placement], device: str) -> Placement:
+    if device:
+        placements = [place for place in placements if device in (place.workload.device_id, place.device_name)]
+    if not placements:
+        raise NotFound(Reason.NO_SUCH_INSTANCE, "no device runs it" if not device else f"{device} does not run it")
+    if len(placements) > 1:
+        names = ", ".join(place.device_name for place in placements[:5])
+        raise FailedPrecondition(Reason.SEVERAL_DEVICES, f"{len(placements)} devices run it ({names}); name one")
+    return placements[0]
+
+
+def _token(place: Placement) -> str:
+    return f"{place.workload.deployment_id}/{place.workload.device_id}"
+
+
+def _position(token: str) -> tuple[str, str] | None:
+    if not token:
+        return None
+    deployment_id, slash, device_id = token.partition("/")
+    if not slash:
+        raise InvalidRequest("page.token", "not a token that this server made")
+    return deployment_id, device_id

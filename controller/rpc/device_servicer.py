@@ -1,0 +1,148 @@
+"""DeviceService, EventService and AgentService."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from controller.devices.desired import desired_state
+from controller.devices.model import Device
+from controller.devices.service import DeviceService, Enrollment
+from controller.errors import PermissionDenied
+from controller.events.feed import EventFeed, Filter
+from controller.events.model import NO_PROJECT
+from controller.pki import CertificateAuthority
+from controller.rpc import convert
+from controller.rpc.access import require_project, visible_user
+from controller.rpc.interceptor import caller
+from controller.rpc.sessions import Sessions
+from controller.store import Store, Transaction
+from controller.web.registry_tokens import RegistryTokens
+from longshore.errors import Reason
+from longshore.v1 import agent_pb2, agent_pb2_grpc, device_pb2, device_pb2_grpc, event_pb2, event_pb2_grpc
+
+
+class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
+    def __init__(self, devices: DeviceService) -> None:
+        self._devices = devices
+
+    async def CreateEnrollToken(
+        self, request: device_pb2.CreateEnrollTokenRequest, context: Any
+    ) -> device_pb2.CreateEnrollTokenResponse:
+        lifetime = request.lifetime.ToTimedelta()
+        token, expires = await self._devices.create_token(
+            request.device_name, dict(request.labels), request.profile, lifetime
+        )
+        return device_pb2.CreateEnrollTokenResponse(token=token, expires=convert.timestamp(expires))
+
+    async def GetDevice(self, request: device_pb2.GetDeviceRequest, context: Any) -> device_pb2.GetDeviceResponse:
+        return device_pb2.GetDeviceResponse(device=convert.device_to(await self._devices.find(request.device)))
+
+    async def ListDevices(self, request: device_pb2.ListDevicesRequest, context: Any) -> device_pb2.ListDevicesResponse:
+        page = convert.page_from(request.page)
+        found, token = await self._devices.page(request.profile, dict(request.labels), page)
+        return device_pb2.ListDevicesResponse(devices=map(convert.device_to, found), next_page_token=token)
+
+
+class EventServicer(event_pb2_grpc.EventServiceServicer):
+    def __init__(self, feed: EventFeed) -> None:
+        self._feed = feed
+
+    async def WatchEvents(
+        self, request: event_pb2.WatchEventsRequest, context: Any
+    ) -> AsyncIterator[event_pb2.WatchEventsResponse]:
+        project = NO_PROJECT
+        if request.project.user_id or request.project.project_id:
+            project = convert.project_from(request.project)
+            require_project(project)
+        elif visible_user():
+            raise PermissionDenied(Reason.NOT_ALLOWED, "events of devices are for administrators; name a project")
+        only = Filter(request.deployment_id, request.build_id)
+        async for event in self._feed.watch(project, request.after_number, request.follow, only):
+            if event is None:
+                yield event_pb2.WatchEventsResponse(heartbeat=True)
+            else:
+                yield event_pb2.WatchEventsResponse(event=convert.event_to(event))
+
+
+class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
+    """`agent_address` and `broker_address` are what devices are told at enrollment."""
+
+    def __init__(
+        self,
+        devices: DeviceService,
+        store: Store,
+        tokens: RegistryTokens,
+        sessions: Sessions,
+        ca: CertificateAuthority,
+        agent_address: str,
+        broker_address: str,
+    ) -> None:
+        self._devices = devices
+        self._store = store
+        self._tokens = tokens
+        self._sessions = sessions
+        self._ca = ca
+        self._agent_address = agent_address
+        self._broker_address = broker_address
+
+    async def Enroll(self, request: agent_pb2.EnrollRequest, context: Any) -> agent_pb2.EnrollResponse:
+        device, certificate = await self._devices.enroll(
+            Enrollment(
+                token_secret=request.token_secret,
+                certificate_request=request.certificate_request,
+                proposed_name=request.proposed_name,
+                proposed_profile=request.proposed_profile,
+                facts=request.facts.SerializeToString(),
+            )
+        )
+        return agent_pb2.EnrollResponse(
+            device_id=device.id,
+            device_name=device.name,
+            certificate=certificate,
+            ca_certificate=self._ca.certificate_pem,
+            agent_address=self._agent_address,
+            broker_address=self._broker_address,
+        )
+
+    async def GetDesiredState(
+        self, request: agent_pb2.GetDesiredStateRequest, context: Any
+    ) -> agent_pb2.GetDesiredStateResponse:
+        device_id, held = caller.get().name, request.held_generation
+
+        def read(tx: Transaction) -> agent_pb2.GetDesiredStateResponse:
+            device = _known(tx, device_id)
+            if device.generation <= held:
+                return agent_pb2.GetDesiredStateResponse()
+            return agent_pb2.GetDesiredStateResponse(desired=desired_state(tx, device))
+
+        return await self._store.transact(read)
+
+    async def GetRegistryCredential(
+        self, request: agent_pb2.GetRegistryCredentialRequest, context: Any
+    ) -> agent_pb2.GetRegistryCredentialResponse:
+        device_id = caller.get().name
+        await self._store.transact(lambda tx: _known(tx, device_id))
+        credential = self._tokens.credential(caller.get())
+        expires = Timestamp()
+        expires.FromSeconds(int(credential.expires))
+        return agent_pb2.GetRegistryCredentialResponse(
+            username=credential.username, password=credential.password, expires=expires
+        )
+
+    async def Channel(
+        self, request_iterator: AsyncIterator[agent_pb2.ChannelRequest], context: Any
+    ) -> AsyncIterator[agent_pb2.ChannelResponse]:
+        device_id = caller.get().name
+        await self._store.transact(lambda tx: _known(tx, device_id))
+        await self._sessions.serve(device_id, request_iterator)
+        nothing: tuple[agent_pb2.ChannelResponse, ...] = ()
+        for response in nothing:
+            yield response
+
+
+def _known(tx: Transaction, device_id: str) -> Device:
+    device = tx.devices.get(device_id)
+    if device is None:
+        raise PermissionDenied(Reason.NO_SUCH_DEVICE, f"no device {device_id}; it has to enroll again")
+    return device

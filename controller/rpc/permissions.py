@@ -1,0 +1,42 @@
+"""What each RPC asks of its caller. One table; a test holds it equal to the contract."""
+
+from enum import Enum
+
+
+class Permission(Enum):
+    """ANYONE needs no credentials. USER: a bearer token; a member sees the projects of its own user id only, which
+    servicers check on the objects. ADMIN: a bearer token of an administrator. DEVICE: a client certificate."""
+
+    ANYONE = "anyone"
+    USER = "user"
+    ADMIN = "admin"
+    DEVICE = "device"
+
+
+PERMISSIONS: dict[str, Permission] = {
+    "/longshore.v1.BuildService/StatUploads": Permission.USER,
+    "/longshore.v1.BuildService/WriteUpload": Permission.USER,
+    "/longshore.v1.BuildService/CreateBuild": Permission.USER,
+    "/longshore.v1.BuildService/GetBuild": Permission.USER,
+    "/longshore.v1.BuildService/ListBuilds": Permission.USER,
+    "/longshore.v1.BuildService/ReadBuildLog": Permission.USER,
+    "/longshore.v1.DeploymentService/ApplyDeployment": Permission.USER,
+    "/longshore.v1.DeploymentService/GetDeployment": Permission.USER,
+    "/longshore.v1.DeploymentService/ListDeployments": Permission.USER,
+    "/longshore.v1.DeploymentService/ListInstances": Permission.USER,
+    "/longshore.v1.DeploymentService/StopDeployment": Permission.USER,
+    "/longshore.v1.DeploymentService/DeleteDeployment": Permission.USER,
+    "/longshore.v1.DeploymentService/ReadInstanceLog": Permission.USER,
+    "/longshore.v1.DeviceService/CreateEnrollToken": Permission.ADMIN,
+    "/longshore.v1.DeviceService/GetDevice": Permission.ADMIN,
+    "/longshore.v1.DeviceService/ListDevices": Permission.ADMIN,
+    "/longshore.v1.EventService/WatchEvents": Permission.USER,
+    "/longshore.v1.AgentService/Enroll": Permission.ANYONE,
+    "/longshore.v1.AgentService/GetDesiredState": Permission.DEVICE,
+    "/longshore.v1.AgentService/GetRegistryCredential": Permission.DEVICE,
+    "/longshore.v1.AgentService/Channel": Permission.DEVICE,
+    "/grpc.health.v1.Health/Check": Permission.ANYONE,
+    "/grpc.health.v1.Health/Watch": Permission.ANYONE,
+    "/grpc.health.v1.Health/List": Permission.ANYONE,
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Permission.USER,
+}

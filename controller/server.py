@@ -1,0 +1,217 @@
+"""The controller process: everything assembled, started in order, stopped in reverse."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+from collections.abc import Collection
+from pathlib import Path
+from typing import IO
+
+import grpc
+import grpc.aio
+import structlog
+from grpc_health.v1 import _async as health_aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from controller.builds.builder import ImageBuilder
+from controller.builds.logs import BuildLogs
+from controller.builds.model import RegistryAccess
+from controller.builds.queue import BuildQueue
+from controller.builds.service import BuildService
+from controller.builds.settings import BuilderSettings
+from controller.builds.targets import load_profiles
+from controller.builds.uploads import UploadStore
+from controller.deployments.service import DeploymentService
+from controller.devices.service import DeviceService
+from controller.events.feed import EventFeed
+from controller.mqtt.inbox import DeviceMessages
+from controller.mqtt.link import BrokerSettings
+from controller.pki import CertificateAuthority
+from controller.rpc.build_servicer import BuildServicer
+from controller.rpc.deployment_servicer import DeploymentServicer
+from controller.rpc.device_servicer import AgentServicer, DeviceServicer, EventServicer
+from controller.rpc.interceptor import Gatekeeper
+from controller.rpc.sessions import Sessions
+from controller.settings import Settings, load_settings, split
+from controller.setup import DataFolder
+from controller.store import open_store
+from controller.web.registry_tokens import CONTROLLER, RegistryTokens
+from controller.web.server import WebServer
+from longshore.v1 import agent_pb2_grpc, build_pb2_grpc, deployment_pb2_grpc, device_pb2_grpc, event_pb2_grpc
+
+log = structlog.get_logger()
+SERVICES = [
+    f"longshore.v1.{name}Service" for name in ("Build", "Deployment", "Device", "Event", "Agent")
+]  # fmt: skip
+OPTIONS = [
+    # A herd of reconnecting agents must not be turned away.
+    ("grpc.server.max_pending_requests", 20_000),
+    ("grpc.server.max_pending_requests_hard_limit", 40_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
+    ("grpc.max_receive_message_length", 8 * 2**20),
+]
+STOP_GRACE = 2.0
+
+
+class AlreadyRunning(Exception):
+    """Another process serves this data folder."""
+
+
+class CannotListen(Exception):
+    """An address is taken or not ours."""
+
+
+class Controller:
+    """One controller on one data folder. `async with Controller(path)` serves until the block ends."""
+
+    def __init__(self, root: Path) -> None:
+        """Raises InvalidSettings, AlreadyRunning."""
+        self.settings: Settings = load_settings(root)
+        self._folder = DataFolder(root)
+        self._lock = _lock(root)
+        self._store = open_store(self._folder.database)
+        self._ca = CertificateAuthority.load(self._folder.ca)
+        self._tokens = RegistryTokens(self._folder.registry_tokens)
+        profiles = dict(load_profiles())
+        self._uploads = UploadStore(root / "uploads", min_free_bytes=self.settings.min_free_mib * 2**20)
+        self._logs = BuildLogs(root / "logs")
+        self._builds = BuildService(self._store, self._uploads, profiles)
+        self._deployments = DeploymentService(self._store, self._builds, profiles)
+        self._devices = DeviceService(self._store, self._ca, self.settings.public.address, profiles)
+        self._messages = DeviceMessages(self._store, self._broker_settings())
+        self._sessions = Sessions(self._messages.invite)
+        self._queue = BuildQueue(
+            self._store, self._builder(), self._logs, self.settings.registry.address, self.settings.builds.parallel
+        )
+        self._feed = EventFeed(self._store)
+        self._web = WebServer(self._tokens, self._pullable)
+        self._servers: list[grpc.aio.Server] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def run(self) -> None:
+        """Serves until cancelled. A part that breaks unexpectedly brings the process down: the service manager
+        starts it again, and all that was acknowledged is there."""
+        try:
+            await self._start()
+            await asyncio.gather(*self._tasks)
+        finally:
+            await asyncio.shield(self._stop())
+
+    async def _start(self) -> None:
+        certificate, key = self._folder.tls / "server.crt", self._folder.tls / "server.key"
+        await self._listen(self.settings.public.listen, _server_credentials(certificate, key, None))
+        ca_file = self._folder.ca / "ca.crt"
+        await self._listen(self.settings.agents.listen, _server_credentials(certificate, key, ca_file))
+        host, port = split(self.settings.web.listen)
+        await self._web.start(host, port, certificate, key)
+        for name, work in (("builds", self._queue.run()), ("devices", self._messages.run())):
+            self._tasks.append(asyncio.create_task(work, name=name))
+        log.info("controller serves", public=self.settings.public.listen, agents=self.settings.agents.listen)
+
+    async def _stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(server.stop(STOP_GRACE) for server in self._servers))
+        await self._web.stop()
+        self._store.close()
+        self._lock.close()
+
+    async def _listen(self, address: str, credentials: grpc.ServerCredentials) -> None:
+        server = grpc.aio.server(interceptors=[Gatekeeper(self._store)], options=OPTIONS)
+        build_pb2_grpc.add_BuildServiceServicer_to_server(
+            BuildServicer(self._builds, self._uploads, self._logs), server
+        )
+        deployment_pb2_grpc.add_DeploymentServiceServicer_to_server(
+            DeploymentServicer(self._deployments, self._store, self._sessions), server
+        )
+        device_pb2_grpc.add_DeviceServiceServicer_to_server(DeviceServicer(self._devices), server)
+        event_pb2_grpc.add_EventServiceServicer_to_server(EventServicer(self._feed), server)
+        agent_pb2_grpc.add_AgentServiceServicer_to_server(self._agent_servicer(), server)
+        await _add_standard_services(server)
+        try:
+            server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise CannotListen(f"cannot listen on {address}: the port is taken, or the address is not ours") from error
+        await server.start()
+        self._servers.append(server)
+
+    def _agent_servicer(self) -> AgentServicer:
+        return AgentServicer(
+            self._devices,
+            self._store,
+            self._tokens,
+            self._sessions,
+            self._ca,
+            agent_address=self.settings.agents.address,
+            broker_address=self.settings.broker.address,
+        )
+
+    def _broker_settings(self) -> BrokerSettings:
+        host, port = split(self.settings.broker.address)
+        ca_file = self.settings.broker.ca_file or self._folder.ca / "ca.crt"
+        return BrokerSettings(
+            host, port, ca_file, self._folder.tls / "controller.crt", self._folder.tls / "controller.key"
+        )
+
+    def _builder(self) -> ImageBuilder:
+        builds = self.settings.builds
+        settings = BuilderSettings(builds.base_cache, builds.bootstrap_mirror, builds.ca_bundle)
+        registry = RegistryAccess(
+            self.settings.registry.address,
+            self.settings.registry.ca_file or self._folder.ca / "ca.crt",
+            self._push_credentials,
+        )
+        return ImageBuilder(self._folder.root / "builder", self._uploads, registry, settings)
+
+    def _push_credentials(self) -> tuple[str, str]:
+        credential = self._tokens.credential(CONTROLLER)
+        return credential.username, credential.password
+
+    async def _pullable(self, device_id: str) -> Collection[str]:
+        repositories = await self._store.transact(lambda tx: tx.workloads.repositories_of(device_id))
+        return {repository.partition("/")[2] for repository in repositories}
+
+
+def _lock(root: Path) -> IO[str]:
+    file = (root / "lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        holder = file.read().strip()
+        file.close()
+        raise AlreadyRunning(f"a controller (process {holder or '?'}) already serves {root}") from error
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+def _server_credentials(certificate: Path, key: Path, client_ca: Path | None) -> grpc.ServerCredentials:
+    pair = (key.read_bytes(), certificate.read_bytes())
+    if client_ca is None:
+        return grpc.ssl_server_credentials([pair])
+    return grpc.ssl_server_credentials([pair], client_ca.read_bytes(), require_client_auth=True)
+
+
+async def _add_standard_services(server: grpc.aio.Server) -> None:
+    """Health and reflection, so that `grpcurl` and load balancers work without our protos."""
+    servicer = health_aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    for service in ("", *SERVICES):
+        await servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
+    reflection.enable_server_reflection([*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+
+
+async def serve(root: Path) -> None:
+    """Runs a controller until SIGTERM or SIGINT."""
+    controller = Controller(root)
+    running = asyncio.create_task(controller.run())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await running

@@ -1,0 +1,101 @@
+"""The controller's settings: `controller.yml` in its data folder, made by `longshore-controller init`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+FILE_NAME = "controller.yml"
+
+
+class InvalidSettings(Exception):
+    """The settings cannot be used; the text names file, field and what is allowed."""
+
+
+def _address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError("expected host:port")
+    return value
+
+
+Address = Annotated[str, AfterValidator(_address)]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Endpoint(Part):
+    """Where a server listens, and the address that others are told."""
+
+    listen: Address
+    address: Address
+
+
+class Broker(Part):
+    """The MQTT broker. `ca_file`: PEM that verifies it; the installation's own CA where it is not given."""
+
+    address: Address
+    ca_file: Path | None = None
+
+
+class Registry(Part):
+    """The OCI registry. `ca_file` as for the broker."""
+
+    address: Address
+    ca_file: Path | None = None
+
+
+class Builds(Part):
+    """How many targets are built at a time, and what building may use of this machine."""
+
+    parallel: int = Field(default=2, ge=1, le=64)
+    # Where bootstrapped base images are kept; several controllers of one machine may share it.
+    base_cache: Path | None = None
+    # A mirror of the distribution for bootstrapped bases; the distribution's own where it is not given.
+    bootstrap_mirror: str = ""
+    # Certificates (PEM) that package downloads trust during builds; the system's where it is not given.
+    ca_bundle: Path | None = None
+
+
+class Settings(Part):
+    """All settings."""
+
+    # gRPC for users: TLS, bearer tokens; agents enroll here.
+    public: Endpoint
+    # gRPC for agents: mutual TLS.
+    agents: Endpoint
+    # HTTPS: the registry's token endpoint.
+    web: Endpoint
+    broker: Broker
+    registry: Registry
+    builds: Builds = Builds()
+    # Uploads are refused while less than this is free.
+    min_free_mib: int = Field(default=1024, ge=0)
+
+
+def load_settings(data_dir: Path) -> Settings:
+    """Raises InvalidSettings."""
+    path = data_dir / FILE_NAME
+    try:
+        return Settings.model_validate(yaml.safe_load(path.read_text()))
+    except FileNotFoundError as error:
+        raise InvalidSettings(f"{path} is missing; make it: longshore-controller init --data-dir {data_dir}") from error
+    except yaml.YAMLError as error:
+        raise InvalidSettings(f"{path}: {error}") from error
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
+        raise InvalidSettings(f"{path}: " + "; ".join(problems)) from error
+
+
+def save_settings(data_dir: Path, settings: Settings) -> None:
+    text = yaml.safe_dump(settings.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
+    (data_dir / FILE_NAME).write_text(text)
+
+
+def split(address: str) -> tuple[str, int]:
+    """Host and port of an address that was validated."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
