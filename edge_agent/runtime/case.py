@@ -37,7 +37,9 @@ class Case:
         course = self.course(self.wish)
         if course.prepared or course.verdict is Verdict.COMPLETED or self.alive(self.wish):
             return self.wish
-        return self.other
+        # Whatever runs may go on until the wished revision is here.
+        bridges = self.other is not None and (self.alive(self.other) or not self.running)
+        return self.other if bridges else None
 
     def course(self, workload: Workload) -> Course:
         return self.record.course(workload.revision)

@@ -156,13 +156,19 @@ def _keep_running(case: Case, now: float) -> Iterator[Step]:
     fetch = next((w for w in _to_fetch(case) if _may_try(case, w, now)), None)
     if fetch is not None:
         yield Prepare(case.wish.deployment_id, fetch)
-    goal = case.goal
-    if goal is None:
-        return
-    alive = case.alive(goal)
-    step = _tend(case, goal, alive, now) if alive else _bring_up(case, goal, now)
+    step = _run_step(case, now)
     if step is not None:
         yield step
+
+
+def _run_step(case: Case, now: float) -> Step | None:
+    goal = case.goal
+    alive = case.alive(goal) if goal is not None else ()
+    if goal is not None and alive:
+        return _tend(case, goal, alive, now)
+    if len(case.running) > 1:
+        return _stop(case, case.running[-1])
+    return _bring_up(case, goal, now) if goal is not None else None
 
 
 def _to_fetch(case: Case) -> Iterator[Workload]:
