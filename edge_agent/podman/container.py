@@ -93,7 +93,8 @@ def observed(container: Container, *, runs: bool, starting: bool, exit_reason: s
         artifact_digest=container.labels[f"{LABEL}.digest"],
         phase=phase,
         started_at=container.started_at,
-        finished_at=container.finished_at if known_end else 0.0,
+        # The end is stamped by another program than the start, with a coarser clock.
+        finished_at=max(container.finished_at, container.started_at) if known_end else 0.0,
         exit_code=container.exit_code if known_end else None,
         exit_reason=exit_reason,
         addresses=container.addresses() if runs else (),

@@ -1,0 +1,297 @@
+"""A `DeployBackend` that lives in another process, for instance inside a simulated device.
+
+The process runs `python -m tests.support.remote_backend` and is told over a pair of pipes, by pickled messages, to
+build the backend and to call its verbs. Killing it is killing the agent.
+"""
+
+import asyncio
+import contextlib
+import copyreg
+import functools
+import itertools
+import os
+import pickle
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge_agent.runtime.backend import (
+    BackendError,
+    BackendFacts,
+    BackendUnavailable,
+    DeployBackend,
+    ExecResult,
+    Handle,
+    LogLine,
+    LogQuery,
+    Observed,
+    Progress,
+    Stats,
+    Unsupported,
+)
+from edge_agent.runtime.model import Workload
+
+LENGTH = struct.Struct("!I")
+
+
+def _reduce_error(error: BackendError) -> tuple[Any, ...]:
+    return _make_error, (type(error), error.reason, error.message, error.retryable)
+
+
+def _make_error(kind: type[BackendError], reason: str, message: str, retryable: bool) -> BackendError:
+    error = kind.__new__(kind)
+    BackendError.__init__(error, reason, message, retryable=retryable)
+    return error
+
+
+for _kind in (BackendError, BackendUnavailable, Unsupported):
+    copyreg.pickle(_kind, _reduce_error)
+
+STREAMS = ("watch", "logs")
+END = "end"
+
+
+@dataclass(frozen=True)
+class Request:
+    """`verb` "cancel" ends the call with the same number."""
+
+    number: int
+    verb: str
+    arguments: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reply:
+    """`kind`: "result", "error", "item" of a stream, "progress" of a fetch, "end" of a stream."""
+
+    number: int
+    kind: str
+    value: Any = None
+
+
+@dataclass(frozen=True)
+class PodmanOptions:
+    """What a PodmanBackend is made with; `user` and `password` are its credentials."""
+
+    owner: str
+    state_dir: Path
+    user: str = ""
+    password: str = ""
+    registry_ca: Path | None = None
+    url: str | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+class RemoteBackend:
+    """The verbs, carried out by the backend in the other process."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self._process = process
+        self._numbers = itertools.count(1)
+        self._replies: dict[int, asyncio.Queue[Reply]] = {}
+        self._reading: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def launch(cls, command: Callable[[Sequence[str]], list[str]], options: PodmanOptions) -> "RemoteBackend":
+        """Starts the process by the command line that `command` makes of one."""
+        argv = command([sys.executable, "-m", "tests.support.remote_backend"])
+        root = Path(__file__).resolve().parents[2]
+        # Not in a thread: inside a device, a process is to die with the thread that started it.
+        process = subprocess.Popen(  # noqa: ASYNC220
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, cwd=root,
+            env={**os.environ, **options.environment},
+        )  # fmt: skip
+        remote = cls(process)
+        remote._reading = asyncio.create_task(remote._read_replies())
+        await remote._call("open", options)
+        return remote
+
+    async def kill(self) -> None:
+        """As `kill -9` of the agent."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        await self._finish()
+
+    async def close(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            await self._call("close")
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        await self._finish()
+
+    async def _finish(self) -> None:
+        await asyncio.to_thread(self._process.wait)
+        if self._reading is not None:
+            await asyncio.gather(self._reading, return_exceptions=True)
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    async def _read_replies(self) -> None:
+        assert self._process.stdout is not None
+        while (reply := await asyncio.to_thread(_receive, self._process.stdout)) is not None:
+            if reply.number in self._replies:
+                self._replies[reply.number].put_nowait(reply)
+        for waiting in self._replies.values():
+            waiting.put_nowait(Reply(0, "error", ConnectionError("the backend's process is gone")))
+
+    async def _replies_to(self, verb: str, *arguments: Any) -> AsyncGenerator[Reply, None]:
+        number = next(self._numbers)
+        queue = self._replies[number] = asyncio.Queue()
+        self._send(Request(number, verb, arguments))
+        try:
+            while True:
+                reply = await queue.get()
+                if reply.kind == "error":
+                    raise reply.value
+                if reply.kind == END:
+                    return
+                yield reply
+                if reply.kind == "result":
+                    return
+        finally:
+            del self._replies[number]
+            self._send(Request(number, "cancel"))
+
+    def _send(self, request: Request) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError, ValueError):
+            _transmit(self._process.stdin, request)
+
+    async def _call(self, verb: str, *arguments: Any) -> Any:
+        async with contextlib.aclosing(self._replies_to(verb, *arguments)) as replies:
+            async for reply in replies:
+                return reply.value
+        raise AssertionError(f"no answer to {verb}")
+
+    async def probe(self) -> BackendFacts:
+        facts: BackendFacts = await self._call("probe")
+        return facts
+
+    async def prepare(self, workload: Workload, progress: Callable[[Progress], None]) -> None:
+        async with contextlib.aclosing(self._replies_to("prepare", workload)) as replies:
+            async for reply in replies:
+                if reply.kind == "progress":
+                    progress(reply.value)
+
+    async def start(self, workload: Workload) -> Handle:
+        handle: Handle = await self._call("start", workload)
+        return handle
+
+    async def list(self) -> Sequence[Observed]:
+        found: Sequence[Observed] = await self._call("list")
+        return found
+
+    async def watch(self) -> AsyncGenerator[None, None]:
+        async with contextlib.aclosing(self._replies_to("watch")) as replies:
+            async for _ in replies:
+                yield None
+
+    async def stop(self, handle: Handle, grace: float) -> None:
+        await self._call("stop", handle, grace)
+
+    async def remove(self, handle: Handle) -> None:
+        await self._call("remove", handle)
+
+    async def logs(self, handle: Handle, query: LogQuery) -> AsyncGenerator[LogLine, None]:
+        async with contextlib.aclosing(self._replies_to("logs", handle, query)) as replies:
+            async for reply in replies:
+                yield reply.value
+
+    async def exec(self, handle: Handle, command: Sequence[str], timeout: float) -> ExecResult:
+        result: ExecResult = await self._call("exec", handle, command, timeout)
+        return result
+
+    async def stats(self, handle: Handle) -> Stats:
+        found: Stats = await self._call("stats", handle)
+        return found
+
+    async def prune(self, keep: frozenset[str]) -> None:
+        await self._call("prune", keep)
+
+
+def _transmit(pipe: Any, message: Request | Reply) -> None:
+    content = pickle.dumps(message)
+    pipe.write(LENGTH.pack(len(content)) + content)
+    pipe.flush()
+
+
+def _receive(pipe: Any) -> Any:
+    """The next message; None at the end."""
+    head = pipe.read(LENGTH.size)
+    return pickle.loads(pipe.read(LENGTH.unpack(head)[0])) if len(head) == LENGTH.size else None
+
+
+class _Server:
+    """Inside the other process: one task per call."""
+
+    def __init__(self, output: Any) -> None:
+        self._output = output
+        self._backend: DeployBackend | None = None
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+
+    async def serve(self, requests: Any) -> None:
+        while (request := await asyncio.to_thread(_receive, requests)) is not None:
+            if request.verb == "cancel":
+                if (task := self._tasks.get(request.number)) is not None:
+                    task.cancel()
+                continue
+            task = asyncio.create_task(self._carry_out(request))
+            self._tasks[request.number] = task
+            task.add_done_callback(functools.partial(self._forget, request.number))
+
+    def _forget(self, number: int, _: "asyncio.Task[None]") -> None:
+        self._tasks.pop(number, None)
+
+    async def _carry_out(self, request: Request) -> None:
+        try:
+            if request.verb in STREAMS:
+                async for item in getattr(self._backend, request.verb)(*request.arguments):
+                    self._reply(Reply(request.number, "item", item))
+                self._reply(Reply(request.number, END))
+            else:
+                self._reply(Reply(request.number, "result", await self._result(request)))
+        except Exception as error:  # noqa: BLE001  raised again in the process that asked
+            self._reply(Reply(request.number, "error", error))
+
+    def _reply(self, reply: Reply) -> None:
+        _transmit(self._output, reply)
+
+    def _result(self, request: Request) -> Awaitable[Any]:
+        if request.verb == "open":
+            return self._open(*request.arguments)
+        if request.verb == "prepare":
+            assert self._backend is not None
+            (workload,) = request.arguments
+            return self._backend.prepare(workload, lambda seen: self._reply(Reply(request.number, "progress", seen)))
+        verb: Callable[..., Awaitable[Any]] = getattr(self._backend, request.verb)
+        return verb(*request.arguments)
+
+    async def _open(self, options: PodmanOptions) -> None:
+        from edge_agent.podman.backend import PodmanBackend
+
+        async def credentials() -> tuple[str, str]:
+            return options.user, options.password
+
+        self._backend = PodmanBackend(
+            options.owner, options.state_dir, credentials, options.registry_ca, options.url
+        )  # fmt: skip
+
+
+def main() -> None:
+    # What the backend prints by accident must not get between the messages.
+    output = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    asyncio.run(_Server(output).serve(sys.stdin.buffer))
+
+
+if __name__ == "__main__":
+    # Under its own name, so that pickled messages are of the same classes on both sides.
+    from tests.support.remote_backend import main as run
+
+    run()
