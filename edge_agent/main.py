@@ -135,3 +135,7 @@ def _run(arguments: argparse.Namespace) -> int:
         from edge_agent.process import run_process
 
         return run_process(settings, identity)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -28,6 +28,8 @@ log = structlog.get_logger()
 
 # A name lookup may not hold up what runs with no network at all.
 ADDRESS_TIMEOUT = 2.0
+# What endpoints bear until the device has had a network for the first time.
+NO_ADDRESS = "127.0.0.1"
 
 # Gives the username and the password with which the registry's token endpoint knows this device.
 RegistryCredential = Callable[[], Awaitable[tuple[str, str]]]
@@ -46,6 +48,9 @@ class Agent:
         controller: ControllerLink,
         host: str,
     ) -> None:
+        self._identity = identity
+        self._host_is_set = bool(settings.advertise_host)
+        self._address_doubtful = asyncio.Event()
         self._numbers = GrowingNumbers(settings.state_dir)
         self._facts = device_facts(version())
         self._reconciler = Reconciler(backend, database, host, self._changed)
@@ -65,6 +70,7 @@ class Agent:
             "sync": self._sync.run(),
             "snapshots": self._snapshots.run(),
             "journal": self._journal.run(),
+            "address": self._follow_address(),
         }
         try:
             async with asyncio.TaskGroup() as group:
@@ -79,6 +85,7 @@ class Agent:
         self._sync.broker_connected()
         self._snapshots.broker_connected()
         self._journal.broker_connected()
+        self._address_doubtful.set()
 
     def broker_lost(self) -> None:
         self._sync.broker_lost()
@@ -114,12 +121,21 @@ class Agent:
     # What changes here.
 
     def _apply(self, desired: agent_pb2.DesiredState) -> None:
-        self._reconciler.set_desired(desired_from_pb(desired))
+        self._reconciler.set_desired(*desired_from_pb(desired))
         self._changed()
 
     def _changed(self) -> None:
         self._snapshots.changed()
         self._journal.changed()
+
+    async def _follow_address(self) -> None:
+        """A device that is online again may have another address than before."""
+        while True:
+            await self._address_doubtful.wait()
+            self._address_doubtful.clear()
+            host = "" if self._host_is_set else await own_address(self._identity)
+            if host:
+                self._reconciler.set_host(host)
 
 
 async def run_agent(
@@ -140,7 +156,7 @@ async def run_agent(
 
     backend = make_backend(credential)
     try:
-        host = settings.advertise_host or await _own_address(identity)
+        host = settings.advertise_host or await own_address(identity) or NO_ADDRESS
         agent = Agent(settings, identity, backend, database, controller, host)
         log.info("agent_started", device=identity.device_id, name=identity.device_name, host=host, version=version())
         await _until_stopped(agent.run())
@@ -174,11 +190,11 @@ async def _endless(name: str, part: Awaitable[None]) -> None:
     raise RuntimeError(f"{name} has ended, which it never should")
 
 
-async def _own_address(identity: Identity) -> str:
-    """The address of this device on its way to the controller; its loopback address while there is no way."""
+async def own_address(identity: Identity) -> str:
+    """The address of this device on its way to the controller; empty while there is no way."""
     try:
         async with asyncio.timeout(ADDRESS_TIMEOUT):
             return await in_thread(lambda: local_address_towards(identity.agent_address))
     except (OSError, TimeoutError) as error:
         log.warning("own_address_unknown", controller=identity.agent_address, error=str(error))
-        return "127.0.0.1"
+        return ""

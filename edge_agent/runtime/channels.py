@@ -55,6 +55,11 @@ class Channels:
         self._sessions[session_id] = task
         task.add_done_callback(lambda _: self._sessions.pop(session_id, None))
 
+    @property
+    def count(self) -> int:
+        """Sessions that are open now."""
+        return len(self._sessions)
+
     async def close(self) -> None:
         """Afterwards no session is left."""
         tasks = list(self._sessions.values())

@@ -40,4 +40,6 @@ def _traceback_last(logger: object, name: str, event: "structlog.typing.EventDic
     return f"{line}\n{traceback}" if traceback else line
 
 
-_logfmt = structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], sort_keys=False)
+_logfmt = structlog.processors.LogfmtRenderer(
+    key_order=["timestamp", "level", "event"], sort_keys=False, bool_as_flag=False
+)

@@ -40,10 +40,14 @@ class FakeAgent:
 
     async def signal(self, number: signal.Signals, *, seconds: float = 10) -> int:
         """Its exit code, once it has ended."""
+        if self._process is not None and self._process.returncode is None:
+            os.kill(self._process.pid, number)
+        return await self.ended(seconds=seconds)
+
+    async def ended(self, *, seconds: float = 10) -> int:
+        """Its exit code, once it has ended by itself."""
         if self._process is None:
             raise RuntimeError("not started")
-        if self._process.returncode is None:
-            os.kill(self._process.pid, number)
         return await asyncio.wait_for(self._process.wait(), seconds)
 
     async def __aenter__(self) -> "FakeAgent":
