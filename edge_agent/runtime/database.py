@@ -8,7 +8,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ class AgentDatabase:
 
     def workloads(self) -> list[StoredWorkload]:
         rows = self._all("SELECT deployment_id, record, status FROM workloads ORDER BY deployment_id")
-        return [StoredWorkload(key, record or b"", status or b"") for key, record, status in rows]
+        return [StoredWorkload(str(key), _bytes(record), _bytes(status)) for key, record, status in rows]
 
     def store_record(self, deployment_id: str, record: bytes) -> None:
         with self._transaction() as connection:
@@ -182,8 +182,9 @@ class AgentDatabase:
             self.journal_id = journal_id
             raise StorageError(f"{self._path}: {error}") from error
         finally:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+            with suppress(sqlite3.Error):
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
 
     def _one(self, query: str) -> tuple[Any, ...] | None:
         rows = self._all(query)
@@ -194,6 +195,11 @@ class AgentDatabase:
             return self._connection.execute(query, values).fetchall()
         except sqlite3.Error as error:
             raise StorageError(f"{self._path}: {error}") from error
+
+
+def _bytes(value: object) -> bytes:
+    # SQLite gives back what somebody put there, of whatever type.
+    return value if isinstance(value, bytes) else str(value or "").encode()
 
 
 def _open(path: Path) -> sqlite3.Connection:
