@@ -54,13 +54,21 @@ class Client:
     """A connection to one controller; safe to use from several threads.
 
     `timeout` bounds each single call, `patience` for how long an unreachable controller is tried again (both in
-    seconds). Every method raises LongshoreError; streams are iterators, and leaving one ends its call.
+    seconds); `page_size` is how many entries a list fetches at a time, 0 leaving it to the server. Every method raises
+    LongshoreError; streams are iterators, and leaving one ends its call.
     """
 
     def __init__(
-        self, address: str, token: str, ca_certificate: str | None, *, timeout: float = 30.0, patience: float = 30.0
+        self,
+        address: str,
+        token: str,
+        ca_certificate: str | None,
+        *,
+        timeout: float = 30.0,
+        patience: float = 30.0,
+        page_size: int = 0,
     ) -> None:
-        self._timeout, self._patience = timeout, patience
+        self._timeout, self._patience, self._page_size = timeout, patience, page_size
         self._channel = calls.open_channel(address, token, ca_certificate)
         channel = cast(Any, self._channel)  # the stubs are typed for the asyncio channel, and serve both
         self._builds = build_pb2_grpc.BuildServiceStub(channel)
@@ -334,6 +342,7 @@ class Client:
         return calls.unary(method, request, answer, timeout=self._timeout, patience=self._patience)
 
     def _pages(self, method: object, request: Any, answer: type[M]) -> Iterator[M]:
+        request.page.size = self._page_size
         while True:
             page: Any = self._call(method, request, answer)
             yield page
