@@ -63,6 +63,10 @@ class ImageBuilder:
             await asyncio.to_thread(self.podman.prepare)
             await recovery.recover(self.podman)
 
+    async def close(self) -> None:
+        """Takes away mounts and run time files, when no build runs. Images stay; builds may follow."""
+        await asyncio.to_thread(recovery.close, self.podman)
+
     async def build(self, job: TargetJob, on_line: OnLine, on_state: OnState) -> BuiltArtifact:
         """Builds and pushes. Raises BuildFailed, which leaves nothing behind.
 

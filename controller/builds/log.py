@@ -5,10 +5,14 @@ from collections import deque
 from collections.abc import Sequence
 
 from controller.builds.model import OnLine
+from controller.builds.outcome import readable_line
 
 KEPT_LINES = 2000
-# Podman's note that a step's image was stored; images that were there before are noted by "--> Using cache".
+# Podman's notes that a step's image was there before, and which image the step ended with (a shorter id).
+CACHED = re.compile(r"^--> Using cache ([0-9a-f]{64})$")
 STORED = re.compile(r"^--> ([0-9a-f]{11,64})$")
+# Podman gives the platform to every build, whether the Containerfile asks for it or not.
+NOISE = re.compile(r"^\[Warning\] one or more build args were not consumed")
 HIDDEN = "***"
 
 
@@ -20,15 +24,20 @@ class BuildLog:
         self._hidden = hidden
         self._recent: deque[str] = deque(maxlen=KEPT_LINES)
         self._images: list[str] = []
+        self._cached: list[str] = []
 
     def __call__(self, stream: str, text: str) -> None:
         for secret in self._hidden:
             text = text.replace(secret, HIDDEN)
-        if stream == "stdout" and (match := STORED.match(text)):
+        if NOISE.match(text):
+            return
+        if stream == "stdout" and (match := CACHED.match(text)):
+            self._cached.append(match[1])
+        elif stream == "stdout" and (match := STORED.match(text)):
             self._images.append(match[1])
         elif stream != "system":
             self._recent.append(text)
-        self._on_line(stream, text)
+        self._on_line(stream, readable_line(text))
 
     def recent(self) -> list[str]:
         """The last lines of output, without the builder's own."""
@@ -36,4 +45,4 @@ class BuildLog:
 
     def made_images(self) -> list[str]:
         """Ids of the images that steps of this build made, in their order."""
-        return list(self._images)
+        return [image for image in self._images if not any(known.startswith(image) for known in self._cached)]

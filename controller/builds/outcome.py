@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from controller.builds.model import BuildFailed
 
 MAX_LAST_LINES = 20
-MAX_STEP = 500
-STEP_LINE = re.compile(r"^STEP \d+/\d+: (.*)$")
-FAILED_STEP = re.compile(r'building at STEP "(.*?)": while running')
+MAX_STEP = 300
+STEP_LINE = re.compile(r"^(STEP \d+/\d+: )(.*)$")
+ERROR_LINE = re.compile(r'^(Error: building at STEP ")(.*)(": while running .*)$')
+# What a package step is about, between the mechanics around it in `templates/parts/`.
+PACKAGE_STEP = re.compile(r".*(apt-get install|pip install) (.*?)\s*; rm -rf [^;]*$")
 NO_SPACE = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
 UNREACHABLE = re.compile(
     r"no such host|connection refused|connection reset|connection timed out|i/o timeout|network is unreachable"
@@ -115,12 +117,24 @@ def _failed_step(lines: Sequence[str]) -> tuple[str, list[str]]:
     begin, step = 0, ""
     for number, line in enumerate(lines):
         if match := STEP_LINE.match(line):
-            begin, step = number, match[1]
-    named = next((match[1] for line in lines if (match := FAILED_STEP.search(line))), None)
-    return readable_step(named or step), [line for line in lines[begin:] if not STEP_LINE.match(line)]
+            begin, step = number, match[2]
+    named = next((match[2] for line in lines if (match := ERROR_LINE.match(line))), None)
+    return readable_step(named or step), [readable_line(line) for line in lines[begin:] if not STEP_LINE.match(line)]
 
 
 def readable_step(step: str) -> str:
-    """The instruction without its mounts and line breaks, cut to what a table can show."""
+    """The instruction without its mechanics, cut to what a table can show."""
     text = " ".join(re.sub(r"--mount=\S+", "", step).split())
+    if match := PACKAGE_STEP.search(text):
+        words = [word for word in match[2].split() if not word.startswith(("-", "APT::", "Dpkg::", "/opt/venv/"))]
+        text = f"RUN {match[1]} {' '.join(words)}"
     return text if len(text) <= MAX_STEP else text[: MAX_STEP - 1] + "…"
+
+
+def readable_line(line: str) -> str:
+    """A line of `podman build`, with the instruction in it as `readable_step` shows it."""
+    if match := STEP_LINE.match(line):
+        return match[1] + readable_step(match[2])
+    if match := ERROR_LINE.match(line):
+        return match[1] + readable_step(match[2]) + match[3]
+    return line

@@ -1,5 +1,6 @@
 """The builder's own Podman: a storage of its own, settings that work on restricted hosts, nothing of the host's."""
 
+import hashlib
 import os
 import resource
 import shutil
@@ -13,6 +14,8 @@ from controller.builds.processes import Completed
 # In the environment of every process that is started for a builder; the value is the builder's folder.
 MARKER = "LONGSHORE_BUILDER"
 MAX_OPEN_FILES, MAX_PROCESSES = 16384, 32768
+# Podman refuses a longer path of its run folder, since sockets lie in it.
+MAX_RUN_PATH = 50
 
 
 class Podman:
@@ -21,7 +24,7 @@ class Podman:
     def __init__(self, folder: Path, storage_driver: str = "overlay") -> None:
         self.folder = folder.absolute()
         self.storage = self.folder / "storage"
-        self.run_folder = self.folder / "run"
+        self.run_folder = _run_folder(self.folder)
         self.temporary = self.folder / "tmp"
         self._driver = storage_driver
         self._conf = self.folder / "containers.conf"
@@ -58,6 +61,15 @@ class Podman:
             "TMPDIR": str(temporary or self.temporary),
             MARKER: str(self.folder),
         }
+
+
+def _run_folder(folder: Path) -> Path:
+    """In the builder's folder, or, where that has a long path, among the run time files of this user."""
+    inside = folder / "run"
+    if len(str(inside / "root")) <= MAX_RUN_PATH:
+        return inside
+    parent = Path("/run") if os.geteuid() == 0 else Path(os.environ.get("XDG_RUNTIME_DIR", "/tmp"))
+    return parent / f"longshore-{hashlib.sha256(str(folder).encode()).hexdigest()[:10]}"
 
 
 def containers_conf() -> str:

@@ -32,6 +32,12 @@ async def remove_leftovers(podman: Podman) -> None:
     await asyncio.to_thread(_unmount_below, podman.temporary)
 
 
+def close(podman: Podman) -> None:
+    """Unmounts the storage, which Podman mounts on itself, and removes what is of this boot only."""
+    _unmount_below(podman.folder)
+    shutil.rmtree(podman.run_folder, ignore_errors=True)
+
+
 def _end_processes(podman: Podman) -> None:
     deadline = time.monotonic() + DEADLINE
     while True:
@@ -96,6 +102,7 @@ def _unmount_below(folder: Path) -> None:
 
 def _forget_previous_boot(podman: Podman) -> None:
     """What Podman notes of mounts and locks is of one boot of the machine; it expects that folder on a RAM disk."""
+    podman.run_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     note = podman.run_folder / "boot-id"
     current = BOOT_ID.read_text()
     if not note.exists() or note.read_text() != current:

@@ -4,6 +4,7 @@ The OCI distribution API: https://github.com/opencontainers/distribution-spec/bl
 """
 
 import asyncio
+import base64
 import hashlib
 import json
 import re
@@ -79,12 +80,13 @@ async def _get(session: aiohttp.ClientSession, url: str, access: RegistryAccess)
 
 async def _authorization(session: aiohttp.ClientSession, challenge: str, access: RegistryAccess) -> str:
     """The header that a challenge asks for: https://distribution.github.io/distribution/spec/auth/token/"""
-    basic = aiohttp.BasicAuth(*await asyncio.to_thread(access.credentials))
+    user, password = await asyncio.to_thread(access.credentials)
+    basic = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
     if not challenge.lower().startswith("bearer"):
-        return basic.encode()
+        return basic
     fields = dict(CHALLENGE.findall(challenge))
     query = {key: fields[key] for key in ("service", "scope") if key in fields}
-    async with session.get(fields["realm"], params=query, headers={"Authorization": basic.encode()}) as response:
+    async with session.get(fields["realm"], params=query, headers={"Authorization": basic}) as response:
         if response.status != 200:
             raise RegistryUnreachable(f"{fields['realm']} gives no token: HTTP status {response.status}")
         answer = await response.json(content_type=None)

@@ -1,0 +1,234 @@
+"""Images built by real Podman, pushed to a real registry."""
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from controller.builds.builder import ImageBuilder
+from controller.builds.model import BuildFailed, BuildState, RegistryAccess, TargetJob
+from controller.builds.settings import BuilderSettings
+from tests.support.building import BASE_CACHE, Workshop, open_workshop, processes_of
+from tests.support.package_index import PACKAGE, PASSWORD, PackageIndex, running_index
+
+# One storage for all: the base is imported once. Each test has packages or labels of its own.
+pytestmark = [pytest.mark.podman, pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("builder")]
+
+PROXY_PASSWORD = "pr0xyPassw0rd"
+PROXY = f"http://proxyuser:{PROXY_PASSWORD}@127.0.0.1:9"
+NASTY = "a \"b\" 'c' $HOME ${PATH} `id` $(id) \\ # ; && \t | é"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def module_workshop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Workshop]:
+    async with open_workshop(tmp_path_factory.mktemp("builder")) as workshop:
+        yield workshop
+
+
+@pytest.fixture
+def workshop(module_workshop: Workshop) -> Iterator[Workshop]:
+    """Every test ends with nothing of its builds running, mounted or half done."""
+    module_workshop.lines.clear()
+    module_workshop.states.clear()
+    yield module_workshop
+    assert module_workshop.leftovers() == []
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def index(tmp_path: Path, workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PackageIndex]:
+    """Where Python packages come from in this test, behind a proxy setting that is not for it."""
+    async with running_index(tmp_path) as running:
+        monkeypatch.setenv("PIP_INDEX_URL", running.url)
+        monkeypatch.setenv("SSL_CERT_FILE", str(running.ca_file))
+        for name in ("http_proxy", "https_proxy"):
+            monkeypatch.setenv(name, PROXY)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        yield running
+
+
+async def failure_of(workshop: Workshop, job: TargetJob) -> BuildFailed:
+    with pytest.raises(BuildFailed) as caught:
+        await workshop.build(job)
+    return caught.value
+
+
+async def test_an_image_is_what_the_spec_says(workshop: Workshop) -> None:
+    files = [
+        await workshop.upload("server.py", b"print('ready')\n"),
+        await workshop.upload("model/weights $x.bin", b"\0" * 1000),
+        await workshop.upload("run me.sh", b'#!/bin/sh\necho ran "$1" as $(id -u) in $(pwd)\n', executable=True),
+    ]
+    spec = {"workdir": "/srv/my $app", "environment": {"NASTY": NASTY}}
+    entrypoint = ("./run me.sh", NASTY)
+    artifact = await workshop.build(workshop.job("what", spec, files, entrypoint=entrypoint, ports=(8000, 9000)))
+    assert workshop.states == [BuildState.PREPARING, BuildState.BUILDING, BuildState.PUSHING]
+    assert artifact.platform == "linux/amd64"
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}", artifact.digest)
+    assert 20_000_000 < artifact.size_bytes < 200_000_000
+    image = "localhost/longshore/build/x86-cpu:what"
+    config = workshop.podman_json("inspect", image)[0]["Config"]
+    assert f"NASTY={NASTY}" in config["Env"]
+    assert (config["WorkingDir"], config["User"]) == ("/srv/my $app", "1000:1000")
+    assert config["Entrypoint"] == list(entrypoint)
+    assert set(config["ExposedPorts"]) == {"8000/tcp", "9000/tcp"}
+    assert config["Labels"]["dev.longshore.project"] == "vision"
+    ran = workshop.podman("run", "--rm", "--network", "host", "--pids-limit", "0", image)
+    assert ran == f"ran {NASTY} as 1000 in /srv/my $app\n"
+
+
+async def test_the_same_request_gives_the_same_digest_and_a_change_of_code_only_a_new_last_layer(
+    workshop: Workshop,
+) -> None:
+    first = await workshop.upload("server.py", b"VERSION = 1\n")
+    second = await workshop.upload("server.py", b"VERSION = 2\n")
+    one = await workshop.build(workshop.job("same1", {}, [first]))
+    again = await workshop.build(workshop.job("same2", {}, [first]))
+    changed = await workshop.build(workshop.job("same3", {}, [second]))
+    assert one.digest == again.digest != changed.digest
+    layers = [layers_of(workshop, f"localhost/longshore/build/x86-cpu:same{number}") for number in (1, 3)]
+    assert layers[0][:-1] == layers[1][:-1]
+    assert layers[0][-1] != layers[1][-1]
+
+
+def layers_of(workshop: Workshop, image: str) -> list[str]:
+    layers: list[str] = workshop.podman_json("inspect", image)[0]["RootFS"]["Layers"]
+    return layers
+
+
+async def test_what_was_pushed_serves_as_base_by_its_registry(workshop: Workshop) -> None:
+    below = await workshop.build(workshop.job("below", {"environment": {"FROM_BELOW": "1"}}))
+    base = f"{below.repository}:below"
+    await workshop.build(workshop.job("above", {"base": base, "environment": {"FROM_ABOVE": "2"}}))
+    config = workshop.podman_json("inspect", "localhost/longshore/build/x86-cpu:above")[0]["Config"]
+    assert {"FROM_BELOW=1", "FROM_ABOVE=2"} <= set(config["Env"])
+    assert any("pulling" in line for line in workshop.output())
+
+
+async def test_packages_of_both_kinds_are_installed(workshop: Workshop, index: PackageIndex) -> None:
+    # The proxy of the index fixture leads nowhere, and apt would use it.
+    os.environ.pop("http_proxy")
+    packages = {"apt": ["hello"], "pypi": [f"{PACKAGE}>=1"]}
+    code = "import longshore_sample, subprocess; subprocess.run(['hello']); print(longshore_sample.ANSWER)"
+    await workshop.build(workshop.job("packages", {"packages": packages}, entrypoint=("python3", "-c", code)))
+    ran = workshop.podman(
+        "run", "--rm", "--network", "host", "--pids-limit", "0", "localhost/longshore/build/x86-cpu:packages"
+    )
+    assert ran.splitlines() == ["Hello, world!", "42"]
+
+
+async def test_an_unknown_apt_package_is_named_and_nothing_is_left(workshop: Workshop) -> None:
+    await workshop.build(workshop.job("before", {"environment": {"APT": "1"}}))
+    images = workshop.images()
+    job = workshop.job("noapt", {"packages": {"apt": ["curl", "no-such-package"]}})
+    failure = await failure_of(workshop, job)
+    assert (failure.reason, failure.retryable) == ("PackageNotFound", False)
+    assert "no-such-package" in failure.message
+    assert failure.step == "RUN apt-get install 'curl' 'no-such-package'"
+    assert "E: Unable to locate package no-such-package" in failure.last_lines
+    assert len(failure.last_lines) <= 20
+    assert workshop.images() == images
+
+
+async def test_an_unknown_python_package_is_named_and_nothing_is_left(workshop: Workshop, index: PackageIndex) -> None:
+    await workshop.build(workshop.job("before", {"environment": {"PYPI": "1"}}))
+    images = workshop.images()
+    failure = await failure_of(workshop, workshop.job("nopypi", {"packages": {"pypi": ["no-such-package-at-all"]}}))
+    assert (failure.reason, failure.retryable) == ("PackageNotFound", False)
+    assert "no-such-package-at-all" in failure.message
+    assert "no-such-package-at-all" in failure.step
+    assert workshop.images() == images
+
+
+async def test_versions_that_exclude_each_other_are_a_conflict(workshop: Workshop, index: PackageIndex) -> None:
+    packages = {"pypi": [f"{PACKAGE}==1.0", f"{PACKAGE}!=1.0"]}
+    failure = await failure_of(workshop, workshop.job("conflict", {"packages": packages}))
+    assert failure.reason == "PackageConflict"
+    assert failure.last_lines
+
+
+async def test_a_hosts_proxy_index_and_certificates_are_used_and_remain_nowhere(
+    workshop: Workshop, index: PackageIndex, tmp_path: Path
+) -> None:
+    await workshop.build(workshop.job("secrets", {"packages": {"pypi": [PACKAGE]}}))
+    assert index.asked.is_set()
+    archive = tmp_path / "image.tar"
+    workshop.podman(
+        "save", "--format", "docker-archive", "-o", str(archive), "localhost/longshore/build/x86-cpu:secrets"
+    )
+    history = workshop.podman("history", "--no-trunc", "--format", "json", "localhost/longshore/build/x86-cpu:secrets")
+    stored = archive.read_bytes() + history.encode()
+    assert b"longshore_sample" in stored
+    certificate = index.ca_file.read_bytes().splitlines()[2]
+    for text in (PASSWORD.encode(), PROXY_PASSWORD.encode(), f"127.0.0.1:{index.port}".encode(), certificate):
+        assert text not in stored
+    assert not any(PASSWORD in line or PROXY_PASSWORD in line for line in workshop.output())
+
+
+async def test_a_cancel_in_a_step_leaves_nothing(workshop: Workshop, index: PackageIndex) -> None:
+    images = workshop.images()
+    index.open.clear()
+    building = asyncio.create_task(
+        workshop.build(workshop.job("cancel", {"packages": {"pypi": [PACKAGE]}, "workdir": "/c"}))
+    )
+    await asyncio.wait_for(index.asked.wait(), 60)
+    assert processes_of(workshop.builder.podman.folder) != []
+    building.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(building, 30)
+    assert workshop.leftovers() == []
+    assert workshop.images() == images
+
+
+async def test_a_cancel_does_not_touch_another_build(workshop: Workshop, index: PackageIndex) -> None:
+    index.open.clear()
+    jobs = [
+        workshop.job(f"pair{number}", {"packages": {"pypi": [PACKAGE]}, "workdir": f"/p{number}"}) for number in (1, 2)
+    ]
+    cancelled, other = (asyncio.create_task(workshop.build(job)) for job in jobs)
+    await asyncio.wait_for(index.asked.wait(), 60)
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(cancelled, 30)
+    index.open.set()
+    assert (await asyncio.wait_for(other, 120)).digest.startswith("sha256:")
+
+
+async def test_a_registry_that_is_down_is_worth_another_try_and_a_refusal_is_not(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    settings = BuilderSettings(base_cache=BASE_CACHE)
+    job = workshop.job("nopush", {"environment": {"PUSH": "1"}})
+    access = RegistryAccess(workshop.registry.address, workshop.registry.ca_file, lambda: ("controller", "wrong"))
+    failure = await failure_with(ImageBuilder(workshop.builder.podman.folder, workshop.uploads, access, settings), job)
+    assert (failure.reason, failure.retryable) == ("RegistryRefused", False)
+    nowhere = RegistryAccess("127.0.0.1:9", workshop.registry.ca_file, lambda: ("a", "b"))
+    builder = ImageBuilder(workshop.builder.podman.folder, workshop.uploads, nowhere, settings)
+    failure = await failure_with(builder, workshop.job("nopush", {}, repository="127.0.0.1:9/alice/digits"))
+    assert (failure.reason, failure.retryable) == ("RegistryUnreachable", True)
+
+
+async def failure_with(builder: ImageBuilder, job: TargetJob) -> BuildFailed:
+    with pytest.raises(BuildFailed) as caught:
+        await builder.build(job, lambda *_: None, lambda *_: None)
+    return caught.value
+
+
+async def test_a_base_that_its_registry_lacks_is_final_and_an_unreachable_one_is_not(workshop: Workshop) -> None:
+    lacking = f"{workshop.registry.address}/alice/nothing:1"
+    failure = await failure_of(workshop, workshop.job("lacking", {"base": lacking}))
+    assert (failure.reason, failure.retryable) == ("BaseNotFound", False)
+    assert lacking in failure.message
+    failure = await failure_of(workshop, workshop.job("unreachable", {"base": "127.0.0.1:9/a/b:1"}))
+    assert (failure.reason, failure.retryable) == ("BaseUnreachable", True)
+
+
+async def test_an_upload_that_is_not_there_fails_the_build(workshop: Workshop) -> None:
+    file = await workshop.upload("server.py", b"gone")
+    workshop.uploads.path(file.digest).unlink()
+    failure = await failure_of(workshop, workshop.job("missing", {}, [file]))
+    assert failure.reason == "UploadMissing"
+    assert "server.py" in failure.message

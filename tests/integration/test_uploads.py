@@ -1,0 +1,195 @@
+"""What is uploaded is durable, whole and checked, whatever interrupts it."""
+
+import asyncio
+import hashlib
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from controller.builds.uploads import UploadStore
+from controller.errors import DataLoss, DomainError, InvalidRequest, NotFound, OutOfRange, ResourceExhausted
+from longshore.errors import Reason
+
+CONTENT = os.urandom(300_000)
+
+
+def digest_of(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+DIGEST = digest_of(CONTENT)
+
+
+async def pieces(content: bytes, size: int = 65_536) -> AsyncIterator[bytes]:
+    for begin in range(0, len(content), size):
+        yield content[begin : begin + size]
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> UploadStore:
+    return UploadStore(tmp_path, min_free_bytes=0)
+
+
+async def test_a_whole_upload_is_complete_and_readable(store: UploadStore) -> None:
+    assert await store.write(DIGEST, len(CONTENT), 0, pieces(CONTENT)) == (True, len(CONTENT))
+    assert store.stat(DIGEST) == (True, len(CONTENT))
+    assert store.path(DIGEST).read_bytes() == CONTENT
+
+
+async def test_the_same_content_always_looks_the_same_to_a_build(store: UploadStore) -> None:
+    await store.write(DIGEST, len(CONTENT), 0, pieces(CONTENT))
+    status = store.path(DIGEST).stat()
+    assert (status.st_mtime, stat.S_IMODE(status.st_mode)) == (0, 0o644)
+
+
+async def test_an_empty_file_can_be_uploaded(store: UploadStore) -> None:
+    assert await store.write(digest_of(b""), 0, 0, pieces(b"")) == (True, 0)
+
+
+async def test_a_complete_upload_is_answered_at_once(store: UploadStore) -> None:
+    await store.write(DIGEST, len(CONTENT), 0, pieces(CONTENT))
+
+    async def never() -> AsyncIterator[bytes]:
+        raise AssertionError("nothing should be read")
+        yield b""
+
+    assert (await store.write(DIGEST, len(CONTENT), 0, never())).complete
+
+
+async def test_a_broken_upload_goes_on_where_it_ended_also_after_a_restart(store: UploadStore, tmp_path: Path) -> None:
+    state = await store.write(DIGEST, len(CONTENT), 0, pieces(CONTENT[:100_001]))
+    assert state == (False, 100_001)
+    with pytest.raises(NotFound):
+        store.path(DIGEST)
+    restarted = UploadStore(tmp_path, min_free_bytes=0)
+    assert restarted.stat(DIGEST) == (False, 100_001)
+    assert (await restarted.write(DIGEST, len(CONTENT), 100_001, pieces(CONTENT[100_001:]))).complete
+    assert restarted.path(DIGEST).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("offset", [0, 99, 101, 300_000])
+async def test_an_offset_that_is_not_what_is_held_is_refused(store: UploadStore, offset: int) -> None:
+    await store.write(DIGEST, len(CONTENT), 0, pieces(CONTENT[:100]))
+    with pytest.raises(OutOfRange) as caught:
+        await store.write(DIGEST, len(CONTENT), offset, pieces(CONTENT[offset:]))
+    assert caught.value.reason == Reason.UPLOAD_OFFSET
+    assert caught.value.metadata["held_bytes"] == "100"
+
+
+async def test_a_wrong_content_is_dropped_and_can_be_sent_again(store: UploadStore, tmp_path: Path) -> None:
+    wrong = b"x" + CONTENT[1:]
+    with pytest.raises(DataLoss) as caught:
+        await store.write(DIGEST, len(CONTENT), 0, pieces(wrong))
+    assert caught.value.reason == Reason.UPLOAD_CORRUPT
+    assert store.stat(DIGEST) == (False, 0)
+    assert list((tmp_path / "partial").iterdir()) == []
+    assert (await store.write(DIGEST, len(CONTENT), 0, pieces(CONTENT))).complete
+
+
+async def test_more_than_announced_is_refused(store: UploadStore) -> None:
+    with pytest.raises(InvalidRequest):
+        await store.write(DIGEST, 100, 0, pieces(CONTENT))
+
+
+@pytest.mark.parametrize("digest", ["", "sha256:", DIGEST.upper(), DIGEST + "\n", "sha256:../../etc/passwd", "md5:00"])
+async def test_a_malformed_digest_is_refused(store: UploadStore, digest: str) -> None:
+    for attempt in (store.stat, store.path):
+        with pytest.raises(InvalidRequest):
+            attempt(digest)
+    with pytest.raises(InvalidRequest):
+        await store.write(digest, 1, 0, pieces(b"x"))
+
+
+async def test_too_large_and_a_full_disk_are_told_apart(tmp_path: Path) -> None:
+    small = UploadStore(tmp_path, min_free_bytes=0, max_bytes=10)
+    with pytest.raises(ResourceExhausted) as caught:
+        await small.write(DIGEST, 11, 0, pieces(CONTENT))
+    assert caught.value.reason == Reason.TOO_LARGE
+    full = UploadStore(tmp_path, min_free_bytes=2**62)
+    with pytest.raises(ResourceExhausted) as caught:
+        await full.write(DIGEST, 11, 0, pieces(CONTENT))
+    assert caught.value.reason == Reason.DISK_FULL
+
+
+async def test_two_writers_of_one_content_at_once_both_end_well(store: UploadStore) -> None:
+    sizes: Sequence[int] = (65_536, 10_007)
+    results = await asyncio.gather(*(store.write(DIGEST, len(CONTENT), 0, pieces(CONTENT, size)) for size in sizes),
+                                   return_exceptions=True)  # fmt: skip
+    assert any(result == (True, len(CONTENT)) for result in results)
+    # Whoever came too late was told where to go on, and nothing else.
+    late = [result for result in results if isinstance(result, BaseException)]
+    assert all(isinstance(error, OutOfRange) for error in late)
+    assert store.path(DIGEST).read_bytes() == CONTENT
+
+
+async def test_a_writer_that_went_silent_does_not_stop_the_next_one(store: UploadStore) -> None:
+    begun, released = asyncio.Event(), asyncio.Event()
+
+    async def stuck() -> AsyncIterator[bytes]:
+        yield CONTENT[:1000]
+        begun.set()
+        await released.wait()
+        yield CONTENT[1000:2000]
+
+    silent = asyncio.create_task(store.write(DIGEST, len(CONTENT), 0, stuck()))
+    await asyncio.wait_for(begun.wait(), 10)
+    held = store.stat(DIGEST).held_bytes
+    assert (await store.write(DIGEST, len(CONTENT), held, pieces(CONTENT[held:]))).complete
+    released.set()
+    assert (await asyncio.wait_for(silent, 10)).complete
+
+
+async def test_two_writers_of_different_contents_under_one_digest_do_not_mix(store: UploadStore) -> None:
+    """One of them lies: the content is right in the end, or not there."""
+    honest = store.write(DIGEST, len(CONTENT), 0, pieces(CONTENT))
+    liar = store.write(DIGEST, len(CONTENT), 0, pieces(bytes(len(CONTENT))))
+    results = await asyncio.gather(honest, liar, return_exceptions=True)
+    assert all(isinstance(result, tuple | DomainError) for result in results)
+    if store.stat(DIGEST).complete:
+        assert store.path(DIGEST).read_bytes() == CONTENT
+
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from controller.builds.uploads import UploadStore
+
+async def chunks():
+    while piece := sys.stdin.buffer.read(4096):
+        yield piece
+        print(len(piece), flush=True)
+
+store = UploadStore(Path(sys.argv[1]), min_free_bytes=0)
+asyncio.run(store.write(sys.argv[2], int(sys.argv[3]), store.stat(sys.argv[2]).held_bytes, chunks()))
+"""
+
+
+def write_and_kill(folder: Path, piece: int) -> None:
+    """Another process takes a part of the content and is killed somewhere in it."""
+    held = UploadStore(folder, min_free_bytes=0).stat(DIGEST).held_bytes
+    argv = [sys.executable, "-c", WRITER, str(folder), DIGEST, str(len(CONTENT))]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdin is not None
+        assert writer.stdout is not None
+        writer.stdin.write(CONTENT[held : held + piece])
+        writer.stdin.flush()
+        writer.stdout.readline()
+        writer.send_signal(signal.SIGKILL)
+
+
+async def test_a_server_killed_at_any_moment_keeps_what_can_be_gone_on_from(tmp_path: Path) -> None:
+    for piece in (4096, 40_960, 122_880):
+        await asyncio.to_thread(write_and_kill, tmp_path, piece)
+    store = UploadStore(tmp_path, min_free_bytes=0)
+    state = store.stat(DIGEST)
+    assert not state.complete
+    assert state.held_bytes > 0
+    assert (await store.write(DIGEST, len(CONTENT), state.held_bytes, pieces(CONTENT[state.held_bytes :]))).complete
+    assert store.path(DIGEST).read_bytes() == CONTENT
