@@ -83,8 +83,9 @@ class Controller:
         self._devices = DeviceService(self._store, self._ca, self.settings.public.address, profiles)
         self._messages = DeviceMessages(self._store, self._broker_settings())
         self._sessions = Sessions(self._messages.invite)
+        self._image_builder = self._builder()
         self._queue = BuildQueue(
-            self._store, self._builder(), self._logs, self.settings.registry.address, self.settings.builds.parallel
+            self._store, self._image_builder, self._logs, self.settings.registry.address, self.settings.builds.parallel
         )
         self._feed = EventFeed(self._store)
         self._web = WebServer(self._tokens, self._pullable)
@@ -117,6 +118,7 @@ class Controller:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(server.stop(STOP_GRACE) for server in self._servers))
         await self._web.stop()
+        await self._image_builder.close()
         self._store.close()
         self._lock.close()
 
