@@ -56,11 +56,9 @@ async def test_an_empty_file_can_be_uploaded(store: UploadStore) -> None:
 async def test_a_complete_upload_is_answered_at_once(store: UploadStore) -> None:
     await store.write(DIGEST, len(CONTENT), 0, pieces(CONTENT))
 
-    async def never() -> AsyncIterator[bytes]:
-        raise AssertionError("nothing should be read")
-        yield b""
-
-    assert (await store.write(DIGEST, len(CONTENT), 0, never())).complete
+    unread = pieces(CONTENT)
+    assert (await store.write(DIGEST, len(CONTENT), 0, unread)).complete
+    assert await anext(unread) == CONTENT[:65_536]
 
 
 async def test_a_broken_upload_goes_on_where_it_ended_also_after_a_restart(store: UploadStore, tmp_path: Path) -> None:
