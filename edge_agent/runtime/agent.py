@@ -59,7 +59,7 @@ class Agent:
         self._journal = JournalPublisher(self._broker, database)
         self._channels = Channels(controller, backend, self._reconciler.handle_of)
         times = SyncTimes(poll=settings.poll_interval, resync=settings.resync_interval)
-        self._sync = DesiredSync(identity.device_id, controller, database, self._apply, times)
+        self._sync = DesiredSync(identity.device_id, controller, database, self._apply, times, self._broker.retry_soon)
 
     async def run(self) -> None:
         """For ever, or until one of its parts dies: then with that one's exception. What runs is not touched."""

@@ -1,6 +1,7 @@
 """The agent's way to the MQTT broker, connection after connection; what `broker_connection` is for one of them."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -47,6 +48,7 @@ class BrokerLink:
         self._next_session = next_session
         self._listener = listener
         self._connection: BrokerConnection | None = None
+        self._hint = asyncio.Event()
 
     @property
     def connected(self) -> bool:
@@ -72,7 +74,17 @@ class BrokerLink:
                 delay = backoff.next()
                 broker = self._identity.broker_address
                 log.warning("broker_lost", broker=broker, error=str(error), retry_in=round(delay, 1))
-                await asyncio.sleep(delay)
+                await self._pause(delay)
+
+    def retry_soon(self) -> None:
+        """There is a network again, it seems: does not wait for the end of a long pause."""
+        self._hint.set()
+
+    async def _pause(self, seconds: float) -> None:
+        self._hint.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hint.wait()
 
     async def _connect_once(self) -> None:
         """One connection from beginning to end; always raises."""

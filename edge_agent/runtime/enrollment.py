@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 
 from edge_agent.runtime.addresses import parse_address
 from edge_agent.runtime.controller_link import CHANNEL_OPTIONS, describe
+from edge_agent.runtime.facts import likely_profile
 from edge_agent.runtime.identity import (
     Identity,
     IdentityMaterial,
@@ -107,23 +108,27 @@ async def _call(
     token: device_pb2.JoinToken, request: EnrollmentRequest, signing_request: str
 ) -> agent_pb2.EnrollResponse:
     address = request.controller_address or token.controller_address
-    try:
-        parse_address(address)
-    except ValueError as error:
-        raise EnrollmentFailed(str(error)) from None
+    _check_address(address)
     credentials = grpc.ssl_channel_credentials(root_certificates=token.ca_certificate.encode())
     async with grpc.aio.secure_channel(address, credentials, options=CHANNEL_OPTIONS) as channel:
         message = agent_pb2.EnrollRequest(
             token_secret=token.secret,
             certificate_request=signing_request,
             proposed_name=request.name or socket.gethostname(),
-            proposed_profile=request.profile,
+            proposed_profile=request.profile or likely_profile(request.facts.architecture),
             facts=request.facts,
         )
         try:
             return await agent_pb2_grpc.AgentServiceStub(channel).Enroll(message, timeout=DEADLINE)
         except grpc.aio.AioRpcError as error:
             raise EnrollmentFailed(_explain(error, address)) from error
+
+
+def _check_address(address: str) -> None:
+    try:
+        parse_address(address)
+    except ValueError as error:
+        raise EnrollmentFailed(str(error)) from None
 
 
 def _explain(error: grpc.aio.AioRpcError, address: str) -> str:
@@ -149,6 +154,8 @@ def _present_owner(state_dir: Path) -> str:
 def _material(response: agent_pb2.EnrollResponse, key: bytes, owner: str) -> IdentityMaterial:
     if not (response.device_id and response.certificate and response.agent_address and response.broker_address):
         raise EnrollmentFailed("the controller's answer is not complete; is it of another version?")
+    for address in (response.agent_address, response.broker_address):
+        _check_address(address)
     return IdentityMaterial(
         device_id=response.device_id,
         device_name=response.device_name,

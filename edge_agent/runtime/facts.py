@@ -19,6 +19,14 @@ ARCHITECTURES = {
     "s390x": "s390x",
 }
 
+# Architecture -> target profile of a machine without an accelerator.
+PROFILES = {"amd64": "x86-cpu", "arm64": "arm64-cpu", "arm": "armv7-cpu"}
+
+
+def likely_profile(architecture: str) -> str:
+    """The target profile to propose for a machine of which nothing else is known; empty where there is none."""
+    return PROFILES.get(architecture, "")
+
 
 def device_facts(agent_version: str, backend: str = "", root: Path = Path("/")) -> device_pb2.DeviceFacts:
     """Facts of the machine whose file system starts at `root`; what cannot be read is left empty or 0."""

@@ -17,6 +17,7 @@ from edge_agent.runtime.files import sync_folder, write_durably
 
 FILE_NAME = "identity.json"
 FOLDER_PREFIX = "identity-"
+LOCK_NAME = "agent.lock"
 VERSION = 1
 
 
@@ -70,6 +71,8 @@ def load_identity(state_dir: Path) -> Identity:
     except FileNotFoundError:
         hint = "run `longshore-edge-agent enroll TOKEN` first"
         raise NotEnrolled(f"{state_dir} holds no identity; {hint}") from None
+    except PermissionError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         hint = "enroll it again with --force"
         raise InvalidIdentity(f"cannot use {state_dir / FILE_NAME}: {error!r}; {hint}") from error
@@ -137,10 +140,25 @@ def discard_leftovers(state_dir: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def is_in_use(state_dir: Path) -> bool:
+    """Whether some process holds the state folder now."""
+    try:
+        descriptor = os.open(state_dir / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 @contextmanager
 def state_lock(state_dir: Path) -> Iterator[None]:
     """Holds the state folder for this process. Raises AlreadyRunning where another one has it."""
-    descriptor = os.open(state_dir / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(state_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
-from edge_agent.runtime.identity import AlreadyRunning, load_identity, state_lock
+from edge_agent.runtime.identity import is_in_use, load_identity
 from edge_agent.runtime.settings import AgentSettings
 from longshore.v1 import agent_pb2
 
@@ -18,16 +18,8 @@ def describe_state(state_dir: Path) -> Iterator[str]:
     yield f"device       {identity.device_name} ({identity.device_id})"
     yield f"controller   {identity.agent_address}"
     yield f"broker       {identity.broker_address}"
-    yield f"agent        {_agent(state_dir)}"
+    yield f"agent        {'running' if is_in_use(state_dir) else 'not running'}"
     yield from _desired(AgentSettings(state_dir=state_dir).database_file)
-
-
-def _agent(state_dir: Path) -> str:
-    try:
-        with state_lock(state_dir):
-            return "not running"
-    except AlreadyRunning:
-        return "running"
 
 
 def _desired(path: Path) -> Iterator[str]:

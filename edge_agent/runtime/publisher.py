@@ -15,12 +15,14 @@ from longshore.v1 import device_pb2, mqtt_pb2, types_pb2
 log = structlog.get_logger()
 
 # The first change goes out at once; what changes within this time after it goes out together.
-SNAPSHOT_GAP = 0.05
+SNAPSHOT_GAP = 0.01
 # More bytes of a fetch are told this often.
 PROGRESS_GAP = 1.0
 BATCH_SIZE = 100
-# A batch that is not acknowledged this long after it was sent is sent again.
+# A batch that is not acknowledged this long after it was sent is sent again; each time it waits twice as long, so that
+# a broker that keeps messages for a controller that is away does not fill with the same ones.
 ACK_TIMEOUT = 10.0
+ACK_TIMEOUT_CAP = 160.0
 
 
 class Outlet(Protocol):
@@ -135,6 +137,7 @@ class JournalPublisher:
         # Number of the last entry of the batch that waits for its acknowledgement; 0 where none does.
         self._awaited = 0
         self._resend_at = 0.0
+        self._patience = ACK_TIMEOUT
 
     def changed(self) -> None:
         """There may be new entries."""
@@ -142,7 +145,7 @@ class JournalPublisher:
 
     def broker_connected(self) -> None:
         """What was on its way on a connection before may not have arrived."""
-        self._awaited = 0
+        self._settled()
         self._wake.set()
 
     def acknowledged(self, ack: mqtt_pb2.JournalAck) -> None:
@@ -156,8 +159,11 @@ class JournalPublisher:
             log.error("acknowledgement_not_stored", error=str(error))
             return
         if ack.number >= self._awaited:
-            self._awaited = 0
+            self._settled()
         self._wake.set()
+
+    def _settled(self) -> None:
+        self._awaited, self._patience = 0, ACK_TIMEOUT
 
     async def run(self) -> None:
         while True:
@@ -175,7 +181,8 @@ class JournalPublisher:
             async with asyncio.timeout(timeout):
                 await self._wake.wait()
         except TimeoutError:
-            log.warning("journal_not_acknowledged", up_to=self._awaited, sent_again_after=ACK_TIMEOUT)
+            log.warning("journal_not_acknowledged", up_to=self._awaited, waited=self._patience)
+            self._patience = min(2 * self._patience, ACK_TIMEOUT_CAP)
         self._wake.clear()
 
     def _send(self) -> None:
@@ -186,6 +193,6 @@ class JournalPublisher:
             return
         if entries and self._outlet.publish(Topic.JOURNAL, mqtt_pb2.JournalBatch(entries=entries)):
             self._awaited = entries[-1].number
-            self._resend_at = time.monotonic() + ACK_TIMEOUT
+            self._resend_at = time.monotonic() + self._patience
         elif not entries:
-            self._awaited = 0
+            self._settled()

@@ -45,7 +45,10 @@ class SyncTimes:
 
 
 class DesiredSync:
-    """Fetches, stores durably, then hands over to `apply`, so that what is acted on is never forgotten."""
+    """Fetches, stores durably, then hands over to `apply`, so that what is acted on is never forgotten.
+
+    `reached` is called whenever the controller has answered.
+    """
 
     def __init__(
         self,
@@ -54,12 +57,14 @@ class DesiredSync:
         store: DesiredStore,
         apply: Callable[[DesiredState], None],
         times: SyncTimes,
+        reached: Callable[[], None] = lambda: None,
     ) -> None:
         self._device_id = device_id
         self._source = source
         self._store = store
         self._apply = apply
         self._times = times
+        self._reached = reached
         self._wake = asyncio.Event()
         self._backoff = Backoff(RETRY_FIRST, min(RETRY_CAP, times.poll))
         self._broker_connected = False
@@ -128,6 +133,7 @@ class DesiredSync:
         except ControllerRefused as error:
             log.error("controller_refuses", error=str(error))
             return False
+        self._reached()
         try:
             if desired is not None:
                 self._accept(desired)

@@ -108,9 +108,9 @@ async def test_with_the_broker_gone_the_agent_polls_and_with_it_back_it_tells_wh
         session = around.observer.presences()[-1].session
         await around.broker.kill()
         generation = around.controller.wish(around.device_id, [workload()])
-        await until(lambda: f"desired_state_stored generation={generation}" in agent.log(), seconds=15)
+        await until(lambda: f"desired_state_stored generation={generation}" in agent.log(), seconds=30)
         await around.broker.start()
-        await until(lambda: around.runs_ready(generation), seconds=20)
+        await until(lambda: around.runs_ready(generation), seconds=60)
         assert around.online()
         assert around.observer.presences()[-1].session > session
 
@@ -123,7 +123,7 @@ async def test_a_generation_that_is_known_of_is_asked_for_until_the_controller_i
         generation = around.wish(workload())
         await until(lambda: agent.log().count("controller_unavailable") >= 2)
         await around.controller.start()
-        await until(lambda: around.runs_ready(generation), seconds=30)
+        await until(lambda: around.runs_ready(generation), seconds=60)
 
 
 async def test_snapshot_sequences_grow_over_restarts_also_when_the_database_is_lost(around: Surroundings) -> None:
@@ -167,7 +167,7 @@ async def test_no_journal_entry_is_lost_over_a_broken_broker_and_a_killed_agent(
         # What happens while the broker is away is written down,
         await around.broker.kill()
         generation = around.controller.wish(around.device_id, [workload(), workload("deployment-2")])
-        await until(lambda: f"desired_state_stored generation={generation}" in agent.log(), seconds=15)
+        await until(lambda: f"desired_state_stored generation={generation}" in agent.log(), seconds=30)
         await until(lambda: agent.log().count("state=RUNNING") >= 2)
         # survives the agent,
         await agent.signal(signal.SIGKILL)
@@ -175,8 +175,8 @@ async def test_no_journal_entry_is_lost_over_a_broken_broker_and_a_killed_agent(
         around.observer.acknowledger = acknowledge_all
         await agent.start()
         # and is all there in the end, without a gap.
-        await until(lambda: around.runs_ready(generation), seconds=20)
-        await until(lambda: _told(around, "deployment-2"), seconds=20)
+        await until(lambda: around.runs_ready(generation), seconds=60)
+        await until(lambda: _told(around, "deployment-2"), seconds=60)
         entries = {entry.number: entry for entry in around.observer.entries()}
         assert sorted(entries) == list(range(1, len(entries) + 1))
         assert {entry.journal_id for entry in entries.values()} == {first.journal_id}
