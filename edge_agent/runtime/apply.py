@@ -85,6 +85,8 @@ class Executor:
             raise
         except BackendError as error:
             self._failed(step.workload, Stage.FETCH, error)
+        except Exception as error:  # noqa: BLE001 - logged with its traceback there
+            self._crashed(step.workload, Stage.FETCH, error)
         else:
             self._commit(step.deployment_id, lambda record: prepared(record, step.workload))
 
@@ -98,6 +100,8 @@ class Executor:
                 self._commit(step.deployment_id, lambda record: unprepared(record, step.workload))
                 error = BackendError(error.reason, error.message, retryable=True)
             self._failed(step.workload, Stage.START, error)
+        except Exception as error:  # noqa: BLE001 - logged with its traceback there
+            self._crashed(step.workload, Stage.START, error)
         else:
             log.info("instance_started", deployment=step.deployment_id, revision=step.workload.revision)
             self._commit(step.deployment_id, lambda record: started(record, step.workload, handle, self._clock()))
@@ -137,6 +141,12 @@ class Executor:
         failure = Failure(stage, error.reason, error.message, final=not error.retryable)
         jitter = self._jitter()
         self._commit(workload.deployment_id, lambda record: failed(record, workload, failure, self._clock(), jitter))
+
+    def _crashed(self, workload: Workload, stage: Stage, error: Exception) -> None:
+        # A fault of ours, told like any other failure; the traceback is for those who can mend it.
+        log.exception("step_crashed", stage=str(stage), deployment=workload.deployment_id, revision=workload.revision)
+        told = BackendError("AgentError", f"the agent failed: {type(error).__name__}: {error}", retryable=True)
+        self._failed(workload, stage, told)
 
     async def _last_lines(self, handle: Handle) -> tuple[str, ...]:
         """The last output of an instance, as far as it can be had at once."""

@@ -203,7 +203,7 @@ def _bytes(value: object) -> bytes:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+    connection = sqlite3.connect(path, isolation_level=None, timeout=1.0)
     try:
         connection.execute("PRAGMA journal_mode=WAL")
         # Without FULL a power cut may take back what was acknowledged.

@@ -19,11 +19,12 @@ WAITING_LIMIT = 1000
 
 class Memory:
     """Keeps working where the disk does not: then `problem` says so, and what could not be stored is tried again by
-    `flush`."""
+    `flush`. `changed` is called when `problem` changed."""
 
-    def __init__(self, database: AgentDatabase, clock: Clock) -> None:
+    def __init__(self, database: AgentDatabase, clock: Clock, changed: Callable[[], None]) -> None:
         self._database = database
         self._clock = clock
+        self._changed = changed
         self._records: dict[str, Record] = {}
         self._unsaved: set[str] = set()
         self._waiting: deque[tuple[InstanceStatus, float]] = deque(maxlen=WAITING_LIMIT)
@@ -37,7 +38,12 @@ class Memory:
     def load(self, remember: Callable[[str, bytes], None]) -> None:
         """Takes up what an earlier life stored; `remember` is given each stored status. What cannot be read is set
         aside, and its deployment begins anew."""
-        for stored in self._database.workloads():
+        try:
+            found = self._database.workloads()
+        except StorageError as error:
+            self._failed(error)
+            return
+        for stored in found:
             if stored.status:
                 remember(stored.deployment_id, stored.status)
             if not stored.record:
@@ -46,6 +52,14 @@ class Memory:
                 self._records[stored.deployment_id] = decode(stored.deployment_id, stored.record, self._clock())
             except UnreadableRecord as error:
                 log.error("stored_record_unreadable", deployment=stored.deployment_id, error=str(error))
+
+    def desired(self) -> bytes | None:
+        """The desired state that was stored last, as far as it can be read."""
+        try:
+            return self._database.desired()
+        except StorageError as error:
+            self._failed(error)
+            return None
 
     def get(self, deployment_id: str) -> Record:
         return self._records.get(deployment_id) or Record(deployment_id)
@@ -84,7 +98,7 @@ class Memory:
         except StorageError as error:
             self._failed(error)
         else:
-            self.problem = ""
+            self._note("")
 
     def _save(self, deployment_id: str) -> None:
         record = self._records.get(deployment_id)
@@ -97,4 +111,9 @@ class Memory:
     def _failed(self, error: StorageError) -> None:
         if not self.problem:
             log.error("agent_database_failed", error=str(error))
-        self.problem = f"StateNotDurable: {error}; what runs is not disturbed"
+        self._note(f"StateNotDurable: {error}; what runs is not disturbed")
+
+    def _note(self, problem: str) -> None:
+        if problem != self.problem:
+            self.problem = problem
+            self._changed()

@@ -27,19 +27,19 @@ class Probers:
         self._memory = memory
         self._changed = changed
         self._clock = clock
-        self._tasks: dict[Handle, asyncio.Task[None]] = {}
+        self._tasks: dict[tuple[Handle, Workload], asyncio.Task[None]] = {}
 
     def follow(self, desired: Desired, observed: Sequence[Observed]) -> None:
         """Afterwards exactly those instances are asked that matter."""
-        serving = dict(self._serving(desired, observed))
-        for handle in self._tasks.keys() - {instance.handle for instance in serving.values()}:
-            self._tasks.pop(handle).cancel()
-        for workload, instance in serving.items():
+        serving = {(instance.handle, workload): instance for workload, instance in self._serving(desired, observed)}
+        for key in self._tasks.keys() - serving.keys():
+            self._tasks.pop(key).cancel()
+        for key, instance in serving.items():
             if self._memory.get(instance.deployment_id).health_of(instance.handle) is None:
                 self._take_over(instance)
-            task = self._tasks.get(instance.handle)
+            task = self._tasks.get(key)
             if task is None or task.done():
-                self._tasks[instance.handle] = asyncio.create_task(self._ask(workload, instance))
+                self._tasks[key] = asyncio.create_task(self._ask(key[1], instance))
 
     async def close(self) -> None:
         tasks = list(self._tasks.values())

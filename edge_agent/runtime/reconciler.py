@@ -54,13 +54,12 @@ class Reconciler:
         prune_interval: float = PRUNE_INTERVAL,
         prune_after_quiet: float = PRUNE_AFTER_QUIET,
     ) -> None:
-        self._database = database
         self._clock = clock
         self._wake = asyncio.Event()
         self._on_change = on_change
         self._desired: Desired | None = None
         self._broken: tuple[Broken, ...] = ()
-        self._memory = Memory(database, clock)
+        self._memory = Memory(database, clock, on_change)
         self._observer = Observer(backend, clock, resync, on_change, self._wake.set)
         executor = Executor(backend, self._commit, self._progress, clock, jitter)
         self._lanes = Lanes(executor.execute, self._step_done, self._observer.down, clock)
@@ -129,7 +128,7 @@ class Reconciler:
             await self._close(helpers)
 
     def _load_desired(self) -> None:
-        stored = self._database.desired()
+        stored = self._memory.desired()
         if stored is None or self._desired is not None:
             return
         try:

@@ -8,8 +8,8 @@ import pytest
 
 from edge_agent.runtime.backend import BackendError, ExecResult
 from edge_agent.runtime.convert import Broken
-from edge_agent.runtime.fake_backend import FakeProgram
-from edge_agent.runtime.model import Check, CommandProbe, Desired, RestartPolicy, State, TcpProbe
+from edge_agent.runtime.fake_backend import FakeInstance, FakeProgram
+from edge_agent.runtime.model import Check, CommandProbe, Desired, RestartPolicy, State, TcpProbe, Workload
 from tests.support.agent_on_fake import CRASHES, Device, no_network
 from tests.support.workloads import make_workload, until
 
@@ -339,3 +339,25 @@ async def test_the_running_instance_is_the_one_whose_log_a_user_wants(device: De
         device.engine.crash(handle)
         await agent.until_shows(State.BACKOFF)
         assert agent.reconciler.handle_of("d1") == handle
+
+
+async def test_a_fault_of_the_backend_is_told_and_does_not_end_the_care_for_the_rest(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.image(1)
+    device.image(1, deployment_id="d2")
+    launch = device.engine.launch
+
+    def faulty(owner: str, workload: Workload) -> FakeInstance:
+        if workload.deployment_id == "d1":
+            raise KeyError("HostPort")
+        return launch(owner, workload)
+
+    monkeypatch.setattr(device.engine, "launch", faulty)
+    async with device.agent() as agent:
+        agent.wish(make_workload(), make_workload(deployment_id="d2"))
+        await agent.until_ready("d2")
+        await agent.until_shows(State.BACKOFF, "AgentError")
+        status = agent.status()
+        assert status is not None
+        assert "KeyError" in status.message

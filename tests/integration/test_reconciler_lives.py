@@ -227,3 +227,29 @@ async def test_a_record_that_cannot_be_read_does_not_stop_the_rest(device: Devic
         await agent.until_ready("d1")
         await agent.until_ready("d2")
         assert {instance.handle for instance in device.engine.running()} == handles
+
+
+async def test_a_disk_that_takes_nothing_is_said_to_and_workloads_run_all_the_same(device: Device) -> None:
+    device.image(1)
+    async with device.agent() as agent:
+        agent.database.close()
+        agent.wish(make_workload())
+        await agent.until_ready()
+        assert agent.reconciler.condition.startswith("StateNotDurable: ")
+
+
+async def test_what_the_disk_did_not_take_is_stored_when_it_takes_it_again(device: Device) -> None:
+    device.image(1)
+    async with device.agent() as agent:
+        blocker = sqlite3.connect(device.path, isolation_level=None)
+        agent.database._connection.execute("PRAGMA busy_timeout = 0")
+        blocker.execute("BEGIN EXCLUSIVE")
+        agent.wish(make_workload())
+        await agent.until_ready()
+        assert agent.reconciler.condition.startswith("StateNotDurable: ")
+        blocker.execute("ROLLBACK")
+        blocker.close()
+        agent.reconciler.wake()
+        await until(lambda: agent.reconciler.condition == "")
+        assert [state for _, state, _, _ in agent.told()] == ["FETCHING", "STARTING", "RUNNING"]
+        assert agent.database.workloads()[0].record

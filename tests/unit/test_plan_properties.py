@@ -236,7 +236,7 @@ def settle(world: World) -> int:
     raise AssertionError(f"no end after {ROUNDS} rounds")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(worlds(st.just({})))
 def test_from_any_state_the_plan_ends_in_a_fixed_point_with_what_is_wished(world: World) -> None:
     settle(world)
@@ -253,7 +253,7 @@ def test_from_any_state_the_plan_ends_in_a_fixed_point_with_what_is_wished(world
         assert [i.revision for i in running] == [wished[key].revision] or verdict is not Verdict.OPEN
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(worlds(lucks()), st.data())
 def test_no_promise_is_broken_whatever_happens(world: World, data: st.DataObject) -> None:
     # `World.act` asserts the promises about starting and removing while it goes.
@@ -268,7 +268,7 @@ def test_no_promise_is_broken_whatever_happens(world: World, data: st.DataObject
         world.pass_time()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(worlds(lucks()))
 def test_nothing_is_stopped_for_an_update_before_the_new_revision_is_here(world: World) -> None:
     wished = {w.deployment_id: w for w in world.desired.workloads if w.deployment_id not in world.desired.stopped}
@@ -284,7 +284,7 @@ def test_nothing_is_stopped_for_an_update_before_the_new_revision_is_here(world:
             assert course.prepared or (returns and other is not None and record.course(other.revision).prepared)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(worlds(lucks()))
 def test_planning_is_a_pure_function(world: World) -> None:
     assert world.plan() == world.plan()
@@ -293,7 +293,7 @@ def test_planning_is_a_pure_function(world: World) -> None:
     assert (world.desired, world.observed, world.records) == (desired, observed, records_before)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(worlds(lucks()))
 def test_steps_of_one_lane_of_one_deployment_never_come_in_pairs(world: World) -> None:
     for _ in range(30):
