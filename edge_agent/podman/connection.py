@@ -8,6 +8,7 @@ import contextlib
 import importlib.util
 import json
 import sys
+import threading
 import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +36,7 @@ class Connection:
         self._service = None if url else service
         self._url = url or service.url
         self._client: _Client | None = None
+        self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="podman")
 
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -90,13 +92,13 @@ class Connection:
         stream: bool,
     ) -> Any:
         for last_try in (False, True):
-            client = self._ready_client()
+            client = self._ready_client(check=last_try)
             try:
                 send = getattr(client.session, method.lower())
                 arguments = {"data": data} if method in ("POST", "PUT") else {}
                 response = send(path, params=params, headers=headers, timeout=timeout, stream=stream, **arguments)
             except client.failure as error:
-                # A service that went idle between the check and the request has not seen the request.
+                # There is no service, or it was just going; it has not seen the request.
                 if last_try or "timed out" in str(error.__cause__):
                     message = f"podman does not answer: {error.__cause__ or error}"
                     raise BackendUnavailable("PodmanUnavailable", message) from error
@@ -105,12 +107,14 @@ class Connection:
             return response
         raise AssertionError("not reached")
 
-    def _ready_client(self) -> "_Client":
-        if self._service is not None:
+    def _ready_client(self, check: bool) -> "_Client":
+        """With `check` the service was seen to answer. Without, the request itself is the cheaper check."""
+        if self._service is not None and (check or not self._service.socket.exists()):
             self._service.ensure()
-        if self._client is None:
-            self._client = _new_client(self._url)
-        return self._client
+        with self._lock:
+            if self._client is None:
+                self._client = _new_client(self._url)
+            return self._client
 
     def close(self) -> None:
         """Blocks until running requests have ended."""
@@ -162,7 +166,10 @@ def _new_client(url: str) -> _Client:
         warnings.simplefilter("ignore")
         from podman.api.client import APIClient
         from podman.errors import APIError
-    return _Client(APIClient(url, version=API_VERSION, max_pool_size=THREADS), APIError)
+    session = APIClient(url, version=API_VERSION, max_pool_size=THREADS)
+    # A connection that is kept would keep the service from going idle; a new one costs a tenth of a millisecond.
+    session.headers["Connection"] = "close"
+    return _Client(session, APIError)
 
 
 @contextlib.contextmanager

@@ -73,6 +73,8 @@ class PodmanService:
                 argv, env=self._environment(), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 start_new_session=True, cwd=self.folder,
             )  # fmt: skip
+        # So that a service that went idle does not stay in the process table.
+        threading.Thread(target=self._process.wait, name="podman-service", daemon=True).start()
         self._await_answer(self._process)
 
     def _reap(self) -> None:

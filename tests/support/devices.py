@@ -106,7 +106,7 @@ class SimulatedDevice:
         self._holder.kill()
         await asyncio.to_thread(self._holder.wait)
         self._holder = None
-        await self._wait(lambda: not Path(f"/proc/{self._init_pid}").exists(), "power cut")
+        await self._wait(lambda: _has_ended(self._init_pid), "power cut")
         self._port.unplug()
         await self._wait(lambda: device_cgroups.remove(self.name), "removal of its cgroups")
 
@@ -177,6 +177,14 @@ class SimulatedDevice:
 
 def _only_child(pid: int) -> int:
     return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+
+def _has_ended(pid: int) -> bool:
+    """A zombie has ended too: its namespaces and all that was in them are gone before it becomes one."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def _reaper() -> str:
