@@ -1,0 +1,1 @@
+"""Examples, and the demonstration that runs one from end to end."""

@@ -1,0 +1,180 @@
+"""`make demo`: the whole way on one machine, with nothing but what users have: the two commands and HTTP.
+
+Starts a broker, a registry and a controller, enrolls an agent, builds and deploys `examples/digits`, waits until it
+is ready, and asks it for predictions of images that the model has never seen.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from controller.local.process import ChildProcess, StartFailed
+from controller.local.stack import LocalStack
+from controller.settings import Builds
+
+ROOT = Path(__file__).resolve().parent.parent
+DIGITS = ROOT / "examples" / "digits"
+PROGRAMS = Path(sys.executable).parent
+STATE = ROOT / ".demo"
+OWNER_LABEL = "dev.longshore.owner"
+
+
+class DemoFailed(Exception):
+    """A step did not do what it should; the text says which."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder and the environment in which its commands work."""
+
+    folder: Path
+    stack: LocalStack
+    env: dict[str, str]
+
+    async def longshore(self, *arguments: str, show: bool = True) -> str:
+        """Runs the `longshore` command; its output, which is also shown while it comes unless `show` is false."""
+        return await _command([str(PROGRAMS / "longshore"), *arguments], self.env, show)
+
+
+def say(text: str) -> None:
+    print(f"\n== {text}", flush=True)
+
+
+async def _command(argv: Sequence[str], env: dict[str, str], show: bool) -> str:
+    pipe = None if show else asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*argv, env=env, stdout=pipe)
+    output, _ = await process.communicate()
+    if process.returncode != 0:
+        raise DemoFailed(f"{Path(argv[0]).name} {' '.join(argv[1:3])} ended with {process.returncode}")
+    return (output or b"").decode()
+
+
+async def enroll(run: Run) -> None:
+    """Makes this machine a device, by a one-time token."""
+    answer = await run.longshore(
+        "enroll-token", "--name", "demo-device", "--profile", "x86-cpu", "-o", "json", show=False
+    )
+    token = json.loads(answer)["token"]
+    agent = str(PROGRAMS / "longshore-edge-agent")
+    await _command([agent, "enroll", token, "--state-dir", str(run.folder / "agent")], run.env, show=True)
+
+
+@contextlib.asynccontextmanager
+async def agent(run: Run) -> AsyncIterator[None]:
+    """The agent runs inside of the block; afterwards it and what it ran are gone."""
+    argv = [str(PROGRAMS / "longshore-edge-agent"), "run", "--state-dir", str(run.folder / "agent")]
+    process = ChildProcess([*argv, "--advertise-host", "127.0.0.1"], run.folder / "agent.log", run.env)
+    await process.start(lambda: True)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(DemoFailed):
+            await run.longshore("delete", "digits", "--timeout", "60s", show=False)
+        await process.stop()
+        await asyncio.to_thread(shutil.rmtree, run.folder / "agent", ignore_errors=True)
+
+
+async def endpoint(run: Run) -> str:
+    """Where the digits service answers, as the device reported it."""
+    instances = json.loads(await run.longshore("instances", "digits", "-o", "json", show=False))
+    ready = [instance for instance in instances if instance["status"]["ready"]]
+    if not ready:
+        raise DemoFailed("no instance is ready")
+    where: dict[str, Any] = ready[0]["status"]["endpoints"][0]
+    return f"{where['scheme']}://{where['host']}:{where['port']}"
+
+
+def predict(url: str) -> tuple[int, int, int]:
+    """Sends every held-out image; how many there are, were answered, and were answered rightly."""
+    labels: dict[str, int] = json.loads((DIGITS / "requests" / "labels.json").read_text())
+    answered = right = 0
+    for name, digit in sorted(labels.items()):
+        request = urllib.request.Request(f"{url}/predict", data=(DIGITS / "requests" / name).read_bytes())
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                found = json.load(answer)
+        except OSError as error:
+            print(f"  {name}: no answer: {error}")
+            continue
+        answered += 1
+        right += found["digit"] == digit
+        sure = max(found["probabilities"])
+        mark = "" if found["digit"] == digit else f"   <- it is {digit}"
+        print(f"  {name}: {found['digit']} ({sure:4.0%} sure){mark}")
+    return len(labels), answered, right
+
+
+def look_further(run: Run) -> None:
+    """Prints commands that work while the demonstration is held open."""
+    address, ca = run.stack.settings.public.address, run.stack.ca_file
+    say("look further")
+    print(f"  export LONGSHORE_CONTEXT={run.stack.context_file}")
+    for words in ("deployments", "instances", "devices", "events", "logs digits"):
+        print(f"  {PROGRAMS / 'longshore'} {words}")
+    token = f"$(sed -n 's/^token: //p' {run.stack.context_file})"
+    grpcurl = f'grpcurl -cacert {ca} -H "authorization: Bearer {token}"'
+    print(f"  {grpcurl} {address} list")
+    print(f"  {grpcurl} {address} longshore.v1.DeploymentService/ListInstances")
+
+
+async def demonstrate(run: Run, keep: bool) -> str:
+    """All steps; the last line."""
+    say("enroll this machine as a device")
+    await enroll(run)
+    async with agent(run):
+        say("build examples/digits and deploy it")
+        began = time.monotonic()
+        await run.longshore("deploy", "-f", str(DIGITS / "deployment.yml"), "--wait", "--timeout", "20m")
+        seconds = time.monotonic() - began
+        await run.longshore("instances", "digits")
+        say("ask for predictions of images that the model has never seen")
+        total, answered, right = await asyncio.to_thread(predict, await endpoint(run))
+        look_further(run)
+        if keep:
+            say("held open; end it with Ctrl-C")
+            await asyncio.Event().wait()
+    if answered < total:
+        raise DemoFailed(f"{total - answered} of {total} requests were not answered")
+    return f"demo: {answered}/{total} requests answered, accuracy {right / total:.3f}, deploy to ready {seconds:.1f} s"
+
+
+async def main(keep: bool) -> str:
+    folder = STATE / f"run-{os.getpid()}"
+    say("start a broker, a registry and a controller")
+    stack = LocalStack(folder / "controller", builds=Builds(base_cache=STATE / "bases"))
+    env = {**os.environ, "LONGSHORE_CONTEXT": str(stack.context_file)}
+    try:
+        async with stack:
+            print(f"  controller {stack.settings.public.address}, broker {stack.broker.address}, ", end="")
+            print(f"registry {stack.registry.address}")
+            return await demonstrate(Run(folder, stack, env), keep)
+    finally:
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+def run() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keep", action="store_true", help="hold it open until Ctrl-C")
+    keep = parser.parse_args().keep
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    try:
+        print(f"\n{asyncio.run(main(keep))}")
+    except KeyboardInterrupt:
+        print("\ndemo: ended")
+    except (DemoFailed, StartFailed) as error:
+        sys.exit(f"demo: {error}")
+
+
+if __name__ == "__main__":
+    run()
