@@ -56,9 +56,14 @@ def _add_command(
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     command.add_argument(
-        "--state-dir", type=Path, default=DEFAULT_STATE_DIR, help="identity, settings and database (%(default)s)"
+        "--state-dir", type=_folder, default=DEFAULT_STATE_DIR, help="identity, settings and database (%(default)s)"
     )
     return command
+
+
+def _folder(text: str) -> Path:
+    # What others are given of it (certificates, sockets) must hold whatever their working directory is.
+    return Path(text).absolute()
 
 
 def _add_enroll(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
