@@ -85,18 +85,28 @@ class PodmanBackend:
 
     async def start(self, workload: Workload) -> Handle:
         await self._remove_leftovers(workload)
+        launching = asyncio.ensure_future(self._launch(workload))
+        try:
+            return await asyncio.shield(launching)
+        except asyncio.CancelledError:
+            # A request that is on its way cannot be called back: what it makes is removed.
+            with contextlib.suppress(BackendError):
+                await self.remove(await launching)
+            raise
+
+    async def _launch(self, workload: Workload) -> Handle:
         body = spec.create_body(workload, self._owner)
-        name = str(body["name"])
+        container_id = str(body["name"])
         try:
             container_id = str((await self._connection.call("POST", "containers/create", body=body))["Id"])
             self._inventory.begin_start(container_id)
             await self._connection.call("POST", f"containers/{container_id}/start")
             await self._inventory.finish_start(container_id)
         except ApiError as error:
-            await self._discard(name)
+            await self._discard(container_id)
             raise start_error(workload, error.message) from error
-        except BaseException:
-            await asyncio.shield(self._discard(name))
+        except BackendError:
+            await self._discard(container_id)
             raise
         return Handle(HANDLE_VERSION, container_id)
 
@@ -108,10 +118,11 @@ class PodmanBackend:
                     raise BackendError("AlreadyRunning", message, retryable=True)
                 await self.remove(old.handle)
 
-    async def _discard(self, name: str) -> None:
-        """Removes what a failed start has left; best effort, since the caller gets the first error."""
-        with contextlib.suppress(ApiError, BackendUnavailable):
-            await self._delete(name)
+    async def _discard(self, container: str) -> None:
+        """Removes what a failed start has left, by id or name; best effort, since the caller gets the first error."""
+        with contextlib.suppress(BackendError):
+            await self._delete(container)
+        self._inventory.forget(container)
 
     async def list(self) -> Sequence[Observed]:
         return [self._inventory.observed(container) for container in await self._inventory.containers()]
@@ -148,7 +159,8 @@ class PodmanBackend:
         except ProcessLookupError:
             return
         except PermissionError:
-            await self._connection.call("POST", f"containers/{container.id}/kill", params={"signal": str(number)})
+            with contextlib.suppress(ApiError):
+                await self._connection.call("POST", f"containers/{container.id}/kill", params={"signal": str(number)})
 
     async def remove(self, handle: Handle) -> None:
         if await self._inventory.find(handle.value) is not None:

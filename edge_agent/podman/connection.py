@@ -73,11 +73,13 @@ class Connection:
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> Iterator[Iterator[bytes]]:
-        """The answer piece by piece, as it comes. Blocks: for threads. `timeout` is for one piece."""
+        """The answer piece by piece, as it comes. Blocks: for threads. `timeout` is for one piece. Errors as `call`."""
         all_headers = {**_headers(body), **(headers or {})}
         response = self._send(method, path, params, _encoded(body), all_headers, timeout, stream=True)
         try:
             yield response.iter_content(chunk_size=None)
+        except OSError as error:
+            raise BackendUnavailable("PodmanUnavailable", f"podman broke off its answer: {error}") from error
         finally:
             response.close()
 

@@ -114,8 +114,6 @@ class Images:
                         raise pull_error(reference, str(error))
         except ApiError as error:
             raise pull_error(reference, error.message) from error
-        except OSError as error:
-            raise BackendError("ImagePullFailed", f"podman broke off: {error}", retryable=True) from error
 
     async def _report(self, total: int, progress: Callable[[Progress], None]) -> None:
         """Podman tells no bytes; they can be seen arriving in its scratch folder."""

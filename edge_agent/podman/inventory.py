@@ -29,6 +29,7 @@ class Inventory:
         self._connection = connection
         self._owner = owner
         self._known: dict[str, Container] = {}
+        self._reasons: dict[str, str] = {}
         self._starting: set[str] = set()
         self._forgotten: set[str] = set()
         self._listed_at = float("-inf")
@@ -62,6 +63,7 @@ class Inventory:
         """The container was removed."""
         self._starting.discard(container_id)
         self._forgotten.add(container_id)
+        self._reasons.pop(container_id, None)
         self._known.pop(container_id, None)
 
     def runs(self, container: Container) -> bool:
@@ -69,8 +71,16 @@ class Inventory:
 
     def observed(self, container: Container) -> Observed:
         runs, starting = self.runs(container), container.id in self._starting
-        reason = "" if runs or starting else _exit_reason(container)
+        reason = "" if runs or starting else self._exit_reason(container)
         return containers.observed(container, runs=runs, starting=starting, exit_reason=reason)
+
+    def _exit_reason(self, container: Container) -> str:
+        """Learned once, since the kernel's log forgets."""
+        if not container.ended:
+            return _exit_reason(container)
+        if container.id not in self._reasons:
+            self._reasons[container.id] = _exit_reason(container)
+        return self._reasons[container.id]
 
     def _something_ended(self) -> bool:
         return any(container.claims_to_run and not self.runs(container) for container in self._known.values())

@@ -6,7 +6,6 @@ For progress only: whatever goes wrong here makes the size unknown, and the pull
 import base64
 import http.client
 import json
-import logging
 import re
 import ssl
 import urllib.error
@@ -14,13 +13,15 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
+import structlog
+
 from edge_agent.runtime.model import Artifact
 
 TIMEOUT = 5.0
 MANIFESTS = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
 CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger()
 
 
 def total_size(artifact: Artifact, credentials: tuple[str, str], authority: Path | None) -> int:
@@ -32,7 +33,7 @@ def total_size(artifact: Artifact, credentials: tuple[str, str], authority: Path
         manifest = json.loads(_get(url, credentials, context))
         return sum(int(layer["size"]) for layer in manifest.get("layers", ()))
     except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
-        log.debug("image_size_unknown", extra={"url": url, "error": str(error)})
+        log.debug("image_size_unknown", url=url, error=str(error))
         return 0
 
 

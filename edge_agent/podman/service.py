@@ -4,7 +4,6 @@ A device that only keeps its instances running has no service process. Killing t
 """
 
 import hashlib
-import logging
 import os
 import shutil
 import socket
@@ -13,15 +12,19 @@ import threading
 import time
 from pathlib import Path
 
+import structlog
+
 from edge_agent.podman.config import host_facts, render
 from edge_agent.runtime.backend import BackendUnavailable
 
 IDLE_SECONDS = 10
 START_DEADLINE = 20.0
+# It waits for requests that still run, such as a pull that nobody wants any more.
+STOP_SECONDS = 2.0
 # sun_path of a Unix socket holds 108 bytes.
 LONGEST_SOCKET_PATH = 100
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger()
 
 
 class PodmanService:
@@ -50,7 +53,10 @@ class PodmanService:
         with self._lock:
             if self._process is not None:
                 self._process.terminate()
-                self._process.wait()
+                try:
+                    self._process.wait(STOP_SECONDS)
+                except subprocess.TimeoutExpired:
+                    self._reap()
                 self._process = None
 
     def _answers(self) -> bool:
@@ -104,7 +110,7 @@ class PodmanService:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise BackendUnavailable("PodmanUnavailable", f"podman's service does not start: {self._last_words()}")
             time.sleep(0.005)
-        log.info("podman_service_started", extra={"pid": process.pid})
+        log.info("podman_service_started", pid=process.pid)
 
     def _last_words(self) -> str:
         lines = (self.folder / "podman.log").read_text(errors="replace").strip().splitlines()

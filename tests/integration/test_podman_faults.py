@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from edge_agent.runtime.backend import Handle, LogQuery, Phase
+from edge_agent.runtime.backend import BackendError, Handle, LogQuery, Phase
 from edge_agent.runtime.model import Artifact
 from tests.contract.backend_contract import await_lines, await_observed, find, has_ended, ignore, read
 from tests.integration.podman_fixtures import image, machine, site
@@ -134,6 +134,39 @@ async def test_pull_that_was_cut_off_goes_on_when_the_network_is_back(machine: P
     assert await find(machine.backend, handle) is not None
     left = await site.device.run("sh", "-c", f"ls {site.folder}/{machine.owner}/tmp")
     assert left.strip() == ""
+
+
+async def test_disk_that_is_full_is_a_retryable_error_and_clears_up(machine: PodmanMachine, site: PodmanSite) -> None:
+    workload = site.workload(await site.image(extra_bytes=30_000_000), POLITE)
+    scratch = f"{site.folder}/{machine.owner}/tmp"
+    await site.device.run("mkdir", "-p", scratch)
+    await site.device.run("mount", "-t", "tmpfs", "-o", "size=10m", "tmpfs", scratch)
+    try:
+        with pytest.raises(BackendError) as caught:
+            await machine.backend.prepare(workload, ignore)
+    finally:
+        await site.device.run("umount", scratch)
+    assert (caught.value.reason, caught.value.retryable) == ("DiskFull", True)
+    await machine.backend.prepare(workload, ignore)
+    assert await find(machine.backend, await machine.backend.start(workload)) is not None
+
+
+async def test_start_that_is_cancelled_leaves_nothing(machine: PodmanMachine, image: Artifact) -> None:
+    workload = machine.site.workload(image, POLITE)
+    await machine.backend.prepare(workload, ignore)
+    await machine.backend.list()
+    starting = asyncio.create_task(machine.backend.start(workload))
+    # Answered from what the agent knows: the request to create is on its way then, and not answered.
+    await machine.backend.list()
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+
+    async def nothing_left() -> bool:
+        names = await machine.site.device.run("podman", "ps", "-a", "--format", "{{.Names}}")
+        return f"-{workload.name}-" not in names and await machine.backend.list() == []
+
+    await until(nothing_left)
 
 
 async def test_device_without_podman_says_so(machine: PodmanMachine, site: PodmanSite) -> None:
