@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_agent.runtime.backend import Handle, Observed, Phase
+from edge_agent.runtime.backend import Observed, Phase
 from edge_agent.runtime.model import Workload
 from edge_agent.runtime.record import Course, Record, Verdict
 
@@ -69,9 +69,6 @@ class Case:
     def workload_of(self, observed: Observed) -> Workload | None:
         """What this instance is an instance of, where that is still known."""
         return next((w for w in (self.wish, self.other) if w is not None and matches(observed, w)), None)
-
-    def knows(self, handle: Handle) -> bool:
-        return any(i.handle == handle for i in self.instances)
 
 
 def matches(observed: Observed, workload: Workload) -> bool:

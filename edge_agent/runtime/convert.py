@@ -134,10 +134,6 @@ def timestamp(wall: float) -> Timestamp:
     return Timestamp(seconds=seconds, nanos=micros * 1000)
 
 
-def seconds_since_epoch(stamp: Timestamp) -> float:
-    return stamp.seconds + stamp.nanos / 1e9
-
-
 def duration(seconds: float) -> Duration:
     whole, micros = divmod(round(seconds * 1_000_000), 1_000_000)
     return Duration(seconds=whole, nanos=micros * 1000)

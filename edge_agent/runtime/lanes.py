@@ -60,7 +60,10 @@ class Lanes:
         hold = self._holds.get(key)
         if key in self._under_way or (hold is not None and self._clock().monotonic < hold.until):
             return False
-        self._under_way[key] = _UnderWay(step, asyncio.create_task(self._run(key, step)))
+        task = asyncio.create_task(self._run(key, step))
+        self._under_way[key] = _UnderWay(step, task)
+        # Also where the task is cancelled before it has begun.
+        task.add_done_callback(lambda _: self._ended(key, step))
         return True
 
     def cancel_fetches(self, wanted: Callable[[Prepare], bool]) -> None:
@@ -96,9 +99,10 @@ class Lanes:
             self._hold(key)
         else:
             self._holds.pop(key, None)
-        finally:
-            del self._under_way[key]
-            self._done(step)
+
+    def _ended(self, key: Key, step: Step) -> None:
+        del self._under_way[key]
+        self._done(step)
 
     def _hold(self, key: Key) -> None:
         failures = self._holds[key].failures + 1 if key in self._holds else 1

@@ -253,3 +253,28 @@ async def test_what_the_disk_did_not_take_is_stored_when_it_takes_it_again(devic
         await until(lambda: agent.reconciler.condition == "")
         assert [state for _, state, _, _ in agent.told()] == ["FETCHING", "STARTING", "RUNNING"]
         assert agent.database.workloads()[0].record
+
+
+@pytest.mark.parametrize("calls", range(1, 14))
+async def test_an_agent_that_ends_in_the_middle_of_an_update_finishes_it_in_its_next_life(
+    device: Device, calls: int
+) -> None:
+    device.image(1)
+    device.image(2)
+    async with device.agent() as agent:
+        agent.wish(make_workload(1))
+        await agent.until_ready()
+    store(device, 2, make_workload(2))
+    device.engine.calls.clear()
+    async with device.agent():
+        await until(lambda: len(device.engine.calls) >= calls or settled(device))
+    async with device.agent() as agent:
+        await agent.until_ready(revision=2)
+        await until(lambda: settled(device))
+        assert [entry.number for entry in agent.database.unacknowledged(1000)] == list(range(1, len(agent.told()) + 1))
+        assert "FAILED" not in [state for _, state, _, _ in agent.told()]
+
+
+def settled(device: Device) -> bool:
+    """The new revision runs, and nothing else is left."""
+    return [(instance.workload.revision, instance.runs) for instance in device.engine.of("d1")] == [(2, True)]
