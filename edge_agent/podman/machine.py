@@ -65,16 +65,16 @@ def _kernel_records(log: int) -> list[str]:
 def stats(pid: int) -> Stats | None:
     """From the process's cgroup (v1 or v2); None where it is gone."""
     try:
-        folders = _cgroup_folders(pid)
+        folders = cgroup_folders((PROC / str(pid) / "cgroup").read_text())
         return _stats_v2(folders[""]) if "memory" not in folders else _stats_v1(folders)
     except (FileNotFoundError, ProcessLookupError, KeyError):
         return None
 
 
-def _cgroup_folders(pid: int) -> dict[str, Path]:
-    """Controller -> folder; the unified hierarchy goes by the empty name."""
+def cgroup_folders(text: str) -> dict[str, Path]:
+    """From /proc/<pid>/cgroup: controller -> folder; the unified hierarchy goes by the empty name."""
     folders = {}
-    for line in (PROC / str(pid) / "cgroup").read_text().splitlines():
+    for line in text.splitlines():
         _, controllers, path = line.split(":", 2)
         for controller in controllers.split(","):
             folders[controller] = CGROUPS / controllers / path.lstrip("/")
@@ -88,6 +88,8 @@ def _stats_v1(folders: dict[str, Path]) -> Stats:
 
 
 def _stats_v2(folder: Path) -> Stats:
+    # crun may put the processes one level deeper than the limits, where nothing is counted.
+    folder = folder if (folder / "memory.current").exists() else folder.parent
     usage = re.search(r"usage_usec (\d+)", (folder / "cpu.stat").read_text())
     used = int((folder / "memory.current").read_text())
     return Stats(int(usage.group(1)) // 1000 if usage else 0, (used - _inactive(folder, "inactive_file")) // 1024)

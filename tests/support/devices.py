@@ -49,6 +49,7 @@ class SimulatedDevice:
         self._port = self._network.new_port()
         self.name = self._port.name
         self._holder: subprocess.Popen[bytes] | None = None
+        self._inside: list[subprocess.Popen[bytes]] = []
         self._init_pid = 0
 
     @property
@@ -107,6 +108,9 @@ class SimulatedDevice:
         await asyncio.to_thread(self._holder.wait)
         self._holder = None
         await self._wait(lambda: _has_ended(self._init_pid), "power cut")
+        for process in self._inside:
+            await asyncio.to_thread(process.wait)
+        self._inside.clear()
         self._port.unplug()
         await self._wait(lambda: device_cgroups.remove(self.name), "removal of its cgroups")
 
@@ -125,7 +129,7 @@ class SimulatedDevice:
         """Starts a process inside, its output in `log`; it dies with the device. `os.killpg(p.pid, signal)` ends it."""
         output = log.open("ab") if log else None
         with output or contextlib.nullcontext():
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 self.command(argv),
                 env=dict(env) if env is not None else None,
                 stdin=subprocess.DEVNULL,
@@ -133,6 +137,8 @@ class SimulatedDevice:
                 stderr=subprocess.STDOUT if output else subprocess.DEVNULL,
                 start_new_session=True,
             )
+        self._inside.append(process)
+        return process
 
     async def run(self, *argv: str) -> str:
         """Runs a command inside to its end; its output. AssertionError with the output where it fails."""

@@ -1,0 +1,186 @@
+"""The pure parts of the Podman backend: what is asked of Podman, and how its answers are read."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent.podman import container, frames, machine, spec
+from edge_agent.podman.config import HostFacts, render
+from edge_agent.podman.errors import pull_error, start_error
+from edge_agent.podman.ledger import Ledger
+from edge_agent.podman.logs import LogFile
+from edge_agent.runtime.backend import Phase
+from edge_agent.runtime.model import Artifact, Check, Port, Resources, TcpProbe, Workload
+
+WORKLOAD = Workload(
+    deployment_id="d1",
+    revision=3,
+    name="digits",
+    user_id="alice",
+    project_id="demo",
+    artifact=Artifact("registry:5000/alice/digits", "sha256:abc", "linux/amd64"),
+    readiness=Check(TcpProbe("http")),
+    ports=(Port("http", 8080), Port("metrics", 9090, 19090)),
+)
+
+
+def inspected(**state: object) -> dict[str, Any]:
+    """As Podman 4.3 answers."""
+    labels = spec.create_body(WORKLOAD, "device-1")["labels"]
+    ports = {
+        "8080/tcp": [{"HostIp": "", "HostPort": "41234"}],
+        "9090/tcp": [{"HostIp": "10.0.0.1", "HostPort": "19090"}],
+    }
+    return {
+        "Id": "c0ffee",
+        "State": {
+            "Status": "running",
+            "Pid": 42,
+            "ConmonPid": 41,
+            "ExitCode": 0,
+            "OOMKilled": False,
+            "StartedAt": "2026-01-02T03:04:05.123456789Z",
+            "FinishedAt": "0001-01-01T00:00:00Z",
+            **state,
+        },
+        "Config": {"Labels": labels, "StopSignal": 15},
+        "HostConfig": {"LogConfig": {"Path": "/var/log/x"}, "Memory": 1024},
+        "NetworkSettings": {"Ports": {**ports, "53/udp": None}},
+    }
+
+
+def test_create_body_names_limits_and_takes_all_rights_away() -> None:
+    limited = replace(WORKLOAD, resources=Resources(cpu_millis=1500, memory_bytes=1 << 20, pids=7))
+    body = spec.create_body(limited, "device-1")
+    assert body["resource_limits"] == {
+        "cpu": {"period": 100000, "quota": 150000},
+        "memory": {"limit": 1 << 20},
+        "pids": {"limit": 7},
+    }
+    assert (body["cap_drop"], body["cap_add"], body["no_new_privileges"]) == (["ALL"], [], True)
+    assert body["image"] == "registry:5000/alice/digits@sha256:abc"
+    assert str(body["name"]).startswith("longshore-digits-r3-")
+    assert "entrypoint" not in body
+
+
+def test_container_is_read_back_as_what_was_asked_for() -> None:
+    parsed = container.parse(inspected())
+    seen = container.observed(parsed, runs=True, starting=False)
+    assert (seen.deployment_id, seen.revision, seen.artifact_digest) == ("d1", 3, "sha256:abc")
+    assert seen.addresses == (("http", ("127.0.0.1", 41234)), ("metrics", ("10.0.0.1", 19090)))
+    assert seen.started_at == pytest.approx(datetime(2026, 1, 2, 3, 4, 5, 123456, UTC).timestamp(), abs=1e-5)
+    assert (seen.phase, seen.finished_at, seen.exit_code) == (Phase.RUNNING, 0.0, None)
+
+
+def test_stop_signal_may_be_a_number_or_a_name() -> None:
+    answer = inspected()
+    for given, expected in ((2, 2), ("SIGINT", 2), ("9", 9), (None, 15), ("", 15)):
+        answer["Config"]["StopSignal"] = given
+        assert container.parse(answer).stop_signal == expected
+
+
+def test_container_that_a_power_cut_left_has_ended_without_an_exit_code() -> None:
+    parsed = container.parse(inspected(Status="created", Pid=0, ConmonPid=0))
+    seen = container.observed(parsed, runs=False, starting=False)
+    assert (seen.phase, seen.exit_code) == (Phase.EXITED, None)
+    assert container.observed(parsed, runs=False, starting=True).phase is Phase.CREATED
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "retryable"),
+    [
+        (
+            "initializing source: reading manifest sha256:abc in r/x: manifest unknown: manifest unknown",
+            "ImageNotFound",
+            0,
+        ),
+        ("reading manifest: name unknown: repository name not known to registry", "ImageNotFound", 0),
+        ("reading manifest: unauthorized: authentication required", "ImagePullDenied", 1),
+        ("denied: requested access to the resource is denied", "ImagePullDenied", 1),
+        ("writing blob: storing blob to file: write: no space left on device", "DiskFull", 1),
+        ("pinging container registry: dial tcp 10.0.0.1:5000: connect: connection refused", "ImagePullFailed", 1),
+        ("x509: certificate signed by unknown authority", "ImagePullFailed", 1),
+    ],
+)
+def test_pull_errors_are_told_apart(text: str, reason: str, retryable: int) -> None:
+    error = pull_error("r/x@sha256:abc", text)
+    assert (error.reason, error.retryable) == (reason, bool(retryable))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "retryable"),
+    [
+        ("cannot listen on the TCP port: listen tcp4 :19090: bind: address already in use", "PortInUse", 1),
+        ('runc create failed: exec: "nonesuch": executable file not found in $PATH', "CommandNotFound", 0),
+        ("crun: executable file `nonesuch` not found in $PATH: No such file or directory", "CommandNotFound", 0),
+        ("mkdir /var/lib/containers/x: no space left on device", "DiskFull", 1),
+        ("registry:5000/alice/digits@sha256:abc: image not known", "NotPrepared", 0),
+        ("exec /bin/x: exec format error", "WrongArchitecture", 0),
+        ("something new", "StartFailed", 1),
+    ],
+)
+def test_start_errors_are_told_apart(text: str, reason: str, retryable: int) -> None:
+    error = start_error(WORKLOAD, text)
+    assert (error.reason, error.retryable) == (reason, bool(retryable))
+
+
+def test_taken_port_is_named_by_number_and_by_its_name_in_the_spec() -> None:
+    error = start_error(WORKLOAD, "listen tcp4 :19090: bind: address already in use")
+    assert error.message == "port 19090 (metrics) of this device is in use"
+
+
+def test_settings_follow_the_host() -> None:
+    restricted = render(HostFacts(1000, 500, systemd=False, runtime="runc", network_backend="netavark"), Path("/t"))
+    assert 'default_ulimits = ["nofile=1000:1000", "nproc=500:500"]' in restricted
+    assert 'cgroup_manager = "cgroupfs"' in restricted
+    assert 'runtime = "runc"' in restricted
+    usual = render(HostFacts(1000, 500, systemd=True, runtime="", network_backend=""), Path("/t"))
+    assert 'cgroup_manager = "systemd"' in usual
+    assert "runtime =" not in usual
+    assert "[network]" not in usual
+
+
+def test_cgroups_of_both_versions_are_found() -> None:
+    both = machine.cgroup_folders("4:memory:/a/libpod-1\n2:cpu,cpuacct:/a/libpod-1\n0::/\n")
+    assert both["memory"] == Path("/sys/fs/cgroup/memory/a/libpod-1")
+    assert both["cpuacct"] == Path("/sys/fs/cgroup/cpu,cpuacct/a/libpod-1")
+    unified = machine.cgroup_folders("0::/machine.slice/libpod-1.scope\n")
+    assert unified == {"": Path("/sys/fs/cgroup/machine.slice/libpod-1.scope")}
+
+
+def test_frames_may_be_cut_anywhere() -> None:
+    whole = frames.HEADER.pack(1, 4) + b"out\n" + frames.HEADER.pack(2, 4) + b"err\n"
+    assert frames.payload((whole[at : at + 1] for at in range(len(whole))), 100) == b"out\nerr\n"
+    assert frames.payload([whole], 1) == b"out\n"
+
+
+def test_log_is_read_on_in_the_file_that_replaced_it(tmp_path: Path) -> None:
+    path = tmp_path / "ctr.log"
+    stamp = "2026-01-02T03:04:05.123456789+00:00"
+    path.write_text(f"{stamp} stdout F one\n{stamp} stdout P tw")
+    log = LogFile(path)
+    assert [line.text for line in log.read()] == ["one"]
+    with path.open("a") as old:
+        old.write(f"\n{stamp} stderr F other\n{stamp} stdout F o\n")
+    fresh = tmp_path / "fresh"
+    fresh.write_text(f"{stamp} stdout F three\n")
+    fresh.replace(path)
+    assert [(line.stream, line.text) for line in log.read()] == [
+        ("stderr", "other"), ("stdout", "two"), ("stdout", "three"),
+    ]  # fmt: skip
+    path.unlink()
+    assert list(log.read()) == []
+    assert log.removed
+
+
+def test_ledger_keeps_what_it_was_told_and_survives_its_loss(tmp_path: Path) -> None:
+    path = tmp_path / "images.json"
+    Ledger(path).record("sha256:a", "r/a@sha256:a")
+    Ledger(path).record("sha256:b", "r/b@sha256:b")
+    Ledger(path).forget("sha256:a")
+    assert Ledger(path).entries() == {"sha256:b": "r/b@sha256:b"}
+    path.write_text("{")
+    assert Ledger(path).entries() == {}
