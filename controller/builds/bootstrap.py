@@ -20,6 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from controller.builds import processes
+from controller.builds.cancelling import in_thread
 from controller.builds.model import BuildFailed, OnLine
 from controller.builds.podman import MARKER, Podman
 from controller.files import sync_folder
@@ -81,6 +82,8 @@ class Bootstrapper:
         tree = self._cache / f"{recipe.key(architecture)}.tar"
         async with _locked(tree.with_suffix(".lock")):
             if not tree.exists():
+                for stale in self._cache.glob(f"{tree.stem}.*.part"):
+                    stale.unlink()
                 on_line("system", f"making {recipe.name} for {architecture} from packages of {recipe.suite}, once")
                 await self._make_tree(recipe, architecture, tree, on_line)
             # Another build of this builder may have been first.
@@ -111,7 +114,7 @@ class Bootstrapper:
             code = await processes.stream(argv, environment, keep)
             if code != 0:
                 raise _bootstrap_failure(recipe, architecture, lines)
-            await asyncio.to_thread(_keep, unfinished, tree)
+            await in_thread(_keep, unfinished, tree)
         except FileNotFoundError as error:
             raise BuildFailed(
                 "BaseUnreachable",

@@ -8,6 +8,7 @@ from pathlib import Path
 from controller.builds import host, recovery, registry
 from controller.builds.bases import Base, BaseResolver
 from controller.builds.bootstrap import Bootstrapper
+from controller.builds.cancelling import despite_cancel, in_thread
 from controller.builds.context import write_context
 from controller.builds.credentials import RegistryFiles
 from controller.builds.emulation import check_runnable, own_architecture
@@ -17,7 +18,6 @@ from controller.builds.model import BuildFailed, BuildState, BuiltArtifact, OnLi
 from controller.builds.outcome import build_failure, push_failure
 from controller.builds.plan import plan_image
 from controller.builds.podman import Podman
-from controller.builds.processes import despite_cancel
 from controller.builds.settings import BuilderSettings
 from controller.builds.targets import TargetProfile, load_profiles
 from controller.builds.uploads import UploadStore
@@ -42,6 +42,7 @@ class ImageBuilder:
             self._settings.registry_timeout,
             self._settings.unreachable_memory,
         )
+        self._able = False
         self._running = 0
         # Images of steps of failed builds, and whether a build had to be killed: removed when no build runs, since
         # another build may stand on such an image between two of its steps.
@@ -55,7 +56,8 @@ class ImageBuilder:
             return "PodmanNotInstalled: the program podman is not there; install the package podman"
         await asyncio.to_thread(self.podman.prepare)
         answer = await self.podman.run("info", "--format", "{{.Store.GraphDriverName}}")
-        return "" if answer.returncode == 0 else f"PodmanFails: {answer.stderr.strip()[-500:]}"
+        self._able = answer.returncode == 0
+        return "" if self._able else f"PodmanFails: {answer.stderr.strip()[-500:]}"
 
     async def recover(self) -> None:
         """Ends and removes what a killed controller left in this folder. Once, before the first build."""
@@ -72,12 +74,15 @@ class ImageBuilder:
 
         A cancel ends it at any moment: then no process, container, mount or file of it is left.
         """
-        if wrong := await self.probe():
+        if not self._able and (wrong := await self.probe()):
             raise BuildFailed("PodmanUnavailable", wrong, retryable=True)
+        folder = Path(tempfile.mkdtemp(prefix="build-", dir=self.podman.temporary))
         self._running += 1
-        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="build-", dir=self.podman.temporary))
         try:
             return await self._build(job, folder, on_line, on_state)
+        except FileNotFoundError as error:
+            self._able = False
+            raise BuildFailed("PodmanUnavailable", f"{error}; install the package podman", retryable=True) from error
         finally:
             self._running -= 1
             await despite_cancel(self._tidy(folder))
@@ -89,7 +94,7 @@ class ImageBuilder:
         profile = _profile(job)
         await asyncio.to_thread(check_runnable, profile)
         base = await self._bases.resolve(job.spec.base or profile.base, profile, folder, log)
-        await asyncio.to_thread(self._write_context, job, profile, base, folder)
+        await in_thread(self._write_context, job, profile, base, folder)
         on_state(BuildState.BUILDING)
         image = await self._run_build(job, profile, base, host_settings, folder, log)
         on_state(BuildState.PUSHING)
@@ -110,14 +115,14 @@ class ImageBuilder:
     ) -> str:
         """Returns the id of the image."""
         iid_file = folder / "iid"
-        secrets = await asyncio.to_thread(host.write_secrets, folder / "secrets", settings, self._uv(profile))
+        secrets = await in_thread(host.write_secrets, folder / "secrets", settings, self._uv(profile))
         arguments = [
             *BUILD_OPTIONS, "--platform", profile.platform, "--from", base.image_id, "--iidfile", str(iid_file),
             *(part for name, path in secrets.items() for part in ("--secret", f"id={name},src={path}")),
             "--tag", kept_as(job), "--file", str(folder / "context/Containerfile"), str(folder / "context"),
         ]  # fmt: skip
         scratch = folder / "scratch"
-        await asyncio.to_thread(scratch.mkdir)
+        await in_thread(scratch.mkdir)
         try:
             status = await self.podman.build(arguments, scratch, log)
         except BaseException:

@@ -1,11 +1,11 @@
 """The registry's certificate and the credentials as files for one Podman command."""
 
-import asyncio
 import base64
 import json
 import shutil
 from pathlib import Path
 
+from controller.builds.cancelling import in_thread
 from controller.builds.model import RegistryAccess
 from controller.files import write_durably
 
@@ -19,7 +19,7 @@ class RegistryFiles:
 
     async def options(self) -> tuple[str, ...]:
         """Options of `podman push` and `podman pull`, with credentials that are fresh now."""
-        return await asyncio.to_thread(self._write)
+        return await in_thread(self._write)
 
     def _write(self) -> tuple[str, ...]:
         user, password = self._access.credentials()

@@ -9,11 +9,10 @@ import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
+from controller.builds.cancelling import despite_cancel
 from controller.builds.model import OnLine
 
-Result = TypeVar("Result")
 # A longer line is cut into several: a program that never ends its line must not fill the memory.
 MAX_LINE = 8192
 STOP_DEADLINE = 10.0
@@ -57,21 +56,13 @@ async def stream(argv: Sequence[str], env: Mapping[str, str], on_line: OnLine, s
     )
     try:
         await asyncio.shield(reading)
-    except asyncio.CancelledError:
+    except BaseException:
+        # A cancel, or a reader that broke: the program must not run on unseen.
         await despite_cancel((stop or stop_group)(process))
-        await despite_cancel(asyncio.wait_for(reading, STOP_DEADLINE))
+        await despite_cancel(asyncio.wait([reading], timeout=STOP_DEADLINE))
         raise
     assert process.returncode is not None
     return process.returncode
-
-
-async def despite_cancel(work: Awaitable[Result]) -> Result:
-    """Finishes `work` even when the task is cancelled meanwhile; the caller raises CancelledError itself."""
-    task = asyncio.ensure_future(work)
-    while not task.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.shield(asyncio.wait([task]))
-    return task.result()
 
 
 async def stop_group(process: asyncio.subprocess.Process) -> None:
@@ -124,8 +115,8 @@ async def _read(pipe: asyncio.StreamReader, name: str, on_line: OnLine) -> None:
     rest = b""
     while piece := await pipe.read(65536):
         *lines, rest = LINE_END.split(rest + piece)
-        while len(rest) > MAX_LINE:
-            lines, rest = [*lines, rest[:MAX_LINE]], rest[MAX_LINE:]
+        if len(rest) > MAX_LINE:
+            lines, rest = [*lines, rest], b""
         for line in lines:
             _emit(line, name, on_line)
     _emit(rest, name, on_line)
@@ -133,8 +124,8 @@ async def _read(pipe: asyncio.StreamReader, name: str, on_line: OnLine) -> None:
 
 def _emit(line: bytes, name: str, on_line: OnLine) -> None:
     text = ESCAPES.sub("", line.decode(errors="replace")).rstrip()
-    if text:
-        on_line(name, text)
+    for begin in range(0, len(text), MAX_LINE):
+        on_line(name, text[begin : begin + MAX_LINE])
 
 
 def _descendants(root: int) -> list[int]:

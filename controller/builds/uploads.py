@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from controller.builds.cancelling import in_thread
 from controller.errors import DataLoss, InvalidRequest, NotFound, OutOfRange, ResourceExhausted
 from controller.files import sync_folder
 from longshore.errors import Reason
@@ -101,7 +102,7 @@ class UploadStore:
             async with partial.lock:
                 if self.stat(digest).complete:
                     return self.stat(digest)
-                await asyncio.to_thread(self._append, partial, digest, position, chunk)
+                await in_thread(self._append, partial, digest, position, chunk)
             position += len(chunk)
             unchecked += len(chunk)
             if unchecked >= SPACE_CHECK_EVERY:
@@ -109,13 +110,13 @@ class UploadStore:
                 self._check_space(size - position)
         async with partial.lock:
             if not self.stat(digest).complete and partial.held == size:
-                await asyncio.to_thread(self._finish, partial, digest)
+                await in_thread(self._finish, partial, digest)
             return self.stat(digest)
 
     async def _begin(self, partial: _Partial, digest: str, size: int, offset: int) -> None:
         async with partial.lock:
             if partial.held < 0:
-                await asyncio.to_thread(self._reopen, partial, digest)
+                await in_thread(self._reopen, partial, digest)
             if partial.held > size:
                 raise InvalidRequest("size_bytes", f"{partial.held} bytes are held already, {size} were announced")
             if offset != partial.held:

@@ -183,6 +183,23 @@ async def test_a_cancel_in_a_step_leaves_nothing(workshop: Workshop, index: Pack
     assert workshop.images() == images
 
 
+@pytest.mark.parametrize("state", [BuildState.PREPARING, BuildState.BUILDING, BuildState.PUSHING])
+async def test_a_cancel_in_any_state_leaves_nothing(workshop: Workshop, state: BuildState) -> None:
+    entered = asyncio.Event()
+
+    def watch(current: BuildState) -> None:
+        if current == state:
+            entered.set()
+
+    job = workshop.job(f"state-{state.lower()}", {"workdir": f"/{state.lower()}"})
+    building = asyncio.create_task(workshop.builder.build(job, lambda *_: None, watch))
+    await asyncio.wait_for(entered.wait(), 60)
+    building.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(building, 30)
+    assert workshop.leftovers() == []
+
+
 async def test_a_cancel_does_not_touch_another_build(workshop: Workshop, index: PackageIndex) -> None:
     index.open.clear()
     jobs = [

@@ -1,0 +1,33 @@
+"""Work that a cancel must not tear: it is finished first, and the cancel takes effect afterwards."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import ParamSpec, TypeVar
+
+Result = TypeVar("Result")
+Parameters = ParamSpec("Parameters")
+
+
+async def despite_cancel(work: Awaitable[Result]) -> Result:
+    """Finishes `work` even when the task is cancelled meanwhile; the caller raises CancelledError itself."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(asyncio.wait([task]))
+    return task.result()
+
+
+async def in_thread(
+    function: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
+) -> Result:
+    """Like asyncio.to_thread, but a cancel is raised only when the thread is done.
+
+    What it writes is thus there before the clean-up begins, and a lock that its caller holds is held until the end.
+    """
+    task = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await despite_cancel(asyncio.wait([task]))
+        raise
