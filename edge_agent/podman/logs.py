@@ -17,52 +17,63 @@ from edge_agent.runtime.backend import LogLine, LogQuery
 CHUNK = 256 * 1024
 BUSY_SECONDS = 0.01
 QUIET_SECONDS = 0.2
+# Files that were replaced and not read yet; each takes up to the size limit of a log on the disk while it is held.
+MOST_FILES = 8
 
 
 class LogFile:
-    """A position in a log. Holds the file open, so that what was in it before it was replaced is read to its end."""
+    """A position in a log. Holds each file of it open from when it is seen, so that what is in one that was replaced is
+    read to its end, however late."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file: BinaryIO | None = None
+        # The file that is being read and those that replaced it since, in order.
+        self._files: collections.deque[BinaryIO] = collections.deque()
+        self._newest = 0
         self._rest = b""
         self._parts: dict[str, str] = {}
-        self.removed = False
+        self._gone = False
+
+    @property
+    def removed(self) -> bool:
+        """Whether there is nothing more to come."""
+        return self._gone and not self._files
+
+    def look(self) -> None:
+        """Opens the file that has replaced the newest one, if there is one."""
+        try:
+            if self._path.stat().st_ino == self._newest:
+                return
+            fresh = self._path.open("rb")
+        except FileNotFoundError:
+            self._gone = True
+            return
+        self._newest = os.fstat(fresh.fileno()).st_ino
+        self._files.append(fresh)
+        if len(self._files) > MOST_FILES:
+            self._drop_oldest()
 
     def read(self) -> Iterator[LogLine]:
-        """Lines written since the last call; at the end of the log, `removed` says whether there can be more."""
-        while True:
-            if self._file is None and not self._open():
+        """Lines written since the last call."""
+        self.look()
+        while self._files:
+            # Nothing is written any more to a file that was replaced or removed before it is read on.
+            complete = self._gone or len(self._files) > 1
+            file = self._files[0]
+            yield from self._drain(file)
+            if not complete:
                 return
-            yield from self._drain()
-            # Only a file that is replaced or removed already is complete: look first, then drain once more.
-            if not self._replaced():
-                return
-            yield from self._drain()
-            self._close()
+            if self._files and self._files[0] is file:
+                self._drop_oldest()
+            self.look()
 
-    def _open(self) -> bool:
-        try:
-            self._file = self._path.open("rb")
-        except FileNotFoundError:
-            self.removed = True
-            return False
-        return True
-
-    def _drain(self) -> Iterator[LogLine]:
-        assert self._file is not None
-        while data := self._file.read(CHUNK):
+    def _drain(self, file: BinaryIO) -> Iterator[LogLine]:
+        while not file.closed and (data := file.read(CHUNK)):
+            self.look()
             *lines, self._rest = (self._rest + data).split(b"\n")
             for line in lines:
                 if (complete := self._parse(line)) is not None:
                     yield complete
-
-    def _replaced(self) -> bool:
-        assert self._file is not None
-        try:
-            return self._path.stat().st_ino != os.fstat(self._file.fileno()).st_ino
-        except FileNotFoundError:
-            return True
 
     def _parse(self, line: bytes) -> LogLine | None:
         fields = line.decode(errors="replace").split(" ", 3)
@@ -75,20 +86,23 @@ class LogFile:
             return None
         return LogLine(datetime.fromisoformat(time).timestamp(), stream, text)
 
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-            self._rest = b""
+    def _drop_oldest(self) -> None:
+        self._files.popleft().close()
+        self._rest = b""
 
-    close = _close
+    def close(self) -> None:
+        while self._files:
+            self._drop_oldest()
 
 
 async def read_log(path: Path, query: LogQuery) -> AsyncGenerator[LogLine, None]:
     """What `DeployBackend.logs` promises, for one file."""
     log = LogFile(path)
+    looking = None
     try:
-        for line in await asyncio.to_thread(_first_lines, log, query):
+        first = await asyncio.to_thread(_first_lines, log, query)
+        looking = asyncio.create_task(_keep_looking(log)) if query.follow else None
+        for line in first:
             yield line
         while query.follow and not log.removed:
             pause = QUIET_SECONDS
@@ -97,7 +111,16 @@ async def read_log(path: Path, query: LogQuery) -> AsyncGenerator[LogLine, None]
                 yield line
             await asyncio.sleep(pause)
     finally:
+        if looking is not None:
+            looking.cancel()
         log.close()
+
+
+async def _keep_looking(log: LogFile) -> None:
+    """Sees each file of the log, also while whoever reads the lines is slow."""
+    while not log.removed:
+        await asyncio.sleep(BUSY_SECONDS)
+        log.look()
 
 
 def _first_lines(log: LogFile, query: LogQuery) -> collections.deque[LogLine]:

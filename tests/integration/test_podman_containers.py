@@ -1,6 +1,8 @@
 """What a workload becomes in Podman: its limits, rights, ports, logs and image, each seen from the outside."""
 
 import asyncio
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -170,3 +172,31 @@ async def test_wrong_credentials_are_a_retryable_error(machine: PodmanMachine, s
     finally:
         await stranger.close()
     assert (caught.value.reason, caught.value.retryable) == ("ImagePullDenied", True)
+
+
+async def test_service_that_others_run_is_used_and_left_running(site: PodmanSite, image: Artifact) -> None:
+    url = "unix:///run/others.sock"
+    service = site.device.popen(["podman", "system", "service", "--time=0", url])
+
+    async def answers() -> bool:
+        return "yes" in await site.device.run("sh", "-c", "test -S /run/others.sock && echo yes || echo no")
+
+    await until(answers)
+    agent = await RemoteBackend.launch(site.device.command, replace(site.options("guest"), url=url))
+    try:
+        workload = site.workload(image, POLITE)
+        await agent.prepare(workload, ignore)
+        handle = await agent.start(workload)
+        assert (await agent.exec(handle, ["echo", "hi"], 10)).output == b"hi\n"
+        await agent.remove(handle)
+    finally:
+        await agent.close()
+    assert service.poll() is None
+    os.killpg(service.pid, signal.SIGKILL)
+    service.wait()
+    late = await RemoteBackend.launch(site.device.command, replace(site.options("guest"), url=url))
+    try:
+        facts = await late.probe()
+    finally:
+        await late.close()
+    assert facts.problem.startswith("PodmanUnavailable: ")

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import os
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -62,6 +63,8 @@ async def podman_site(folder: Path) -> AsyncIterator[PodmanSite]:
         async with running_registry(folder / "registry", device.gateway) as registry:
             registry.pullable.add(REPOSITORY)
             yield PodmanSite(folder, device, registry, itertools.count(1))
+    # Images of many megabytes that nobody looks at any more.
+    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
 class PodmanMachine:

@@ -176,6 +176,19 @@ def test_log_is_read_on_in_the_file_that_replaced_it(tmp_path: Path) -> None:
     assert log.removed
 
 
+def test_reader_that_is_slow_loses_no_file_that_was_seen(tmp_path: Path) -> None:
+    path = tmp_path / "ctr.log"
+    log = LogFile(path)
+    for number in range(4):
+        fresh = tmp_path / "fresh"
+        fresh.write_text(f"2026-01-02T03:04:05.123456789+00:00 stdout F line {number}\n")
+        fresh.replace(path)
+        log.look()
+    path.unlink()
+    assert [line.text for line in log.read()] == ["line 0", "line 1", "line 2", "line 3"]
+    assert log.removed
+
+
 def test_ledger_keeps_what_it_was_told_and_survives_its_loss(tmp_path: Path) -> None:
     path = tmp_path / "images.json"
     Ledger(path).record("sha256:a", "r/a@sha256:a")
