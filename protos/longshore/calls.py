@@ -82,9 +82,9 @@ class Pauses:
         self._next = FIRST_PAUSE
 
 
-def unary(method: object, request: Message, answer: type[M], *, timeout: float, patience: float) -> M:
+def unary(method: object, request: Message, answer: type[M], *, timeout: float, patience: float | None) -> M:
     """The answer to a call that is harmless to repeat: while the controller cannot be reached, it is tried again
-    for `patience` seconds. Raises LongshoreError."""
+    for `patience` seconds, or for ever where that is None. Raises LongshoreError."""
     until, pauses = Deadline.after(patience), Pauses()
     while True:
         try:
@@ -117,20 +117,23 @@ def resuming(
 ) -> Iterator[Any]:
     """Messages of a stream that is opened again wherever it broke.
 
-    `patience`: seconds without any message after which an
-    unreachable controller is an error; None tries for ever. `deadline`: WaitTimeout is raised then. `silence`: a stream
+    `patience`: for how many seconds a broken stream is opened
+    again without a message coming; None means for ever. `deadline`: WaitTimeout is raised then. `silence`: a stream
     that says nothing for so long is taken for broken. Raises LongshoreError for any other failure.
     """
-    pauses, until = Pauses(), Deadline.after(patience)
+    pauses, until = Pauses(), NEVER
+    broken = False
     while True:
         try:
             for message in _messages(open_stream, deadline, silence):
                 pauses.reset()
-                until = Deadline.after(patience)
+                broken = False
                 yield message
             return
         except LongshoreError as failure:
             deadline.check("the controller")
+            until = until if broken else Deadline.after(patience)
+            broken = True
             if until.passed() or not failure.unreachable:
                 raise
         pauses.sleep(until)

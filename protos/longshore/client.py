@@ -128,10 +128,12 @@ class Client:
         self, build_id: str, *, from_number: int = 0, follow: bool = False, deadline: Deadline = NEVER
     ) -> Iterator[build_pb2.ReadBuildLogResponse]:
         """Lines from a number on; with `follow` until the build has ended. Without gap or repeat."""
-        request = build_pb2.ReadBuildLogRequest(build_id=build_id, from_number=from_number, follow=follow)
-        for answer in self._stream(self._builds.ReadBuildLog, request, deadline=deadline):
-            request.from_number = answer.line.number + 1
-            yield answer
+        request = build_pb2.ReadBuildLogRequest(build_id=build_id, from_number=from_number)
+        open_stream = _opener(self._builds.ReadBuildLog, request)
+        for patience in self._patiences(request, follow):
+            for answer in calls.resuming(open_stream, patience=patience, deadline=deadline):
+                request.from_number = answer.line.number + 1
+                yield answer
 
     def wait_for_build(self, build_id: str, *, timeout: float | None = None) -> build_pb2.Build:
         """The build once it has ended, whichever way. Raises WaitTimeout."""
@@ -252,20 +254,29 @@ class Client:
     def follow_deployment(self, deployment_id: str, *, after: int = 0, deadline: Deadline = NEVER) -> Iterator[Answer]:
         """The deployment as it is now, and again after each event of it past `after`, or past now where that is 0.
 
-        Raises WaitTimeout at the deadline.
+        Goes on however long the controller is away. Raises WaitTimeout at the deadline.
         """
         answer = self.get_deployment(deployment_id)
+        yield answer
         request = event_pb2.WatchEventsRequest(
             project=answer.deployment.project, after_number=after, deployment_id=deployment_id
         )
         if not after:
-            for event in self._event_answers(request, deadline):
+            for event in self._event_answers(request, False, deadline, reached=True):
                 request.after_number = event.event.number
-            answer = self.get_deployment(deployment_id)
-        yield answer
-        request.follow = True
-        for _ in self._event_answers(request, deadline):
-            yield self.get_deployment(deployment_id)
+            yield self._get_patiently(deployment_id, deadline)
+        for _ in self._event_answers(request, True, deadline, reached=True):
+            yield self._get_patiently(deployment_id, deadline)
+
+    def _get_patiently(self, deployment_id: str, deadline: Deadline) -> Answer:
+        request = deployment_pb2.GetDeploymentRequest(id=deployment_id)
+        method, left = self._deployments.GetDeployment, deadline.left()
+        try:
+            return calls.unary(method, request, Answer, timeout=self._timeout, patience=left)
+        except LongshoreError as failure:
+            if failure.unreachable:
+                deadline.check("the controller")
+            raise
 
     def read_instance_log(
         self,
@@ -282,7 +293,8 @@ class Client:
         )
         cursor = LogCursor(request)
         open_stream = _opener(self._deployments.ReadInstanceLog, request)
-        for answer in calls.resuming(cursor.opening(open_stream), patience=self._patience):
+        patience = None if follow else self._patience
+        for answer in calls.resuming(cursor.opening(open_stream), patience=patience):
             if cursor.is_new(answer.line):
                 yield answer.line
 
@@ -303,9 +315,9 @@ class Client:
         With `follow` it goes on until the reader leaves, however long the controller is away.
         """
         request = event_pb2.WatchEventsRequest(
-            project=project, after_number=after, follow=follow, deployment_id=deployment_id, build_id=build_id
+            project=project, after_number=after, deployment_id=deployment_id, build_id=build_id
         )
-        for answer in self._event_answers(request, deadline):
+        for answer in self._event_answers(request, follow, deadline):
             if answer.HasField("event"):
                 yield answer.event
 
@@ -350,19 +362,24 @@ class Client:
                 return
             request.page.token = page.next_page_token
 
-    def _stream(self, method: object, request: Message, *, deadline: Deadline = NEVER) -> Iterator[Any]:
-        """A stream whose request the reader moves on, so that it is opened again behind what was seen."""
-        return calls.resuming(_opener(method, request), patience=self._patience, deadline=deadline)
-
     def _event_answers(
-        self, request: event_pb2.WatchEventsRequest, deadline: Deadline
+        self, request: event_pb2.WatchEventsRequest, follow: bool, deadline: Deadline, *, reached: bool = False
     ) -> Iterator[event_pb2.WatchEventsResponse]:
-        patience = None if request.follow else self._patience
-        opener = _opener(self._events.WatchEvents, request)
-        for answer in calls.resuming(opener, patience=patience, deadline=deadline, silence=EVENT_SILENCE):
-            if answer.HasField("event"):
-                request.after_number = answer.event.number
-            yield answer
+        open_stream = _opener(self._events.WatchEvents, request)
+        for patience in self._patiences(request, follow, reached):
+            for answer in calls.resuming(open_stream, patience=patience, deadline=deadline, silence=EVENT_SILENCE):
+                if answer.HasField("event"):
+                    request.after_number = answer.event.number
+                yield answer
+
+    def _patiences(self, request: Any, follow: bool, reached: bool = False) -> Iterator[float | None]:
+        """What is stored is read with the client's patience, so that a controller that cannot be reached is told at
+        once; what follows, or whatever a controller is asked that was `reached` before, is waited for however long
+        it is away."""
+        yield None if reached else self._patience
+        if follow:
+            request.follow = True
+            yield None
 
 
 def _opener(method: object, request: Message) -> Opener:

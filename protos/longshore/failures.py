@@ -1,10 +1,12 @@
 """What went wrong with a call, as one typed error with everything that the server said."""
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from longshore.v1 import build_pb2
@@ -95,9 +97,16 @@ def _details(error: grpc.RpcError) -> list[object]:
     metadata = cast(Iterable[tuple[str, str | bytes]], error.trailing_metadata() or ())
     for key, value in metadata:
         if key == _DETAILS and isinstance(value, bytes):
-            for packed in status_pb2.Status.FromString(value).details:
-                for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, build_pb2.SpecProblems):
-                    message = kind()
-                    if packed.Unpack(message):
-                        found.append(message)
+            with contextlib.suppress(DecodeError):
+                found += _unpacked(value)
+    return found
+
+
+def _unpacked(status: bytes) -> list[object]:
+    found: list[object] = []
+    for packed in status_pb2.Status.FromString(status).details:
+        for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, build_pb2.SpecProblems):
+            message = kind()
+            if packed.Unpack(message):
+                found.append(message)
     return found

@@ -175,6 +175,32 @@ def test_waiting_ends_at_its_timeout_and_when_the_deployment_is_stopped(client: 
     stopper.join()
 
 
+def test_waiting_outlasts_a_controller_that_is_away_for_longer_than_calls_are_tried(
+    stack: SyncStack, client: Client, tmp_path: Path
+) -> None:
+    deployment = client.deploy(spec_file(tmp_path), project("alice", "outage")).deployment
+    reasons: list[str] = []
+    with stack.client(patience=0.2) as hasty:
+        asked = threading.Event()
+
+        def wait() -> None:
+            try:
+                hasty.wait_until_ready(deployment.id, 1, on_answer=lambda _: asked.set())
+            except LongshoreError as failure:
+                reasons.append(failure.reason)
+
+        waiter = threading.Thread(target=wait)
+        waiter.start()
+        assert asked.wait(10)
+        stack.crash_controller()
+        with pytest.raises(LongshoreError):
+            hasty.get_deployment(deployment.id)
+        stack.start_controller()
+        client.stop(deployment.id)
+        waiter.join(60)
+    assert reasons == ["Stopped"]
+
+
 def test_lists_longer_than_a_page_come_whole_and_without_repeat(
     stack: SyncStack, client: Client, tmp_path: Path
 ) -> None:

@@ -24,9 +24,9 @@ class SyncStack:
     def context_file(self) -> Path:
         return self.stack.context_file
 
-    def client(self, page_size: int = 0) -> Client:
+    def client(self, page_size: int = 0, patience: float = 30) -> Client:
         context = yaml.safe_load(self.context_file.read_text())
-        return Client(context["address"], context["token"], context["ca"], page_size=page_size)
+        return Client(context["address"], context["token"], context["ca"], page_size=page_size, patience=patience)
 
     def crash_controller(self) -> None:
         """Afterwards the controller does not run; it had no time to say goodbye."""

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,29 @@ def test_stream_goes_on_after_it_broke_and_ends_when_it_ends() -> None:
     streams = iter(scripts)
     assert list(calls.resuming(lambda _: next(streams), patience=10)) == [1, 2, 3]
     assert all(script.cancelled for script in scripts)
+
+
+def test_patience_counts_from_the_break_and_not_from_the_last_message() -> None:
+    streams: Iterator[Any] = iter([Script(1)])
+    first = Slow(0.4)
+    assert list(calls.resuming(lambda _: first if not first.used else next(streams), patience=0.3)) == [0, 1]
+
+
+class Slow:
+    """A stream that yields once, says nothing for a while, and breaks."""
+
+    def __init__(self, pause: float) -> None:
+        self.used = False
+        self._pause = pause
+
+    def __iter__(self) -> Iterator[Any]:
+        self.used = True
+        yield 0
+        time.sleep(self._pause)
+        raise lost()
+
+    def cancel(self) -> None:
+        self.used = True
 
 
 def test_stream_gives_up_when_patience_ends() -> None:
