@@ -1,6 +1,7 @@
 """The `longshore-edge-agent` command. Each command imports what it needs and no more: an idle agent has to be small."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -134,6 +135,10 @@ def _run(arguments: argparse.Namespace) -> int:
     identity = load_identity(settings.state_dir)
     with state_lock(settings.state_dir):
         from edge_agent.runtime.logs import configure_logging
+
+        # The agent forks only to execute something else; gRPC's handlers for forks can abort such a child before it
+        # does (https://github.com/grpc/grpc/issues/43055). Read when gRPC is imported.
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
         # First of all that logs: it decides what structlog takes along.
         configure_logging(settings.log_level)

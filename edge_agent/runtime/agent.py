@@ -125,8 +125,9 @@ class Agent:
         self._changed()
 
     def _changed(self) -> None:
-        self._snapshots.changed()
+        # What happened goes out before what is true now, so that no event tells of the past.
         self._journal.changed()
+        self._snapshots.changed()
 
     async def _follow_address(self) -> None:
         """A device that is online again may have another address than before."""

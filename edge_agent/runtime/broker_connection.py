@@ -85,13 +85,17 @@ class BrokerConnection:
                 await self._accepted
         except TimeoutError:
             raise BrokerLost(f"no answer to CONNECT within {CONNECT_TIMEOUT:.0f} s") from None
-        self.publish(Topic.PRESENCE, self._presence(online=True))
+        self.say_present()
         self._client.subscribe([(self._name(topic), SubscribeOptions(qos=RULES[topic].qos)) for topic in SUBSCRIBED])
 
     def publish(self, topic: Topic, message: Message) -> int:
         """Queues a message as the topic's rule says; the number under which it will be acknowledged."""
         rule = RULES[topic]
         return self._client.publish(self._name(topic), message.SerializeToString(), rule.qos, rule.retain).mid
+
+    def say_present(self) -> None:
+        """Tells the broker, and whoever asks at this moment, that the device is here."""
+        self.publish(Topic.PRESENCE, self._presence(online=True))
 
     async def receive(self) -> tuple[Topic, Message]:
         """The next message; waits for it. Raises BrokerLost when the connection has ended."""

@@ -95,7 +95,12 @@ class BrokerLink:
             self._connection = connection
             self._listener.broker_connected()
             while True:
-                self._deliver(*await connection.receive())
+                topic, message = await connection.receive()
+                if topic is Topic.DESIRED:
+                    # The bell also asks whether somebody is there: a broker that was restarted may repeat the
+                    # presence of devices that have died meanwhile.
+                    connection.say_present()
+                self._deliver(topic, message)
         except asyncio.CancelledError:
             await connection.farewell()
             raise

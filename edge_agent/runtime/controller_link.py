@@ -136,6 +136,10 @@ class ControllerLink:
             await call.write(ChannelRequest(session_id=session_id))
             yield call
         except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.INTERNAL:
+                # What grpc.aio makes of a message that was being sent when the other side ended the stream, for
+                # whatever reason: the reason itself is lost.
+                raise ControllerUnavailable(f"controller at {self._address} has ended the session") from error
             raise self._error(error) from error
         finally:
             call.cancel()

@@ -2,7 +2,9 @@
 
 import itertools
 import signal
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -150,6 +152,7 @@ async def test_the_journal_is_sent_until_it_is_acknowledged_and_not_after(around
         numbers = [entry.number for entry in around.observer.entries()]
         assert numbers == list(range(1, len(numbers) + 1))
         acknowledged = around.observer.entries()[-1].number
+        await until(lambda: not _unacknowledged(around))
         await agent.signal(signal.SIGTERM)
         around.wish(workload("deployment-2"))
         seen = len(around.observer.entries())
@@ -207,6 +210,12 @@ async def test_a_second_agent_on_the_same_state_folder_is_refused(around: Surrou
         assert await second.ended() == 1
         assert f"another agent uses {around.state_dir} (process {agent.pid})" in second.log()
         assert around.online()
+
+
+def _unacknowledged(around: Surroundings) -> int:
+    """How many entries the running agent still keeps."""
+    with closing(sqlite3.connect(f"file:{around.state_dir / 'agent.db'}?mode=ro", uri=True)) as connection:
+        return int(connection.execute("SELECT count(*) FROM journal").fetchone()[0])
 
 
 def _states(around: Surroundings) -> list[int]:

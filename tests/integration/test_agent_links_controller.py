@@ -130,7 +130,7 @@ async def test_an_invitation_to_a_session_that_is_over_harms_nothing(around: Sur
         generation = around.wish(workload())
         await until(lambda: around.runs_ready(generation))
         _ring(around, "long-gone", mqtt_pb2.LogQuery(deployment_id="deployment-1"))
-        await until(lambda: "no session long-gone" in agent.log())
+        await until(lambda: "channel_ended session=long-gone" in agent.log())
         session = _invite(around, "s2", deployment_id="deployment-1")
         await until(session.ended.is_set)
         assert len(session.received) == len(LINES)
