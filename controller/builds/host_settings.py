@@ -107,6 +107,10 @@ def _pip_settings(environ: Mapping[str, str], pip_files: tuple[Path, ...]) -> di
     for key in PIP_KEYS:
         if value := environ.get("PIP_" + key.upper().replace("-", "_")):
             settings[key] = value
+    # pip's option has two names.
+    other_name = settings.get("default-timeout") or environ.get("PIP_DEFAULT_TIMEOUT")
+    if other_name and "timeout" not in settings:
+        settings["timeout"] = other_name
     return {key: settings[key] for key in PIP_KEYS if key in settings}
 
 

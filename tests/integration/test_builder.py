@@ -43,6 +43,8 @@ async def index(tmp_path: Path, workshop: Workshop, monkeypatch: pytest.MonkeyPa
     """Where Python packages come from in this test, behind a proxy setting that is not for it."""
     async with running_index(tmp_path) as running:
         monkeypatch.setenv("PIP_INDEX_URL", running.url)
+        # The index holds its answer back for as long as a test needs, also on a busy machine.
+        monkeypatch.setenv("PIP_TIMEOUT", "600")
         monkeypatch.setenv("SSL_CERT_FILE", str(running.ca_file))
         for name in ("http_proxy", "https_proxy"):
             monkeypatch.setenv(name, PROXY)

@@ -42,6 +42,8 @@ async def workshop(tmp_path: Path) -> AsyncIterator[Workshop]:
 async def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PackageIndex]:
     async with running_index(tmp_path / "index") as running:
         monkeypatch.setenv("PIP_INDEX_URL", running.url)
+        # The index holds its answer back for as long as a test needs, also on a busy machine.
+        monkeypatch.setenv("PIP_TIMEOUT", "600")
         monkeypatch.setenv("SSL_CERT_FILE", str(running.ca_file))
         running.open.clear()
         yield running

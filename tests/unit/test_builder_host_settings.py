@@ -43,6 +43,12 @@ def test_the_environment_wins_over_files_and_later_files_over_earlier(tmp_path: 
     assert read["UV_DEFAULT_INDEX"] == "https://mine"
 
 
+def test_both_names_of_pips_timeout_are_known(bundle: Path) -> None:
+    assert read_host_settings({"PIP_DEFAULT_TIMEOUT": "99"}, (), "", bundle).environment["UV_HTTP_TIMEOUT"] == "99"
+    both = {"PIP_DEFAULT_TIMEOUT": "99", "PIP_TIMEOUT": "7"}
+    assert read_host_settings(both, (), "", bundle).environment["UV_HTTP_TIMEOUT"] == "7"
+
+
 def test_a_broken_or_absent_file_of_pip_is_no_obstacle(tmp_path: Path, bundle: Path) -> None:
     broken = tmp_path / "broken"
     broken.write_text("index-url = without a section")
