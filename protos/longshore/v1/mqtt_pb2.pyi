@@ -229,7 +229,9 @@ Global___InstanceMetrics: _TypeAlias = InstanceMetrics  # noqa: Y015
 
 @_typing.final
 class DesiredNotice(_message.Message):
-    """Controller -> device, retained: rings the bell; the letter is AgentService.GetDesiredState."""
+    """Controller -> device, retained: rings the bell; the letter is AgentService.GetDesiredState. The device also
+    answers with its Presence, so that the controller learns who is there.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

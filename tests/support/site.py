@@ -1,0 +1,236 @@
+"""A whole site for end-to-end tests: broker, registry, controller, and a device with Podman and an enrolled agent."""
+
+import asyncio
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from controller.local.stack import LocalStack
+from controller.settings import Builds
+from longshore.client import Client, project
+from longshore.v1 import deployment_pb2, device_pb2, types_pb2
+from tests.support.building import BASE_CACHE
+from tests.support.devices import SimulatedDevice
+
+PROJECT = project("alice", "tests")
+
+# A service whose behaviour its environment chooses.
+SERVER = """
+import http.server, os, signal, sys
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+mode = os.environ.get("MODE", "ok")
+print("mode", mode, flush=True)
+if mode == "crash":
+    sys.exit("the model file is missing")
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(503 if mode == "never-ready" else 200)
+        self.end_headers()
+        self.wfile.write(os.environ.get("ANSWER", "hello").encode())
+
+    def log_message(self, *_):
+        pass
+
+
+http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
+"""
+
+
+def spec_text(name: str, *, host: Any = "auto", deadline: str = "60s", profile: str = "x86-cpu", **env: str) -> str:
+    """A deployment.yml of the service; `env` chooses its behaviour."""
+    readiness = {"http": {"port": "http", "path": "/"}, "deadline": deadline, "period": "500ms", "timeout": "1s"}
+    deploy = {
+        "entrypoint": ["python3", "server.py"],
+        "environment": env,
+        "network": {"ports": [{"name": "http", "container": 8080, "host": host}]},
+        "checks": {"readiness": readiness},
+        "stop_grace": "2s",
+    }
+    build = {"files": ["server.py"]}
+    return yaml.safe_dump(
+        {"version": 1, "name": name, "build": build, "deploy": deploy, "targets": [{"profile": profile}]}
+    )
+
+
+@dataclass
+class Site:
+    """One controller side and one device. Blocking client calls run in threads, by `call`."""
+
+    folder: Path
+    stack: LocalStack
+    device: SimulatedDevice
+    client: Client
+    build_id: str = ""
+    agent: asyncio.subprocess.Process | None = None
+    _files: int = field(default=0)
+
+    async def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return await asyncio.to_thread(lambda: function(*args, **kwargs))
+
+    def write(self, text: str) -> Path:
+        """A deployment.yml with this text beside server.py; its path."""
+        self._files += 1
+        folder = self.folder / f"spec-{self._files}"
+        folder.mkdir()
+        (folder / "server.py").write_text(SERVER)
+        (folder / "deployment.yml").write_text(text)
+        return folder / "deployment.yml"
+
+    async def deploy(self, text: str, *, build: bool = False) -> deployment_pb2.Deployment:
+        """Applies a spec, with the site's ready-made image unless `build`."""
+        path = self.write(text)
+        if build:
+            answer = await self.call(self.client.deploy, path, PROJECT, files=["server.py"])
+        else:
+            answer = await self.call(self.client.deploy, path, PROJECT, build_id=self.build_id)
+        deployment: deployment_pb2.Deployment = answer.deployment
+        return deployment
+
+    async def delete(self, deployment: deployment_pb2.Deployment) -> None:
+        """Afterwards the device has nothing of it."""
+        await self.call(self.client.delete, deployment.id)
+        await self.reaches(deployment, "DELETED")
+
+    async def state(self, deployment: deployment_pb2.Deployment) -> deployment_pb2.GetDeploymentResponse:
+        answer: deployment_pb2.GetDeploymentResponse = await self.call(self.client.get_deployment, deployment.id)
+        return answer
+
+    async def reaches(
+        self, deployment: deployment_pb2.Deployment, state: str, reason: str = "", seconds: float = 90
+    ) -> deployment_pb2.GetDeploymentResponse:
+        """The deployment once it is in this state (and reason)."""
+
+        def so(answer: deployment_pb2.GetDeploymentResponse) -> bool:
+            return state_of(answer) == state and reason in ("", answer.deployment.reason)
+
+        return await self.eventually(deployment, so, seconds, f"{deployment.name} {state} {reason}")
+
+    async def eventually(
+        self,
+        deployment: deployment_pb2.Deployment,
+        holds: Callable[[deployment_pb2.GetDeploymentResponse], bool],
+        seconds: float = 90,
+        why: str = "",
+    ) -> deployment_pb2.GetDeploymentResponse:
+        """The deployment once this holds of it."""
+        end = time.monotonic() + seconds
+        while True:
+            answer = await self.state(deployment)
+            if holds(answer):
+                return answer
+            if time.monotonic() > end:
+                raise AssertionError(f"not within {seconds} s: {why}; it is {answer}\n{self.logs()}")
+            await asyncio.sleep(0.1)
+
+    async def seen_device(self, holds: Callable[[device_pb2.Device], bool], seconds: float = 60) -> device_pb2.Device:
+        """The device as the controller sees it, once this holds of it."""
+        end = time.monotonic() + seconds
+        while True:
+            found: device_pb2.Device = await self.call(self.client.get_device, "edge")
+            if holds(found):
+                return found
+            assert time.monotonic() < end, f"{found}\n{self.logs()}"
+            await asyncio.sleep(0.1)
+
+    async def enroll(self, name: str = "edge") -> None:
+        token = await self.call(self.client.create_enroll_token, device_name=name, profile="x86-cpu")
+        await self.device.run(*self._agent_argv("enroll", token.token))
+
+    async def start_agent(self) -> None:
+        argv = self.device.command(self._agent_argv("run", "--poll-interval", "2"))
+        with (self.folder / "agent.log").open("ab") as log:
+            self.agent = await asyncio.create_subprocess_exec(*argv, stdout=log, stderr=log)
+
+    async def stop_agent(self, *, kill: bool = False) -> None:
+        """Ends the agent; what it runs goes on."""
+        if self.agent is None:
+            return
+        if kill:
+            await self.device.run("pkill", "-KILL", "-f", "edge_agent.main")
+        else:
+            await self.device.run("pkill", "-TERM", "-f", "edge_agent.main")
+        await self.agent.wait()
+        self.agent = None
+
+    async def containers(self) -> dict[str, str]:
+        """Id and start time of what runs on the device, as Podman there says."""
+        out = await self.device.run("podman", "ps", "--format", "{{.ID}} {{.StartedAt}}")
+        return dict(line.split(" ", 1) for line in out.splitlines() if " " in line)
+
+    def logs(self) -> str:
+        """The ends of the logs, for a test that fails."""
+        files = (self.folder / "agent.log", self.folder / "controller" / "controller.log")
+        return "\n".join(f"--- {f.name}\n{f.read_text()[-3000:]}" for f in files if f.exists())
+
+    def _agent_argv(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "edge_agent.main", *arguments, "--state-dir", str(self.folder / "agent")]
+
+
+def state_of(answer: deployment_pb2.GetDeploymentResponse) -> str:
+    return deployment_pb2.DeploymentState.Name(answer.deployment.state).removeprefix("DEPLOYMENT_STATE_")
+
+
+def status_of(answer: deployment_pb2.GetDeploymentResponse) -> types_pb2.InstanceStatus:
+    """The status of the only instance."""
+    (instance,) = answer.instances
+    return instance.status
+
+
+def instance_state(answer: deployment_pb2.GetDeploymentResponse) -> str:
+    """The state of the only instance; "" while there is none."""
+    if not answer.instances:
+        return ""
+    return types_pb2.InstanceState.Name(status_of(answer).state).removeprefix("INSTANCE_STATE_")
+
+
+async def fetch(answer: deployment_pb2.GetDeploymentResponse) -> str:
+    """What the only instance answers at the endpoint that its status names; "" where it does not."""
+    (where,) = status_of(answer).endpoints
+
+    def get() -> str:
+        try:
+            with urllib.request.urlopen(f"http://{where.host}:{where.port}/", timeout=3) as reply:
+                return str(reply.read().decode())
+        except OSError:
+            return ""
+
+    return await asyncio.to_thread(get)
+
+
+@asynccontextmanager
+async def running_site(folder: Path, *, enroll: bool = True, build: bool = True) -> AsyncIterator[Site]:
+    """A site with an enrolled device whose agent runs, and an image of the service in its registry."""
+    async with SimulatedDevice(folder / "device") as device:
+        stack = LocalStack(folder / "controller", host=device.gateway, builds=Builds(base_cache=BASE_CACHE))
+        async with stack:
+            context = yaml.safe_load(stack.context_file.read_text())
+            with Client(context["address"], context["token"], context["ca"]) as client:
+                site = Site(folder, stack, device, client)
+                try:
+                    if enroll:
+                        await site.enroll()
+                        await site.start_agent()
+                    if build:
+                        await _build(site)
+                    yield site
+                finally:
+                    await site.stop_agent()
+
+
+async def _build(site: Site) -> None:
+    path = site.write(spec_text("service"))
+    built = await site.call(site.client.build, path, PROJECT, files=["server.py"])
+    ended = await site.call(site.client.wait_for_build, built.id, timeout=240)
+    assert ended.targets[0].artifact.digest, ended
+    site.build_id = built.id
