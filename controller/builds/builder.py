@@ -1,6 +1,7 @@
 """Builds one target of one request: base, Containerfile, `podman build`, push; known from then on by digest."""
 
 import asyncio
+import errno
 import shutil
 import tempfile
 from pathlib import Path
@@ -108,7 +109,9 @@ class ImageBuilder:
         try:
             write_context(folder / "context", containerfile, job.files, self._uploads)
         except OSError as error:
-            raise BuildFailed("DiskFull", f"cannot write the build context: {error}", retryable=True) from error
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            reason = "DiskFull" if full else "BadPath"
+            raise BuildFailed(reason, f"cannot write the build context: {error}", retryable=full) from error
 
     async def _run_build(
         self, job: TargetJob, profile: TargetProfile, base: Base, settings: HostSettings, folder: Path, log: BuildLog

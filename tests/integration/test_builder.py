@@ -245,6 +245,12 @@ async def test_a_base_that_its_registry_lacks_is_final_and_an_unreachable_one_is
     assert (failure.reason, failure.retryable) == ("BaseUnreachable", True)
 
 
+async def test_a_file_name_that_no_disk_takes_is_said_so(workshop: Workshop) -> None:
+    file = await workshop.upload("x" * 300, b"long")
+    failure = await failure_of(workshop, workshop.job("longname", {}, [file]))
+    assert (failure.reason, failure.retryable) == ("BadPath", False)
+
+
 async def test_an_upload_that_is_not_there_fails_the_build(workshop: Workshop) -> None:
     file = await workshop.upload("server.py", b"gone")
     workshop.uploads.path(file.digest).unlink()
