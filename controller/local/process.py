@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import ctypes
-import signal
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +9,9 @@ from pathlib import Path
 
 START_DEADLINE = 20.0
 STOP_DEADLINE = 10.0
-PR_SET_PDEATHSIG = 1
+# setpriv(1) of util-linux: the kernel kills the program when its parent dies, however that happens. A function that
+# runs between fork and exec would do the same, and is not safe beside the threads of gRPC.
+END_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 
 
 class StartFailed(Exception):
@@ -24,10 +24,6 @@ def free_port(host: str = "127.0.0.1") -> int:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class ChildProcess:
@@ -49,9 +45,8 @@ class ChildProcess:
         """Afterwards the process runs and `answers()` was true. Raises StartFailed."""
         with self.log_file.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *self._argv, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=self._env,
-                preexec_fn=_end_with_parent,
-            )  # fmt: skip
+                *END_WITH_PARENT, *self._argv, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=self._env
+            )
         deadline = time.monotonic() + START_DEADLINE
         while not await asyncio.to_thread(answers):
             if self._process.returncode is not None:

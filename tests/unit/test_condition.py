@@ -1,0 +1,120 @@
+"""The state of a deployment rests on evidence."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.builds.model import BuildState
+from controller.deployments.condition import condition
+from controller.deployments.model import DeploymentState, Wish
+from controller.devices.model import Presence
+from controller.store.workloads import Placement
+from tests.support.rows import build, deployment, instance, on, placement
+
+BUILT = build(BuildState.SUCCEEDED)
+STATES = ["PENDING", "FETCHING", "STARTING", "RUNNING", "STOPPING", "STOPPED", "FAILED", "BACKOFF"]
+
+
+def test_ready_when_every_device_says_so() -> None:
+    places = [placement(instance()), on("dev-2", placement(instance()))]
+    assert condition(deployment(), BUILT, places).state is DeploymentState.READY
+
+
+def test_progressing_while_one_of_two_devices_is_not_ready() -> None:
+    places = [placement(instance()), on("dev-2", placement(instance("STARTING", ready=False)))]
+    found = condition(deployment(), BUILT, places)
+    assert found.state is DeploymentState.PROGRESSING
+    assert found.message == "1 of 2 instances ready"
+
+
+def test_an_instance_of_the_revision_before_does_not_make_the_present_one_ready() -> None:
+    places = [placement(instance(revision=1), revision=2)]
+    assert condition(deployment(revision=2), BUILT, places).state is DeploymentState.PROGRESSING
+
+
+def test_failed_build_is_named_with_its_target_and_reason() -> None:
+    failed = build(BuildState.SUCCEEDED, BuildState.FAILED, message="no package x")
+    found = condition(deployment(), failed, [])
+    assert (found.state, found.reason) == (DeploymentState.FAILED, "BuildFailed")
+    assert "no package x" in found.message
+
+
+def test_nothing_is_concluded_before_the_build_has_ended() -> None:
+    going = build(BuildState.SUCCEEDED, BuildState.PUSHING)
+    assert condition(deployment(), going, [placement(instance())]).state is DeploymentState.BUILDING
+
+
+def test_a_build_that_waits_says_for_what() -> None:
+    waiting = build(BuildState.QUEUED, message="the registry does not answer")
+    found = condition(deployment(), waiting, [])
+    assert (found.state, found.reason) == (DeploymentState.BUILDING, "PackageNotFound")
+
+
+def test_without_a_matching_device_it_waits_for_one() -> None:
+    found = condition(deployment(), BUILT, [])
+    assert (found.state, found.reason) == (DeploymentState.PENDING, "NoMatchingDevice")
+
+
+@pytest.mark.parametrize(
+    ("presence", "reason"), [(Presence.OFFLINE, "DeviceOffline"), (Presence.UNKNOWN, "DeviceUnknown")]
+)
+def test_ready_instance_on_a_device_out_of_sight_is_degraded(presence: Presence, reason: str) -> None:
+    found = condition(deployment(), BUILT, [placement(instance(), presence)])
+    assert (found.state, found.reason) == (DeploymentState.DEGRADED, reason)
+
+
+def test_new_deployment_for_an_offline_device_waits_for_it_by_name() -> None:
+    found = condition(deployment(), BUILT, [placement(None, Presence.OFFLINE)])
+    assert (found.state, found.reason) == (DeploymentState.PENDING, "DeviceOffline")
+    assert "edge" in found.message
+
+
+def test_crashing_instance_degrades_with_its_own_reason() -> None:
+    row = instance("BACKOFF", ready=False, reason="CrashLoop")
+    found = condition(deployment(), BUILT, [placement(row)])
+    assert (found.state, found.reason) == (DeploymentState.DEGRADED, "CrashLoop")
+
+
+def test_instance_that_went_back_to_the_revision_before_fails_the_present_one() -> None:
+    row = instance(revision=1, reason="RolledBack")
+    found = condition(deployment(revision=2), BUILT, [placement(row, revision=2)])
+    assert (found.state, found.reason) == (DeploymentState.FAILED, "RolledBack")
+
+
+def test_stopped_only_when_each_device_says_so() -> None:
+    stopped = placement(instance("STOPPED", ready=False), wish=Wish.STOP)
+    running = on("dev-2", placement(instance(), wish=Wish.STOP))
+    assert condition(deployment(Wish.STOP), BUILT, [stopped, running]).state is DeploymentState.STOPPING
+    assert condition(deployment(Wish.STOP), BUILT, [stopped]).state is DeploymentState.STOPPED
+
+
+def test_deleted_only_when_no_device_has_it() -> None:
+    left = placement(instance("STOPPING", ready=False), Presence.OFFLINE, wish=Wish.DELETE)
+    found = condition(deployment(Wish.DELETE), BUILT, [left])
+    assert (found.state, found.reason) == (DeploymentState.DELETING, "WaitingForDevice")
+    assert condition(deployment(Wish.DELETE), BUILT, []).state is DeploymentState.DELETED
+
+
+@st.composite
+def placements(draw: st.DrawFn) -> list[Placement]:
+    def one(number: int) -> Placement:
+        row = None
+        if draw(st.booleans()):
+            state = draw(st.sampled_from(STATES))
+            row = instance(state, ready=state == "RUNNING" and draw(st.booleans()), revision=draw(st.integers(1, 3)))
+        return on(f"dev-{number}", placement(row, draw(st.sampled_from(list(Presence))), revision=2))
+
+    return [one(number) for number in range(draw(st.integers(0, 4)))]
+
+
+@given(placements())
+def test_ready_is_never_claimed_without_evidence_from_every_device(places: list[Placement]) -> None:
+    found = condition(deployment(revision=2), BUILT, places)
+    evidence = [
+        place.presence == Presence.ONLINE
+        and place.instance is not None
+        and place.instance.ready
+        and place.instance.revision == 2
+        for place in places
+    ]
+    assert (found.state is DeploymentState.READY) == (bool(places) and all(evidence))
