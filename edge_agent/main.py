@@ -14,6 +14,7 @@ examples:
   longshore-edge-agent enroll TOKEN            make this machine a device (TOKEN: `longshore enroll-token`)
   longshore-edge-agent run                     run what the controller wishes, until it is told to stop
   longshore-edge-agent status                  who this device is, and what it holds
+  longshore-edge-agent leave                   end what runs here, remove its images, be no device any more
 """
 
 
@@ -49,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     status = _add_command(commands, "status", "who this device is, and what it holds")
     status.set_defaults(command=_status)
+    leaving = _add_command(commands, "leave", "end what runs here, remove its images, be no device any more")
+    leaving.set_defaults(command=_leave)
     return parser
 
 
@@ -126,6 +129,24 @@ def _status(arguments: argparse.Namespace) -> int:
 
     for line in describe_state(arguments.state_dir):
         print(line)
+    return 0
+
+
+def _leave(arguments: argparse.Namespace) -> int:
+    settings = load_settings(arguments.state_dir, {})
+    identity = load_identity(settings.state_dir)
+    with state_lock(settings.state_dir):
+        from edge_agent.runtime.logs import configure_logging
+
+        configure_logging("warning")
+        from edge_agent.leaving import leave
+        from edge_agent.runtime.backend import BackendError
+
+        try:
+            removed = leave(settings, identity)
+        except BackendError as error:
+            raise UserError(f"{error.message}; run it again") from None
+    print(f"{identity.device_name} has left: {removed} instance(s), their images and {settings.state_dir} are removed")
     return 0
 
 

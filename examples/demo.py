@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import signal
 import sys
 import time
@@ -22,25 +21,53 @@ from typing import Any
 from controller.local.process import ChildProcess, StartFailed
 from controller.local.stack import LocalStack
 from controller.settings import Builds
+from examples.demo_folder import CannotCleanUp, DemoFolder, FolderInUse
 
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = ROOT / "examples" / "digits"
 PROGRAMS = Path(sys.executable).parent
-STATE = ROOT / ".demo"
-OWNER_LABEL = "dev.longshore.owner"
+AGENT = str(PROGRAMS / "longshore-edge-agent")
 
 
 class DemoFailed(Exception):
     """A step did not do what it should; the text says which."""
 
 
+class Ending:
+    """What a signal does: it cancels the steps, once; where they are held open it lets them go on to their end."""
+
+    def __init__(self) -> None:
+        self._steps = asyncio.current_task()
+        self._asked = False
+        self._let_go: asyncio.Event | None = None
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, self._ask)
+
+    async def hold(self) -> None:
+        """Returns once a signal came."""
+        self._let_go = asyncio.Event()
+        await self._let_go.wait()
+
+    def _ask(self) -> None:
+        if self._asked:
+            return
+        self._asked = True
+        say("ending: removing what the demonstration made")
+        if self._let_go is not None:
+            self._let_go.set()
+        elif self._steps is not None:
+            self._steps.cancel()
+
+
 @dataclass(frozen=True)
 class Run:
-    """One run's folder and the environment in which its commands work."""
+    """One run's folder and the environment in which its commands work. `keep`: it is held open before its end."""
 
-    folder: Path
+    folder: DemoFolder
     stack: LocalStack
     env: dict[str, str]
+    keep: bool
+    ending: Ending
 
     async def longshore(self, *arguments: str, show: bool = True) -> str:
         """Runs the `longshore` command; its output, which is also shown while it comes unless `show` is false."""
@@ -53,8 +80,15 @@ def say(text: str) -> None:
 
 async def _command(argv: Sequence[str], env: dict[str, str], show: bool) -> str:
     pipe = None if show else asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*argv, env=env, stdout=pipe)
-    output, _ = await process.communicate()
+    # In a group of its own: Ctrl-C is for the demonstration, which ends it.
+    process = await asyncio.create_subprocess_exec(*argv, env=env, stdout=pipe, process_group=0)
+    try:
+        output, _ = await process.communicate()
+    except asyncio.CancelledError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        raise
     if process.returncode != 0:
         raise DemoFailed(f"{Path(argv[0]).name} {' '.join(argv[1:3])} ended with {process.returncode}")
     return (output or b"").decode()
@@ -66,23 +100,19 @@ async def enroll(run: Run) -> None:
         "enroll-token", "--name", "demo-device", "--profile", "x86-cpu", "-o", "json", show=False
     )
     token = json.loads(answer)["token"]
-    agent = str(PROGRAMS / "longshore-edge-agent")
-    await _command([agent, "enroll", token, "--state-dir", str(run.folder / "agent")], run.env, show=True)
+    await _command([AGENT, "enroll", token, "--state-dir", str(run.folder.agent)], run.env, show=True)
 
 
 @contextlib.asynccontextmanager
 async def agent(run: Run) -> AsyncIterator[None]:
-    """The agent runs inside of the block; afterwards it and what it ran are gone."""
-    argv = [str(PROGRAMS / "longshore-edge-agent"), "run", "--state-dir", str(run.folder / "agent")]
-    process = ChildProcess([*argv, "--advertise-host", "127.0.0.1"], run.folder / "agent.log", run.env)
+    """The agent runs inside of the block."""
+    argv = [AGENT, "run", "--state-dir", str(run.folder.agent), "--advertise-host", "127.0.0.1"]
+    process = ChildProcess(argv, run.folder.agent_log, run.env)
     await process.start(lambda: True)
     try:
         yield
     finally:
-        with contextlib.suppress(DemoFailed):
-            await run.longshore("delete", "digits", "--timeout", "60s", show=False)
-        await process.stop()
-        await asyncio.to_thread(shutil.rmtree, run.folder / "agent", ignore_errors=True)
+        await asyncio.shield(process.stop())
 
 
 async def endpoint(run: Run) -> str:
@@ -118,7 +148,7 @@ def predict(url: str) -> tuple[int, int, int]:
 def look_further(run: Run) -> None:
     """Prints commands that work while the demonstration is held open."""
     address, ca = run.stack.settings.public.address, run.stack.ca_file
-    say("look further")
+    say("look further, in another terminal" if run.keep else "look further: `make demo KEEP=1` holds it open for these")
     print(f"  export LONGSHORE_CONTEXT={run.stack.context_file}")
     for words in ("deployments", "instances", "devices", "events", "logs digits"):
         print(f"  {PROGRAMS / 'longshore'} {words}")
@@ -128,12 +158,14 @@ def look_further(run: Run) -> None:
     print(f"  {grpcurl} {address} longshore.v1.DeploymentService/ListInstances")
 
 
-async def demonstrate(run: Run, keep: bool) -> str:
+async def demonstrate(run: Run) -> str:
     """All steps; the last line."""
     say("enroll this machine as a device")
     await enroll(run)
     async with agent(run):
-        say("build examples/digits and deploy it")
+        say(
+            "build examples/digits and deploy it (minutes for the first time, which downloads packages and makes a base)"
+        )
         began = time.monotonic()
         await run.longshore("deploy", "-f", str(DIGITS / "deployment.yml"), "--wait", "--timeout", "20m")
         seconds = time.monotonic() - began
@@ -141,38 +173,52 @@ async def demonstrate(run: Run, keep: bool) -> str:
         say("ask for predictions of images that the model has never seen")
         total, answered, right = await asyncio.to_thread(predict, await endpoint(run))
         look_further(run)
-        if keep:
+        if run.keep:
             say("held open; end it with Ctrl-C")
-            await asyncio.Event().wait()
+            await run.ending.hold()
     if answered < total:
         raise DemoFailed(f"{total - answered} of {total} requests were not answered")
     return f"demo: {answered}/{total} requests answered, accuracy {right / total:.3f}, deploy to ready {seconds:.1f} s"
 
 
-async def main(keep: bool) -> str:
-    folder = STATE / f"run-{os.getpid()}"
+async def with_stack(folder: DemoFolder, keep: bool, ending: Ending) -> str:
     say("start a broker, a registry and a controller")
-    stack = LocalStack(folder / "controller", builds=Builds(base_cache=STATE / "bases"))
+    stack = LocalStack(folder.controller, builds=Builds(base_cache=folder.bases))
     env = {**os.environ, "LONGSHORE_CONTEXT": str(stack.context_file)}
-    try:
-        async with stack:
-            print(f"  controller {stack.settings.public.address}, broker {stack.broker.address}, ", end="")
-            print(f"registry {stack.registry.address}")
-            return await demonstrate(Run(folder, stack, env), keep)
-    finally:
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    async with stack:
+        print(f"  controller {stack.settings.public.address}, broker {stack.broker.address}, ", end="")
+        print(f"registry {stack.registry.address}")
+        return await demonstrate(Run(folder, stack, env, keep, ending))
+
+
+async def main(keep: bool) -> str:
+    """The last line. Whatever happens, nothing of the demonstration is left but bases, and the logs of a failure."""
+    folder = DemoFolder(ROOT / ".demo")
+    with folder.locked():
+        ending = Ending()
+        if folder.run.exists():
+            say("clean up what a run that was killed has left")
+            await folder.clean_up()
+        try:
+            return await with_stack(folder, keep, ending)
+        except (DemoFailed, StartFailed):
+            folder.keep_logs()
+            raise
+        finally:
+            await folder.clean_up()
 
 
 def run() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", action="store_true", help="hold it open until Ctrl-C")
     keep = parser.parse_args().keep
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
     try:
         print(f"\n{asyncio.run(main(keep))}")
-    except KeyboardInterrupt:
-        print("\ndemo: ended")
+    except asyncio.CancelledError:
+        sys.exit("demo: ended before its end; nothing of it is left")
     except (DemoFailed, StartFailed) as error:
+        sys.exit(f"demo: {error}\ndemo: the logs of this run are in {ROOT / '.demo' / 'logs'}")
+    except (FolderInUse, CannotCleanUp) as error:
         sys.exit(f"demo: {error}")
 
 

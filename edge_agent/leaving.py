@@ -1,0 +1,45 @@
+"""`longshore-edge-agent leave`: takes off a machine what its agent brought there."""
+
+import asyncio
+import shutil
+
+from edge_agent.podman.backend import PodmanBackend
+from edge_agent.runtime.backend import DeployBackend
+from edge_agent.runtime.identity import Identity
+from edge_agent.runtime.settings import AgentSettings
+
+GRACE_SECONDS = 10.0
+
+
+def leave(settings: AgentSettings, identity: Identity) -> int:
+    """Afterwards nothing that this agent ran or fetched is left, nor its state; how many instances that were.
+
+    No agent may run on the state folder: the caller holds its lock. Raises BackendError where something stays; the
+    identity stays then too, so that it can be tried again.
+    """
+    backend = PodmanBackend(
+        owner=identity.owner,
+        state_dir=settings.state_dir / "podman",
+        credentials=_no_credentials,
+        registry_ca=identity.ca_file,
+        url=settings.podman_url or None,
+    )
+    removed = asyncio.run(_remove_all(backend))
+    shutil.rmtree(settings.state_dir)
+    return removed
+
+
+async def _remove_all(backend: DeployBackend) -> int:
+    try:
+        instances = await backend.list()
+        for seen in instances:
+            await backend.stop(seen.handle, GRACE_SECONDS)
+            await backend.remove(seen.handle)
+        await backend.prune(frozenset())
+        return len(instances)
+    finally:
+        await backend.close()
+
+
+async def _no_credentials() -> tuple[str, str]:
+    raise RuntimeError("nothing is fetched by an agent that leaves")
