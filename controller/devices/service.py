@@ -120,5 +120,5 @@ def device_event(device: Device, state: str, reason: str = "", message: str = ""
 
 
 def _check_name(field: str, name: str) -> None:
-    if not DEVICE_NAME.match(name):
+    if not DEVICE_NAME.fullmatch(name):
         raise InvalidRequest(field, f"{name!r} is not a device name: letters, digits, '.', '_', '-'; at most 63")

@@ -30,7 +30,7 @@ def timestamp(seconds: float) -> Timestamp | None:
 def project_from(message: types_pb2.Project) -> Project:
     """Raises InvalidRequest for names outside of the contract."""
     for field in ("user_id", "project_id"):
-        if not PROJECT_NAME.match(getattr(message, field)):
+        if not PROJECT_NAME.fullmatch(getattr(message, field)):
             shown = getattr(message, field)
             raise InvalidRequest(f"project.{field}", f"{shown!r} does not match {PROJECT_NAME.pattern}")
     return Project(message.user_id, message.project_id)

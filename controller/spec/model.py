@@ -10,14 +10,16 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
-APT_PACKAGE = r"^[a-z0-9][a-z0-9+.-]{0,99}(:[a-z0-9]+)?(=[A-Za-z0-9.+:~-]{1,99})?$"
+# A trailing "-" would make apt-get remove the package.
+APT_PACKAGE = r"^[a-z0-9][a-z0-9+.-]{0,98}[a-z0-9+.](:[a-z0-9]+)?(=[A-Za-z0-9.+:~-]{1,99})?$"
 ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,254}$"
 IMAGE = r"^[a-z0-9][a-z0-9._:/@-]{0,254}$"
 LABEL = r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$"
 # PEP 508 without direct references and markers: name, extras, versions.
+_VERSION = "[ ]*(===|==|~=|!=|<=|>=|<|>)[ ]*[A-Za-z0-9.*+!_-]{1,64}"
 PYPI_REQUIREMENT = (
-    r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,99}[A-Za-z0-9])?(\[[A-Za-z0-9._,\s-]{1,99}\])?"
-    r"(\s*(===|==|~=|!=|<=|>=|<|>)\s*[A-Za-z0-9.*+!_-]{1,64}(\s*,\s*(===|==|~=|!=|<=|>=|<|>)\s*[A-Za-z0-9.*+!_-]{1,64}){0,9})?$"
+    r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,99}[A-Za-z0-9])?(\[[A-Za-z0-9._, -]{1,99}\])?"
+    f"({_VERSION}([ ]*,{_VERSION}){{0,9}})?$"
 )
 HTTP_PATH = r"^/[!-~]{0,1023}$"
 DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h)$")

@@ -52,7 +52,7 @@ class Scope:
 def parse_scopes(values: Sequence[str]) -> list[Scope]:
     """The scopes of a token request; what is not a repository's is left out."""
     words = [word for value in values for word in value.split()]
-    found = [match for word in words if (match := SCOPE.match(word))]
+    found = [match for word in words if (match := SCOPE.fullmatch(word))]
     return [Scope(match["name"], tuple(match["actions"].split(","))) for match in found]
 
 

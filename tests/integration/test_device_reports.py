@@ -1,0 +1,150 @@
+"""What devices say becomes rows and events, once and in order, however often it is said."""
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from controller.builds.model import BuildState
+from controller.deployments.assess import reassess
+from controller.deployments.model import Deployment, DeploymentState, Wish, WorkloadRow
+from controller.devices import reports
+from controller.devices.model import Device, Presence
+from controller.events.model import EventKind
+from controller.store import Store, Transaction, open_store
+from longshore.v1 import mqtt_pb2, types_pb2
+from tests.support.rows import ARTIFACT, PROJECT, build, deployment
+
+DEVICE = Device("dev-1", "edge", "x86-cpu", 1.0, generation=3)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    opened = open_store(tmp_path / "controller.db")
+
+    def fill(tx: Transaction) -> None:
+        tx.devices.add(DEVICE)
+        tx.builds.add(build(BuildState.SUCCEEDED), "")
+        tx.deployments.add(deployment())
+        tx.workloads.put(WorkloadRow("dep-1", "dev-1", 1, Wish.RUN, ARTIFACT, b""))
+
+    await opened.transact(fill)
+    yield opened
+    opened.close()
+
+
+def status(state: str = "RUNNING", *, ready: bool = True) -> types_pb2.InstanceStatus:
+    value = types_pb2.InstanceState.Value(f"INSTANCE_STATE_{state}")
+    return types_pb2.InstanceStatus(deployment_id="dep-1", revision=1, state=value, ready=ready, reason="Ready")
+
+
+def snapshot(sequence: int, *statuses: types_pb2.InstanceStatus, observed: int = 3) -> mqtt_pb2.StatusSnapshot:
+    return mqtt_pb2.StatusSnapshot(sequence=sequence, observed_generation=observed, instances=statuses)
+
+
+def journal(*numbers: int, journal_id: str = "j1") -> mqtt_pb2.JournalBatch:
+    entries = [mqtt_pb2.JournalEntry(number=n, journal_id=journal_id, instance=status()) for n in numbers]
+    return mqtt_pb2.JournalBatch(entries=entries)
+
+
+def presence(session: int, *, online: bool) -> mqtt_pb2.Presence:
+    return mqtt_pb2.Presence(online=online, session=session)
+
+
+async def current(store: Store) -> Deployment:
+    found = await store.transact(lambda tx: tx.deployments.get("dep-1"))
+    assert found is not None
+    return found
+
+
+async def seen(store: Store) -> Device:
+    found = await store.transact(lambda tx: tx.devices.get("dev-1"))
+    assert found is not None
+    return found
+
+
+async def come_online(store: Store, session: int = 1) -> None:
+    await store.transact(lambda tx: reports.store_presence(tx, "dev-1", presence(session, online=True), time.time()))
+
+
+async def test_a_snapshot_of_a_ready_instance_makes_the_deployment_ready(store: Store) -> None:
+    await come_online(store)
+    await store.transact(lambda tx: reports.store_snapshot(tx, "dev-1", snapshot(1, status()), time.time()))
+    assert (await current(store)).condition.state is DeploymentState.READY
+
+
+async def test_an_older_snapshot_changes_nothing(store: Store) -> None:
+    await come_online(store)
+    await store.transact(lambda tx: reports.store_snapshot(tx, "dev-1", snapshot(7, status()), time.time()))
+    older = snapshot(6, status("BACKOFF", ready=False))
+    await store.transact(lambda tx: reports.store_snapshot(tx, "dev-1", older, time.time()))
+    assert (await current(store)).condition.state is DeploymentState.READY
+
+
+async def test_readiness_counts_only_in_running(store: Store) -> None:
+    await come_online(store)
+    odd = snapshot(1, status("STARTING", ready=True))
+    await store.transact(lambda tx: reports.store_snapshot(tx, "dev-1", odd, time.time()))
+    assert (await current(store)).condition.state is DeploymentState.PROGRESSING
+
+
+async def test_a_will_of_an_older_session_is_dropped(store: Store) -> None:
+    await come_online(store, session=2)
+    await store.transact(lambda tx: reports.store_presence(tx, "dev-1", presence(1, online=False), time.time()))
+    assert (await seen(store)).presence is Presence.ONLINE
+    await store.transact(lambda tx: reports.store_presence(tx, "dev-1", presence(2, online=False), time.time()))
+    assert (await seen(store)).presence is Presence.OFFLINE
+
+
+async def test_presence_that_only_the_broker_repeats_is_doubted(store: Store) -> None:
+    await come_online(store)
+    asked = time.time() + 1
+    await store.transact(lambda tx: reports.store_presence(tx, "dev-1", presence(1, online=True), 0.0))
+    await store.transact(lambda tx: reports.doubt_silent(tx, asked))
+    assert (await seen(store)).presence is Presence.UNKNOWN
+    await store.transact(lambda tx: reports.store_presence(tx, "dev-1", presence(1, online=True), asked + 1))
+    await store.transact(lambda tx: reports.doubt_silent(tx, asked))
+    assert (await seen(store)).presence is Presence.ONLINE
+
+
+async def test_each_journal_entry_becomes_one_event(store: Store) -> None:
+    acks = []
+    for batch in (journal(1, 2), journal(1, 2, 3), journal(3), journal(4)):
+        acks.append(await store.transact(lambda tx, batch=batch: reports.store_journal(tx, "dev-1", batch)))  # type: ignore[misc]
+    assert [ack.number for ack in acks if ack] == [2, 3, 3, 4]
+    events, _ = await store.transact(lambda tx: tx.events.after(PROJECT, 0))
+    assert [event.what.kind for event in events] == [EventKind.INSTANCE] * 4
+
+
+async def test_a_new_journal_begins_anew(store: Store) -> None:
+    await store.transact(lambda tx: reports.store_journal(tx, "dev-1", journal(1, 2, 3)))
+    ack = await store.transact(lambda tx: reports.store_journal(tx, "dev-1", journal(1, journal_id="j2")))
+    assert ack == mqtt_pb2.JournalAck(journal_id="j2", number=1)
+    events, _ = await store.transact(lambda tx: tx.events.after(PROJECT, 0))
+    assert len(events) == 4
+
+
+async def test_deleted_only_when_a_device_with_the_newest_wish_has_it_no_more(store: Store) -> None:
+    await come_online(store)
+
+    def wish_delete(tx: Transaction) -> None:
+        deleted = deployment(Wish.DELETE)
+        tx.deployments.change(deleted)
+        tx.workloads.wish("dep-1", "dev-1", Wish.DELETE)
+        tx.devices.advance("dev-1")
+        reassess(tx, deleted)
+
+    await store.transact(wish_delete)
+    for sequence, told in ((1, snapshot(1, observed=3)), (2, snapshot(2, status("STOPPING", ready=False), observed=4))):
+        await store.transact(lambda tx, told=told: reports.store_snapshot(tx, "dev-1", told, time.time()))  # type: ignore[misc]
+        assert (await current(store)).condition.state is DeploymentState.DELETING, sequence
+    await store.transact(lambda tx: reports.store_snapshot(tx, "dev-1", snapshot(3, observed=4), time.time()))
+    assert (await current(store)).condition.state is DeploymentState.DELETED
+
+
+async def test_a_device_that_is_not_known_changes_nothing(store: Store) -> None:
+    await store.transact(lambda tx: reports.store_snapshot(tx, "dev-9", snapshot(1, status()), time.time()))
+    await store.transact(lambda tx: reports.store_presence(tx, "dev-9", presence(1, online=True), time.time()))
+    assert await store.transact(lambda tx: reports.store_journal(tx, "dev-9", journal(1))) is None
+    assert await store.transact(lambda tx: tx.events.after(PROJECT, 0)) == ([], 0)

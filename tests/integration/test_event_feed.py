@@ -1,0 +1,93 @@
+"""Following the event log while others write to it."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import delete
+
+from controller.errors import OutOfRange
+from controller.events.feed import EventFeed, Filter
+from controller.events.model import EventKind, NewEvent, Project
+from controller.store import Store, Transaction, open_store, schema
+
+ALICE, BOB = Project("alice", "digits"), Project("bob", "digits")
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    opened = open_store(tmp_path / "controller.db")
+    yield opened
+    opened.close()
+
+
+def append(store: Store, project: Project, deployment_id: str = "", count: int = 1) -> "asyncio.Task[None]":
+    def work(tx: Transaction) -> None:
+        for _ in range(count):
+            tx.events.append(NewEvent(project, EventKind.INSTANCE, "RUNNING", deployment_id=deployment_id))
+
+    async def run() -> None:
+        await store.transact(work)
+
+    return asyncio.create_task(run())
+
+
+async def take(feed: EventFeed, count: int, after: int = 0, only: Filter | None = None) -> list[int]:
+    """The numbers of the next events."""
+    numbers: list[int] = []
+    async for event in feed.watch(ALICE, after, follow=True, only=only or Filter()):
+        if event is not None:
+            numbers.append(event.number)
+        if len(numbers) == count:
+            break
+    return numbers
+
+
+async def test_every_watcher_sees_every_event_once_and_in_order(store: Store) -> None:
+    feed, chance = EventFeed(store), random.Random(1)
+    watchers = [asyncio.create_task(take(feed, 300 - start, after=start)) for start in (0, 1, 150, 299)]
+    writers = []
+    for _ in range(300):
+        writers.append(append(store, ALICE))
+        writers.append(append(store, BOB, count=chance.randrange(3)))
+        if chance.random() < 0.2:
+            await asyncio.gather(*writers)
+    await asyncio.gather(*writers)
+    seen = await asyncio.wait_for(asyncio.gather(*watchers), 30)
+    for start, numbers in zip((0, 1, 150, 299), seen, strict=True):
+        assert numbers == list(range(start + 1, 301))
+
+
+async def test_a_filtered_watcher_passes_over_long_stretches_of_others(store: Store) -> None:
+    feed = EventFeed(store)
+    await append(store, ALICE, "wanted")
+    await append(store, ALICE, "other", count=1500)
+    await append(store, ALICE, "wanted")
+    watcher = asyncio.create_task(take(feed, 3, only=Filter(deployment_id="wanted")))
+    await append(store, ALICE, "wanted")
+    assert await asyncio.wait_for(watcher, 10) == [1, 1502, 1503]
+
+
+async def test_without_follow_it_ends_with_what_is_stored(store: Store) -> None:
+    await append(store, ALICE, count=1200)
+    numbers = [event.number async for event in EventFeed(store).watch(ALICE, 700, follow=False) if event is not None]
+    assert numbers == list(range(701, 1201))
+
+
+async def test_while_nothing_comes_it_says_that_it_lives(store: Store) -> None:
+    async for event in EventFeed(store).watch(ALICE, 0, follow=True, heartbeat=0.01):
+        assert event is None
+        break
+
+
+async def test_a_watcher_is_told_what_was_trimmed(store: Store) -> None:
+    await append(store, ALICE, count=10)
+    old = delete(schema.events).where(schema.events.c.number < 5)
+    await store.transact(lambda tx: tx.events._connection.execute(old))
+    feed = EventFeed(store)
+    with pytest.raises(OutOfRange, match="before number 5") as refused:
+        await take(feed, 1, after=2)
+    assert refused.value.metadata == {"oldest": "5"}
+    assert await take(feed, 6, after=4) == [5, 6, 7, 8, 9, 10]
