@@ -56,13 +56,13 @@ class Store:
     async def transact(self, work: Callable[[Transaction], Result]) -> Result:
         """Runs `work` in a transaction; afterwards its changes are durable. An exception undoes all of it.
 
-        `work` runs in the store's thread and must not touch anything of the event loop.
+        `work` runs in the store's thread and must not touch anything of the event loop. A caller that is cancelled
+        does not hinder it: the work is done, and the listeners are told.
         """
-        loop = asyncio.get_running_loop()
-        result, signals = await loop.run_in_executor(self._executor, self._run, work)
-        for signal in dict.fromkeys(signals):
-            for listener in self._listeners:
-                listener(signal)
+        running = asyncio.get_running_loop().run_in_executor(self._executor, self._run, work)
+        # A callback, since a caller that has left is no longer here to tell anybody.
+        running.add_done_callback(self._tell)
+        result, _ = await asyncio.shield(running)
         return result
 
     def transact_now(self, work: Callable[[Transaction], Result]) -> Result:
@@ -73,6 +73,13 @@ class Store:
         """Waits for the transaction that runs, then closes the database."""
         self._executor.shutdown(wait=True)
         self._engine.dispose()
+
+    def _tell(self, done: asyncio.Future[tuple[Any, list[Signal]]]) -> None:
+        if done.cancelled() or done.exception() is not None:
+            return
+        for signal in dict.fromkeys(done.result()[1]):
+            for listener in self._listeners:
+                listener(signal)
 
     def _run(self, work: Callable[[Transaction], Result]) -> tuple[Result, list[Signal]]:
         with self._engine.begin() as connection:
