@@ -148,7 +148,9 @@ def predict(url: str) -> tuple[int, int, int]:
 def look_further(run: Run) -> None:
     """Prints commands that work while the demonstration is held open."""
     address, ca = run.stack.settings.public.address, run.stack.ca_file
-    say("look further, in another terminal" if run.keep else "look further: `make demo KEEP=1` holds it open for these")
+    say(
+        f"look further{', in another terminal' if run.keep else ': `make demo KEEP=1` holds it open for commands like'}"
+    )
     print(f"  export LONGSHORE_CONTEXT={run.stack.context_file}")
     for words in ("deployments", "instances", "devices", "events", "logs digits"):
         print(f"  {PROGRAMS / 'longshore'} {words}")
@@ -163,9 +165,7 @@ async def demonstrate(run: Run) -> str:
     say("enroll this machine as a device")
     await enroll(run)
     async with agent(run):
-        say(
-            "build examples/digits and deploy it (minutes for the first time, which downloads packages and makes a base)"
-        )
+        say("build examples/digits and deploy it (the first time takes minutes: it makes a base image)")
         began = time.monotonic()
         await run.longshore("deploy", "-f", str(DIGITS / "deployment.yml"), "--wait", "--timeout", "20m")
         seconds = time.monotonic() - began
