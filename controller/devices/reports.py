@@ -4,6 +4,7 @@ an older or repeated report changes nothing."""
 from dataclasses import replace
 
 import structlog
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from controller.deployments.assess import reassess_all
 from controller.deployments.model import InstanceRow, Wish
@@ -25,6 +26,8 @@ def store_presence(tx: Transaction, device_id: str, presence: mqtt_pb2.Presence,
     state = Presence.ONLINE if presence.online else Presence.OFFLINE
     seen = max(seen_at, device.last_seen) if presence.online else device.last_seen
     tx.devices.change(device_id, session=presence.session, last_seen=seen)
+    if presence.online and device.presence is not Presence.ONLINE and presence.session > device.snapshot_sequence:
+        _withdraw_readiness(tx, device_id)
     _set_presence(tx, replace(device, last_seen=seen), state, "")
 
 
@@ -86,6 +89,17 @@ def _set_presence(tx: Transaction, device: Device, presence: Presence, reason: s
     reassess_all(tx, {row.deployment_id for row in tx.workloads.of_device(device.id)})
 
 
+def _withdraw_readiness(tx: Transaction, device_id: str) -> None:
+    """A device that was out of sight is back and has not said yet what is true there: what it said before it went is
+    no evidence that anything answers now. Its next snapshot is."""
+    for row in tx.workloads.instances_of_device(device_id):
+        if row.ready:
+            status = types_pb2.InstanceStatus.FromString(row.status)
+            status.ready, status.reason = False, "NotObserved"
+            status.message = "the device is back and has not reported yet"
+            tx.workloads.put_instance(instance_row(device_id, status))
+
+
 def _store_instances(tx: Transaction, device_id: str, snapshot: mqtt_pb2.StatusSnapshot) -> set[str]:
     wanted = {row.deployment_id for row in tx.workloads.of_device(device_id)}
     said = {status.deployment_id: instance_row(device_id, status) for status in snapshot.instances}
@@ -128,9 +142,17 @@ def _append_instance_event(tx: Transaction, device_id: str, entry: mqtt_pb2.Jour
             ready=status.ready,
             reason=status.reason,
             message=status.message,
-            occurred=entry.occurred.ToMicroseconds() / 1e6,
+            occurred=_seconds(entry.occurred),
         )
     )
+
+
+def _seconds(moment: Timestamp) -> float:
+    """0, which means now, for a clock that is out of every calendar."""
+    try:
+        return moment.ToMicroseconds() / 1e6
+    except ValueError:
+        return 0.0
 
 
 def state_name(status: types_pb2.InstanceStatus) -> str:

@@ -19,6 +19,8 @@ LARGEST_BATCH = 500
 ANSWER_TIME = 10.0
 # How long the broker may be gone before every device's presence is unknown.
 BROKER_GRACE = 3.0
+# What the content of a message can bring about. Errors of the database are none of these: they end the process.
+NONSENSE = (ValueError, TypeError, LookupError, ArithmeticError)
 
 
 class DeviceMessages:
@@ -53,9 +55,22 @@ class DeviceMessages:
             batch = [await self._queue.get()]
             while len(batch) < LARGEST_BATCH and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
-            acks = await self._store.transact(lambda tx, batch=batch: _store(tx, batch))  # type: ignore[misc]
+            acks = await self._store_batch(batch)
             for device_id, ack in acks.items():
                 self._link.publish(device_id, Topic.JOURNAL_ACK, ack)
+
+    async def _store_batch(self, batch: Sequence[Received]) -> dict[str, mqtt_pb2.JournalAck]:
+        """One device that says nonsense must not silence the others: then each message is stored by itself."""
+        try:
+            return await self._store.transact(lambda tx: _store(tx, batch))
+        except NONSENSE:
+            if len(batch) == 1:
+                log.exception("message cannot be stored", device=batch[0].device_id, topic=batch[0].topic)
+                return {}
+        acks: dict[str, mqtt_pb2.JournalAck] = {}
+        for message in batch:
+            acks |= await self._store_batch([message])
+        return acks
 
     async def _follow_connection(self) -> None:
         while True:

@@ -8,7 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from controller.devices.desired import desired_state
 from controller.devices.model import Device
 from controller.devices.service import DeviceService, Enrollment
-from controller.errors import PermissionDenied
+from controller.errors import InvalidRequest, PermissionDenied
 from controller.events.feed import EventFeed, Filter
 from controller.events.model import NO_PROJECT
 from controller.pki import CertificateAuthority
@@ -20,6 +20,9 @@ from controller.store import Store, Transaction
 from controller.web.registry_tokens import RegistryTokens
 from longshore.errors import Reason
 from longshore.v1 import agent_pb2, agent_pb2_grpc, device_pb2, device_pb2_grpc, event_pb2, event_pb2_grpc
+
+# A device that claims more than this would use the numbers up.
+GREATEST_GENERATION = 2**53
 
 
 class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
@@ -109,10 +112,17 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
         self, request: agent_pb2.GetDesiredStateRequest, context: Any
     ) -> agent_pb2.GetDesiredStateResponse:
         device_id, held = caller.get().name, request.held_generation
+        if not 0 <= held < GREATEST_GENERATION:
+            raise InvalidRequest("held_generation", f"{held} is no generation")
 
         def read(tx: Transaction) -> agent_pb2.GetDesiredStateResponse:
             device = _known(tx, device_id)
-            if device.generation <= held:
+            if device.generation < held:
+                # This database is older than the device's wish (it was restored): the device gets what is wished
+                # now, under a number that it takes for newer.
+                tx.devices.overtake(device_id, held)
+                device = _known(tx, device_id)
+            if device.generation == held:
                 return agent_pb2.GetDesiredStateResponse()
             return agent_pb2.GetDesiredStateResponse(desired=desired_state(tx, device))
 

@@ -47,6 +47,11 @@ class DeviceTable:
         self._signals.append(DesiredChanged(device_id, generation))
         return generation
 
+    def overtake(self, device_id: str, generation: int) -> None:
+        """The device holds a generation that this database never gave: the next one is greater than that."""
+        self.change(device_id, generation=generation)
+        self.advance(device_id)
+
     def matching(self, profile: str, labels: Mapping[str, str]) -> list[Device]:
         """All devices of a profile ("" for any) that carry all of these labels."""
         query = select(TABLE).order_by(TABLE.c.enrolled)

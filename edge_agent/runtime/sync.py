@@ -86,9 +86,10 @@ class DesiredSync:
             self._hold(desired)
 
     def noticed(self, notice: mqtt_pb2.DesiredNotice) -> None:
-        """The controller says which generation is the newest."""
+        """The controller says which generation is the newest. An older one than is held tells of a controller that
+        was restored from a backup: it counts on from what is held once it is asked."""
         self._known_generation = notice.generation
-        if notice.generation > self.held_generation:
+        if notice.generation != self.held_generation:
             self._look_within(0)
 
     def broker_connected(self) -> None:

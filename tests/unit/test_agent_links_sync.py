@@ -200,3 +200,12 @@ async def test_the_desired_state_of_another_device_is_never_taken() -> None:
         await settled()
     assert setup.store.body is None
     assert setup.applied == []
+
+
+async def test_a_bell_of_an_older_generation_makes_it_ask_since_the_controller_may_have_been_restored() -> None:
+    setup = Setup(Controller(generation=9))
+    async with setup.running():
+        await until(lambda: setup.applied == [9])
+        setup.controller.generation = 10
+        setup.sync.noticed(notice(5))
+        await until(lambda: setup.applied == [9, 10])

@@ -73,7 +73,8 @@ class AgentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetDesiredState(self, request, context):
-        """The whole wish for the calling device.
+        """The whole wish for the calling device. Where the device holds a generation that the controller never gave (its
+        database was restored from a backup), the controller counts on from that one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -24,7 +24,9 @@ class AgentServiceStub:
     ALREADY_EXISTS (the name is taken).
     """
     GetDesiredState: _aio.UnaryUnaryMultiCallable[_agent_pb2.GetDesiredStateRequest, _agent_pb2.GetDesiredStateResponse]
-    """The whole wish for the calling device."""
+    """The whole wish for the calling device. Where the device holds a generation that the controller never gave (its
+    database was restored from a backup), the controller counts on from that one.
+    """
     GetRegistryCredential: _aio.UnaryUnaryMultiCallable[_agent_pb2.GetRegistryCredentialRequest, _agent_pb2.GetRegistryCredentialResponse]
     """Credentials with which this device may pull what its desired state names; short-lived."""
     Channel: _aio.StreamStreamMultiCallable[_agent_pb2.ChannelRequest, _agent_pb2.ChannelResponse]
@@ -55,7 +57,9 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_pb2.GetDesiredStateRequest,
         context: _aio.ServicerContext[_agent_pb2.GetDesiredStateRequest, _abc.Awaitable[_agent_pb2.GetDesiredStateResponse]],
     ) -> _abc.Awaitable[_agent_pb2.GetDesiredStateResponse]:
-        """The whole wish for the calling device."""
+        """The whole wish for the calling device. Where the device holds a generation that the controller never gave (its
+        database was restored from a backup), the controller counts on from that one.
+        """
 
     @_abc_1.abstractmethod
     def GetRegistryCredential(
