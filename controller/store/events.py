@@ -54,7 +54,9 @@ class EventTable:
         last = self.last_number(project)
         query = select(TABLE).where(*_of(project), TABLE.c.number > number)
         if deployment_id or build_ids:
-            query = query.where(or_(TABLE.c.deployment_id == deployment_id, TABLE.c.build_id.in_(build_ids)))
+            # An empty id is no filter: it would let the events of all other builds through.
+            of_deployment = [TABLE.c.deployment_id == deployment_id] if deployment_id else []
+            query = query.where(or_(TABLE.c.build_id.in_(build_ids), *of_deployment))
         rows = self._connection.execute(query.order_by(TABLE.c.number).limit(PAGE)).mappings().all()
         events = [_event(row) for row in rows]
         return events, events[-1].number if len(events) == PAGE else max(last, number)

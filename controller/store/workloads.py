@@ -76,10 +76,11 @@ class WorkloadTable:
         device_id: str = "",
         project: Project | None = None,
         user_id: str = "",
-        limit: int = 1000,
+        limit: int | None = None,
         after: tuple[str, str] | None = None,
     ) -> list[Placement]:
-        """Workloads with what is known of them, ordered by deployment and device, after this pair of ids."""
+        """Workloads with what is known of them, ordered by deployment and device, after this pair of ids; all of them
+        unless `limit` says otherwise."""
         joined = WORKLOADS.join(DEPLOYMENTS, DEPLOYMENTS.c.id == WORKLOADS.c.deployment_id)
         joined = joined.join(DEVICES, DEVICES.c.id == WORKLOADS.c.device_id)
         same = and_(*(INSTANCES.c[key] == WORKLOADS.c[key] for key in ("deployment_id", "device_id")))
