@@ -24,6 +24,8 @@ log = structlog.get_logger()
 KEEPALIVE = 30
 # Unacknowledged messages that the broker may send: without it, Mosquitto stops after 20.
 RECEIVE_MAXIMUM = 1000
+# Metrics are for whoever draws them; the controller keeps none.
+HEARD = (Topic.PRESENCE, Topic.STATUS, Topic.JOURNAL)
 
 
 @dataclass(frozen=True)
@@ -106,12 +108,7 @@ class BrokerLink:
         if reason.is_failure:
             log.warning("broker refuses the controller", reason=str(reason))
             return
-        wanted = [
-            (device_topic("+", topic), SubscribeOptions(qos=rule.qos))
-            for topic, rule in RULES.items()
-            if rule.publisher == "device"
-        ]
-        client.subscribe(wanted)
+        client.subscribe([(device_topic("+", topic), SubscribeOptions(qos=RULES[topic].qos)) for topic in HEARD])
         log.info("broker connected", address=f"{self._settings.host}:{self._settings.port}")
         self._call(self._on_connection, True)
 

@@ -15,6 +15,7 @@ from edge_agent.runtime.convert import desired_from_pb
 from edge_agent.runtime.database import AgentDatabase
 from edge_agent.runtime.facts import device_facts
 from edge_agent.runtime.identity import Identity
+from edge_agent.runtime.metrics import MetricsPublisher
 from edge_agent.runtime.numbers import GrowingNumbers
 from edge_agent.runtime.publisher import JournalPublisher, SnapshotPublisher
 from edge_agent.runtime.reconciler import Reconciler
@@ -57,6 +58,9 @@ class Agent:
         self._broker = BrokerLink(identity, self._numbers.next, self)
         self._snapshots = SnapshotPublisher(self._broker, self)
         self._journal = JournalPublisher(self._broker, database)
+        self._metrics = MetricsPublisher(
+            self._broker, backend, self._reconciler.statuses, self._reconciler.handle_of, settings.metrics_interval
+        )
         self._channels = Channels(controller, backend, self._reconciler.handle_of)
         times = SyncTimes(poll=settings.poll_interval, resync=settings.resync_interval)
         self._sync = DesiredSync(identity.device_id, controller, database, self._apply, times, self._broker.retry_soon)
@@ -70,6 +74,7 @@ class Agent:
             "sync": self._sync.run(),
             "snapshots": self._snapshots.run(),
             "journal": self._journal.run(),
+            "metrics": self._metrics.run(),
             "address": self._follow_address(),
         }
         try:

@@ -20,6 +20,9 @@ TEMPLATE = """\
 #poll_interval = 60.0
 #resync_interval = 900.0
 
+# Seconds between two messages about what the instances use.
+#metrics_interval = 60.0
+
 # Address of a running Podman service, such as "unix:///run/podman/podman.sock"; empty: the agent starts one on demand.
 #podman_url = ""
 
@@ -41,6 +44,7 @@ class AgentSettings:
     advertise_host: str = ""
     poll_interval: float = 60.0
     resync_interval: float = 900.0
+    metrics_interval: float = 60.0
     # Empty: the agent starts a Podman service on demand.
     podman_url: str = ""
     log_level: str = "info"
@@ -48,6 +52,7 @@ class AgentSettings:
     def __post_init__(self) -> None:
         _require(self.poll_interval >= 1, "poll_interval", self.poll_interval, "at least 1 second")
         _require(self.resync_interval >= 1, "resync_interval", self.resync_interval, "at least 1 second")
+        _require(self.metrics_interval >= 1, "metrics_interval", self.metrics_interval, "at least 1 second")
         _require(self.log_level in LOG_LEVELS, "log_level", self.log_level, f"one of {', '.join(LOG_LEVELS)}")
         _require(not set(self.advertise_host) & set(" /\t\n"), "advertise_host", self.advertise_host, "a host name")
         url_known = self.podman_url == "" or self.podman_url.startswith(("unix://", "http+unix://", "tcp://"))

@@ -1,0 +1,71 @@
+"""What the device's instances use, told over MQTT once a minute at QoS 0: what is lost is not sent again."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import structlog
+from google.protobuf.message import Message
+
+from edge_agent.runtime.backend import BackendError, DeployBackend, Handle
+from longshore.topics import Topic
+from longshore.v1 import mqtt_pb2, types_pb2
+
+log = structlog.get_logger()
+PERIOD = 60.0
+
+
+class Outlet(Protocol):
+    @property
+    def connected(self) -> bool: ...
+
+    def publish(self, topic: Topic, message: Message) -> bool: ...
+
+
+class MetricsPublisher:
+    """`statuses` tells what runs, `handle_of` under which handle the backend knows it."""
+
+    def __init__(
+        self,
+        outlet: Outlet,
+        backend: DeployBackend,
+        statuses: Callable[[], Sequence[types_pb2.InstanceStatus]],
+        handle_of: Callable[[str], Handle | None],
+        period: float = PERIOD,
+    ) -> None:
+        self._outlet = outlet
+        self._backend = backend
+        self._statuses = statuses
+        self._handle_of = handle_of
+        self._period = period
+
+    async def run(self) -> None:
+        """For ever. Says nothing while nothing runs."""
+        while True:
+            await asyncio.sleep(self._period)
+            if self._outlet.connected and (measured := await self._measure()):
+                message = mqtt_pb2.Metrics(instances=measured)
+                message.time.FromNanoseconds(time.time_ns())
+                self._outlet.publish(Topic.METRICS, message)
+
+    async def _measure(self) -> list[mqtt_pb2.InstanceMetrics]:
+        running = [s for s in self._statuses() if s.state == types_pb2.INSTANCE_STATE_RUNNING]
+        found = [await self._measure_one(status) for status in running]
+        return [metrics for metrics in found if metrics is not None]
+
+    async def _measure_one(self, status: types_pb2.InstanceStatus) -> mqtt_pb2.InstanceMetrics | None:
+        handle = self._handle_of(status.deployment_id)
+        if handle is None:
+            return None
+        try:
+            stats = await self._backend.stats(handle)
+        except BackendError as error:
+            log.info("instance_not_measured", deployment=status.deployment_id, reason=error.reason)
+            return None
+        return mqtt_pb2.InstanceMetrics(
+            deployment_id=status.deployment_id,
+            revision=status.revision,
+            cpu_millis=stats.cpu_millis,
+            memory_kib=stats.memory_kib,
+        )
