@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from controller.local.process import ChildProcess, StartFailed
+from controller.local.process import END_WITH_PARENT, ChildProcess, StartFailed
 from controller.local.stack import LocalStack
 from controller.settings import Builds
 from examples.demo_folder import CannotCleanUp, DemoFolder, FolderInUse
@@ -81,7 +81,7 @@ def say(text: str) -> None:
 async def _command(argv: Sequence[str], env: dict[str, str], show: bool) -> str:
     pipe = None if show else asyncio.subprocess.PIPE
     # In a group of its own: Ctrl-C is for the demonstration, which ends it.
-    process = await asyncio.create_subprocess_exec(*argv, env=env, stdout=pipe, process_group=0)
+    process = await asyncio.create_subprocess_exec(*END_WITH_PARENT, *argv, env=env, stdout=pipe, process_group=0)
     try:
         output, _ = await process.communicate()
     except asyncio.CancelledError:

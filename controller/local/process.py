@@ -44,9 +44,11 @@ class ChildProcess:
     async def start(self, answers: Callable[[], bool]) -> None:
         """Afterwards the process runs and `answers()` was true. Raises StartFailed."""
         with self.log_file.open("ab") as log:
+            # In a session of its own: Ctrl-C at a terminal is for the parent, which ends its children in order.
             self._process = await asyncio.create_subprocess_exec(
-                *END_WITH_PARENT, *self._argv, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=self._env
-            )
+                *END_WITH_PARENT, *self._argv, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=self._env,
+                start_new_session=True,
+            )  # fmt: skip
         deadline = time.monotonic() + START_DEADLINE
         while not await asyncio.to_thread(answers):
             if self._process.returncode is not None:

@@ -1,7 +1,7 @@
 """Simulated devices: machines of their own on this one, each with its own Podman store, address and power switch.
 
-A device is a set of namespaces (net, pid, mount, uts, ipc, cgroup) with private /run, /dev/shm, /var/lib/containers,
-/var/tmp and /etc/containers, on a bridge that it shares with the devices of the same test process. Killing its first
+A device is a set of namespaces (net, pid, mount, uts, ipc, cgroup) with private /run, /dev/shm, /var/lib/containers
+and /etc/containers, on a bridge that it shares with the devices of the same test process. Killing its first
 process is a power cut: every process and mount in it is gone, its storage stays. Needs root.
 """
 
@@ -28,7 +28,6 @@ mount -t tmpfs -o mode=755 tmpfs /run
 mount -t tmpfs tmpfs /dev/shm
 mkdir -p /run/lock
 mount --bind "$1/lib" /var/lib/containers
-mount --bind "$1/vartmp" /var/tmp
 mount --bind "$1/etc" /etc/containers
 if [ -d /etc/cni/net.d ]; then mount -t tmpfs tmpfs /etc/cni/net.d; fi
 while read -r folder; do mount --bind "$folder" "${folder%/*}"; done < "$1/cgroups"
@@ -72,7 +71,7 @@ class SimulatedDevice:
         return self._holder is not None
 
     async def __aenter__(self) -> "SimulatedDevice":
-        for name in ("lib", "vartmp", "etc"):
+        for name in ("lib", "copies", "etc"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self._write_settings()
         try:
@@ -158,7 +157,7 @@ class SimulatedDevice:
         for name in ("policy.json", "registries.conf"):
             if (source := Path("/etc/containers", name)).exists():
                 shutil.copy(source, etc / name)
-        (etc / "containers.conf").write_text(render(host_facts(), Path("/var/tmp")))
+        (etc / "containers.conf").write_text(render(host_facts(), self.folder / "copies"))
 
     def _boot_command(self) -> list[str]:
         init = ["bash", "-c", INIT, "init", str(self.folder), self.name, _reaper()]

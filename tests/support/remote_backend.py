@@ -108,7 +108,11 @@ class RemoteBackend:
         )  # fmt: skip
         remote = cls(process)
         remote._reading = asyncio.create_task(remote._read_replies())
-        await remote._call("open", options)
+        try:
+            await remote._call("open", options)
+        except BaseException:
+            await remote.kill()
+            raise
         return remote
 
     async def kill(self) -> None:
