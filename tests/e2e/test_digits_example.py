@@ -2,81 +2,25 @@
 
 import asyncio
 import json
-import os
 import shutil
-import sys
 import urllib.request
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from controller.local.stack import LocalStack
-from controller.settings import Builds
-from tests.support.building import BASE_CACHE
-from tests.support.devices import SimulatedDevice
+from tests.support.site import Site, running_site
 
 pytestmark = [pytest.mark.podman, pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("digits")]
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "digits"
 
 
-@dataclass(frozen=True)
-class Ended:
-    """A command that ran to its end."""
-
-    code: int
-    out: str
-    err: str
-
-
-@dataclass(frozen=True)
-class Site:
-    """A controller with all that belongs to it, and a device whose agent is enrolled."""
-
-    folder: Path
-    stack: LocalStack
-    device: SimulatedDevice
-
-    async def longshore(self, *arguments: str) -> Ended:
-        return await run(
-            [sys.executable, "-m", "controller.cli.main", *arguments],
-            {**os.environ, "LONGSHORE_CONTEXT": str(self.stack.context_file)},
-        )
-
-    def agent(self, *arguments: str) -> list[str]:
-        """The agent's command line, inside the device."""
-        state = ["--state-dir", str(self.folder / "agent")]
-        return self.device.command([sys.executable, "-m", "edge_agent.main", *arguments, *state])
-
-
-async def run(argv: list[str], env: dict[str, str]) -> Ended:
-    process = await asyncio.create_subprocess_exec(
-        *argv, env=env, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    out, err = await process.communicate()
-    return Ended(process.returncode or 0, out.decode(), err.decode())
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
-    folder = tmp_path_factory.mktemp("site")
-    async with SimulatedDevice(folder / "device") as device:
-        stack = LocalStack(folder / "controller", host=device.gateway, builds=Builds(base_cache=BASE_CACHE))
-        async with stack:
-            made = Site(folder, stack, device)
-            token = await made.longshore("enroll-token", "--name", "edge", "--profile", "x86-cpu")
-            enrolled = await run(made.agent("enroll", token.out.strip()), dict(os.environ))
-            assert enrolled.code == 0, enrolled.err
-            with (folder / "agent.log").open("ab") as log:
-                agent = await asyncio.create_subprocess_exec(*made.agent("run"), stdout=log, stderr=log)
-            try:
-                yield made
-            finally:
-                agent.terminate()
-                await agent.wait()
+    async with running_site(tmp_path_factory.mktemp("site"), build=False) as made:
+        yield made
 
 
 def edited(folder: Path, **files: str) -> Path:

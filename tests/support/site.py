@@ -1,6 +1,7 @@
 """A whole site for end-to-end tests: broker, registry, controller, and a device with Podman and an enrolled agent."""
 
 import asyncio
+import os
 import sys
 import time
 import urllib.error
@@ -63,6 +64,15 @@ def spec_text(name: str, *, host: Any = "auto", deadline: str = "60s", profile: 
     )
 
 
+@dataclass(frozen=True)
+class Ended:
+    """A command that ran to its end."""
+
+    code: int
+    out: str
+    err: str
+
+
 @dataclass
 class Site:
     """One controller side and one device. Blocking client calls run in threads, by `call`."""
@@ -77,6 +87,17 @@ class Site:
 
     async def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return await asyncio.to_thread(lambda: function(*args, **kwargs))
+
+    async def longshore(self, *arguments: str) -> Ended:
+        """The `longshore` command, as an administrator types it."""
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            *[sys.executable, "-m", "controller.cli.main", *arguments],
+            env={**os.environ, "LONGSHORE_CONTEXT": str(self.stack.context_file)},
+            stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe,
+        )  # fmt: skip
+        out, err = await process.communicate()
+        return Ended(process.returncode or 0, out.decode(), err.decode())
 
     def write(self, text: str) -> Path:
         """A deployment.yml with this text beside server.py; its path."""
