@@ -79,7 +79,7 @@ class Controller:
         self._uploads = UploadStore(root / "uploads", min_free_bytes=self.settings.min_free_mib * 2**20)
         self._logs = BuildLogs(root / "logs")
         self._builds = BuildService(self._store, self._uploads, profiles)
-        self._deployments = DeploymentService(self._store, self._builds, profiles)
+        self._deployments = DeploymentService(self._store, self._builds)
         self._devices = DeviceService(self._store, self._ca, self.settings.public.address, profiles)
         self._messages = DeviceMessages(self._store, self._broker_settings())
         self._sessions = Sessions(self._messages.invite)

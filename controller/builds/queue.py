@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import hashlib
+import re
 import time
 from dataclasses import replace
 from typing import Protocol
@@ -28,6 +30,8 @@ from controller.store import BuildsQueued, Signal, Store, Transaction
 log = structlog.get_logger()
 RETRY_FIRST = 2.0
 RETRY_LONGEST = 60.0
+COMPONENT = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*")
+MARKED = re.compile(r"-x[0-9a-f]{16}\Z")
 
 
 class Builder(Protocol):
@@ -38,8 +42,12 @@ class Builder(Protocol):
     async def recover(self) -> None: ...
 
 
+class QueueBroken(Exception):
+    """What a build ended with cannot be stored: a restart takes it up again, going on would leave it begun for ever."""
+
+
 class BuildQueue:
-    """Runs at most `parallel` targets at a time. `run()` until cancelled."""
+    """Runs at most `parallel` targets at a time. `run()` until cancelled. Raises QueueBroken."""
 
     def __init__(self, store: Store, builder: Builder, logs: BuildLogs, registry_address: str, parallel: int) -> None:
         self._store = store
@@ -49,16 +57,20 @@ class BuildQueue:
         self._parallel = parallel
         self._wake = asyncio.Event()
         self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._broken: BaseException | None = None
         store.subscribe(self._heard)
 
     async def run(self) -> None:
         """Takes unfinished targets up again, then works. When cancelled, running builds are cancelled and stay
         unfinished: the next start takes them up."""
         await self._builder.recover()
-        await self._store.transact(self._requeue_unfinished)
+        for build_id, profile in await self._store.transact(self._requeue_unfinished):
+            self._logs.append(build_id, profile, "system", "the controller was restarted; this target is built again")
         try:
             while True:
                 self._wake.clear()
+                if self._broken is not None:
+                    raise QueueBroken("the outcome of a build cannot be stored") from self._broken
                 await self._start_due()
                 await self._wait()
         finally:
@@ -74,7 +86,7 @@ class BuildQueue:
         for key in [key for key in due if key not in self._running][:free]:
             task = asyncio.create_task(self._work(*key), name=f"build {key}")
             self._running[key] = task
-            task.add_done_callback(lambda _task, key=key: self._done(key))  # type: ignore[misc]
+            task.add_done_callback(lambda task, key=key: self._done(key, task))  # type: ignore[misc]
 
     async def _wait(self) -> None:
         next_due = await self._store.transact(lambda tx: tx.builds.next_due())
@@ -84,19 +96,22 @@ class BuildQueue:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), timeout)
 
-    def _done(self, key: tuple[str, str]) -> None:
+    def _done(self, key: tuple[str, str], task: asyncio.Task[None]) -> None:
         del self._running[key]
+        if not task.cancelled():
+            self._broken = self._broken or task.exception()
         self._wake.set()
 
     def _heard(self, signal: Signal) -> None:
         if isinstance(signal, BuildsQueued):
             self._wake.set()
 
-    def _requeue_unfinished(self, tx: Transaction) -> None:
-        for build_id, profile in tx.builds.unfinished():
-            self._logs.append(build_id, profile, "system", "the controller was restarted; this target is built again")
+    def _requeue_unfinished(self, tx: Transaction) -> list[tuple[str, str]]:
+        unfinished = tx.builds.unfinished()
+        for build_id, profile in unfinished:
             build, target = _target(tx, build_id, profile)
             self._store_target(tx, build, replace(target, state=BuildState.QUEUED, next_try=0.0))
+        return unfinished
 
     async def _work(self, build_id: str, profile: str) -> None:
         """One try at one target; its outcome is stored, whatever happens."""
@@ -115,15 +130,21 @@ class BuildQueue:
             message = f"the controller failed while building: {error!r}; see its log"
             outcome = _failed(progress.target, BuildFailed("InternalError", message))
         await progress.finish()
-        await self._store.transact(lambda tx: self._store_outcome(tx, build, outcome))
-        self._logs.close(build_id)
+        # Here and not in the transaction: logs belong to the event loop.
+        self._log_outcome(build, outcome)
+        try:
+            await self._store.transact(lambda tx: self._store_outcome(tx, build, outcome))
+        finally:
+            self._logs.close(build_id)
         bound.info("build target ends", state=outcome.state, reason=outcome.reason)
 
     async def _build(self, build: Build, target: BuildTarget, progress: "_Progress") -> BuiltArtifact:
         def on_line(stream: str, text: str) -> None:
             self._logs.append(build.id, target.profile, stream, text)
 
-        return await self._builder.build(self._job(build, target.profile), on_line, progress.on_state)
+        # A large spec takes a while to be read.
+        job = await asyncio.to_thread(self._job, build, target.profile)
+        return await self._builder.build(job, on_line, progress.on_state)
 
     def _job(self, build: Build, profile: str) -> TargetJob:
         spec = load_spec(build.spec)
@@ -143,7 +164,6 @@ class BuildQueue:
     def _store_outcome(self, tx: Transaction, build: Build, outcome: BuildTarget) -> None:
         if outcome.done:
             outcome = replace(outcome, ended=time.time())
-        self._log_outcome(build, outcome)
         self._store_target(tx, build, outcome)
 
     def _log_outcome(self, build: Build, outcome: BuildTarget) -> None:
@@ -188,8 +208,19 @@ class _Progress:
 
 
 def repository_path(build: Build) -> str:
-    """Where a build's artifacts lie in the registry; repository names are lower case (OCI distribution spec)."""
-    return f"{build.user_id}/{build.project_id}/{build.name}".lower()
+    """Where a build's artifacts lie in the registry."""
+    return "/".join(_component(name) for name in (build.user_id, build.project_id, build.name))
+
+
+def _component(name: str) -> str:
+    """The name as a part of a repository's, whose grammar is narrower (OCI distribution spec, "Pulling manifests").
+
+    One that is not allowed as it stands gets a mark made from it, so that no two owners ever share a repository.
+    """
+    if COMPONENT.fullmatch(name) and not MARKED.search(name):
+        return name
+    plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return f"{plain}-x{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def _failed(target: BuildTarget, failure: BuildFailed) -> BuildTarget:

@@ -1,8 +1,9 @@
 """What users do with builds, short of building: accept, read, list."""
 
+import asyncio
 import time
-from collections.abc import Collection, Sequence
-from pathlib import PurePosixPath
+from bisect import bisect_left
+from collections.abc import Collection, Iterator, Sequence
 
 from controller.access import new_id
 from controller.builds.model import Build, BuildTarget, ContextFile
@@ -15,6 +16,9 @@ from controller.spec.model import Spec
 from controller.store import Store, Transaction
 from controller.store.rows import Page
 from longshore.errors import Reason
+
+# Of a file name and of a path in bytes, as Linux has them, and of folders in folders.
+LONGEST_NAME, LONGEST_PATH, DEEPEST_PATH = 255, 2000, 64
 
 
 def new_build(project: Project, spec: Spec, source: bytes, files: Sequence[ContextFile]) -> Build:
@@ -47,8 +51,7 @@ class BuildService:
 
     async def create(self, project: Project, source: bytes, files: Sequence[ContextFile], request_id: str) -> Build:
         """Accepts a build. Errors: InvalidSpec, InvalidRequest, FailedPrecondition MISSING_UPLOADS."""
-        spec = load_spec(source, known_profiles=self._profiles)
-        self.require_files(spec, files)
+        spec = await asyncio.to_thread(self.accept, source, files)
         build = new_build(project, spec, source, files)
         return await self._store.transact(lambda tx: self._create(tx, build, request_id))
 
@@ -73,6 +76,16 @@ class BuildService:
         for target in targets:
             tx.events.append(target_event(build, target))
 
+    def accept(self, source: bytes, files: Sequence[ContextFile] | None) -> Spec:
+        """The spec, once it and the files (where they matter) are what can be built. Blocks: for the largest, seconds.
+
+        Errors: InvalidSpec, InvalidRequest, FailedPrecondition MISSING_UPLOADS.
+        """
+        spec = load_spec(source, known_profiles=self._profiles)
+        if files is not None:
+            self.require_files(spec, files)
+        return spec
+
     def require_files(self, spec: Spec, files: Sequence[ContextFile]) -> None:
         """Every file that the spec names is listed, nothing else is, and all contents are uploaded.
 
@@ -82,7 +95,7 @@ class BuildService:
         missing = sorted({file.digest for file in files if not self._uploads.stat(file.digest)[0]})
         if missing:
             message = f"{len(missing)} contents are not uploaded, the first is {missing[0]}; send them by WriteUpload"
-            raise FailedPrecondition(Reason.MISSING_UPLOADS, message, missing=",".join(missing[:100]))
+            raise FailedPrecondition(Reason.MISSING_UPLOADS, message, missing=",".join(missing[:50]))
 
     def _create(self, tx: Transaction, build: Build, request_id: str) -> Build:
         project = Project(build.user_id, build.project_id)
@@ -96,19 +109,42 @@ class BuildService:
 
 
 def check_listed(wanted: Sequence[str], listed: Collection[str]) -> None:
-    """Raises InvalidRequest where the listed paths are not those that `build.files` names, or not in the tree."""
-    if len(set(listed)) != len(listed):
-        raise InvalidRequest("files", "a path is listed twice")
+    """Raises InvalidRequest where the listed paths are not those that `build.files` names, or make no tree."""
     for path in listed:
-        pure = PurePosixPath(path)
-        if pure.is_absolute() or ".." in pure.parts or str(pure) != path or path == ".":
-            raise InvalidRequest("files", f"{path!r} is not a plain relative path")
-        if not any(_below(path, entry) for entry in wanted):
+        _check_path(path)
+    if len(present := set(listed)) != len(listed):
+        raise InvalidRequest("files", "a path is listed twice")
+    entries, ordered = set(wanted), sorted(present)
+    for path in ordered:
+        above = list(_above(path))
+        if inside := next((folder for folder in above if folder in present), None):
+            raise InvalidRequest("files", f"{inside!r} is listed as a file and has files below it, such as {path!r}")
+        if "." not in entries and path not in entries and not any(folder in entries for folder in above):
             raise InvalidRequest("files", f"{path!r} is not named by build.files of the spec")
-    for entry in wanted:
-        if not any(_below(path, entry) for path in listed):
+    for entry in entries:
+        if entry != "." and entry not in present and not _has_below(ordered, entry):
             raise InvalidRequest("files", f"build.files names {entry!r}, and no such file was sent")
+    if "." in entries and not ordered:
+        raise InvalidRequest("files", "build.files names '.', and no file was sent")
 
 
-def _below(path: str, entry: str) -> bool:
-    return entry == "." or path == entry or path.startswith(f"{entry}/")
+def _check_path(path: str) -> None:
+    parts = path.split("/")
+    if any(part in ("", ".", "..") or len(part.encode()) > LONGEST_NAME for part in parts) or "\0" in path:
+        raise InvalidRequest("files", f"{path[:200]!r} is not a plain relative path, such as model/digits.onnx")
+    if len(path.encode()) > LONGEST_PATH or len(parts) > DEEPEST_PATH:
+        limits = f"at most {LONGEST_PATH} bytes and {DEEPEST_PATH} levels are allowed"
+        raise InvalidRequest("files", f"{path[:200]!r}... is too long; {limits}")
+
+
+def _above(path: str) -> Iterator[str]:
+    """The folders in which a file lies."""
+    at = path.find("/")
+    while at != -1:
+        yield path[:at]
+        at = path.find("/", at + 1)
+
+
+def _has_below(ordered: Sequence[str], folder: str) -> bool:
+    at = bisect_left(ordered, f"{folder}/")
+    return at < len(ordered) and ordered[at].startswith(f"{folder}/")

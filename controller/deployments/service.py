@@ -1,18 +1,18 @@
 """What users do with deployments. Every call is one transaction: acknowledged means durable."""
 
+import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from controller.access import new_id
-from controller.builds.model import ContextFile
+from controller.builds.model import Build, ContextFile
 from controller.builds.service import BuildService, new_build
 from controller.deployments.assess import reassess, state_event
 from controller.deployments.model import Condition, Deployment, DeploymentState, Wish
 from controller.deployments.placing import place, withdraw
-from controller.errors import NotFound
+from controller.errors import InvalidRequest, NotFound
 from controller.events.model import Project
-from controller.spec.loader import load_spec
 from controller.spec.model import Spec
 from controller.store import Store, Transaction
 from controller.store.rows import Page
@@ -40,16 +40,14 @@ class Request:
 
 
 class DeploymentService:
-    def __init__(self, store: Store, builds: BuildService, profiles: Collection[str]) -> None:
+    def __init__(self, store: Store, builds: BuildService) -> None:
         self._store = store
         self._builds = builds
-        self._profiles = profiles
 
     async def apply(self, request: Request) -> Applied:
         """Makes a deployment or a new revision of it. Errors: InvalidSpec, FailedPrecondition, NotFound."""
-        spec = load_spec(request.spec, known_profiles=self._profiles)
-        if not request.build_id:
-            self._builds.require_files(spec, request.files)
+        files = None if request.build_id else request.files
+        spec = await asyncio.to_thread(self._builds.accept, request.spec, files)
         return await self._store.transact(lambda tx: self._apply(tx, request, spec))
 
     async def get(self, deployment_id: str) -> Deployment:
@@ -90,6 +88,7 @@ class DeploymentService:
         if build is None or (build.user_id, build.project_id) != (request.project.user_id, request.project.project_id):
             message = f"no build {build_id} in project {request.project.user_id}/{request.project.project_id}"
             raise NotFound(Reason.NO_SUCH_BUILD, message)
+        _require_profiles(spec, build)
         present = tx.deployments.by_name(request.project, spec.name)
         deployment = _next_revision(present, request, spec.name, build_id)
         (tx.deployments.add if present is None else tx.deployments.change)(deployment)
@@ -102,6 +101,14 @@ class DeploymentService:
         build = new_build(request.project, spec, request.spec, request.files)
         self._builds.add(tx, build, "")
         return build.id
+
+
+def _require_profiles(spec: Spec, build: Build) -> None:
+    """Every target can get an artifact: else its devices would be left out in silence. Raises InvalidRequest."""
+    built = {target.profile for target in build.targets}
+    if missing := sorted({target.profile for target in spec.targets} - built):
+        message = f"build {build.id} is for {', '.join(sorted(built))}; the spec's targets also name {missing[0]}"
+        raise InvalidRequest("build_id", message)
 
 
 def _next_revision(present: Deployment | None, request: Request, name: str, build_id: str) -> Deployment:
