@@ -11,14 +11,12 @@ from typing import Annotated
 import structlog
 import typer
 
-from controller.errors import DomainError
+from controller.errors import DomainError, OperatorError
 from controller.local.broker import LocalBroker
-from controller.local.process import StartFailed
 from controller.local.registry import LocalRegistry
 from controller.pki import CertificateAuthority
-from controller.server import AlreadyRunning, CannotListen, serve
-from controller.settings import Broker, Endpoint, InvalidSettings, Registry, Settings, load_settings, split
-from controller.setup import AlreadySetUp, DataFolder, add_token, context_text, set_up
+from controller.settings import Broker, Endpoint, Registry, Settings, load_settings, split
+from controller.setup import DataFolder, add_token, context_text, set_up
 from controller.store import open_store
 from controller.store.access import Principal, Role
 
@@ -116,6 +114,9 @@ def revoke_token(name: str, data_dir: DataDir = DEFAULT_DATA) -> None:
 
 
 async def _serve(data_dir: Path, with_broker: bool, with_registry: bool) -> None:
+    # Here, since the other commands need none of it and should answer at once.
+    from controller.server import serve
+
     settings, folder = load_settings(data_dir), DataFolder(data_dir)
     ca = CertificateAuthority.load(folder.ca)
     async with contextlib.AsyncExitStack() as stack:
@@ -151,7 +152,7 @@ def main() -> None:
     """Entry of the command: known errors become one line."""
     try:
         app()
-    except (InvalidSettings, AlreadySetUp, AlreadyRunning, CannotListen, StartFailed, DomainError) as error:
+    except (OperatorError, DomainError) as error:
         typer.echo(f"longshore-controller: {error}", err=True)
         raise SystemExit(1) from None
     except OSError as error:

@@ -60,6 +60,10 @@ class PermissionDenied(DomainError):
     pass
 
 
+class OperatorError(Exception):
+    """An installation cannot do what its operator asked for; the text says why, and ends up on the terminal."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong in a `deployment.yml`; line and column from 1, 0 where it has no place."""

@@ -26,6 +26,7 @@ from controller.builds.targets import load_profiles
 from controller.builds.uploads import UploadStore
 from controller.deployments.service import DeploymentService
 from controller.devices.service import DeviceService
+from controller.errors import OperatorError
 from controller.events.feed import EventFeed
 from controller.mqtt.inbox import DeviceMessages
 from controller.mqtt.link import BrokerSettings
@@ -56,11 +57,11 @@ OPTIONS = [
 STOP_GRACE = 2.0
 
 
-class AlreadyRunning(Exception):
+class AlreadyRunning(OperatorError):
     """Another process serves this data folder."""
 
 
-class CannotListen(Exception):
+class CannotListen(OperatorError):
     """An address is taken or not ours."""
 
 

@@ -6,10 +6,12 @@ from typing import Annotated
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from controller.errors import OperatorError
+
 FILE_NAME = "controller.yml"
 
 
-class InvalidSettings(Exception):
+class InvalidSettings(OperatorError):
     """The settings cannot be used; the text names file, field and what is allowed."""
 
 

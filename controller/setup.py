@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 
 from controller.access import hash_secret, new_secret
+from controller.errors import OperatorError
 from controller.files import write_durably
 from controller.local.broker import CONTROLLER as BROKER_USER
 from controller.pki import CertificateAuthority
@@ -15,7 +16,7 @@ from controller.store.access import Principal, Role
 from controller.web.registry_tokens import RegistryTokens
 
 
-class AlreadySetUp(Exception):
+class AlreadySetUp(OperatorError):
     """There is an installation in this folder."""
 
 

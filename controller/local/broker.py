@@ -4,14 +4,12 @@ Configuration: mosquitto.conf(5). Limits from measurements: TCP_NODELAY, else TL
 unacknowledged messages, so that batching consumers are not starved.
 """
 
-import asyncio
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
-from controller.local.process import ChildProcess, StartFailed, accepts_connections, free_port
-from controller.pki import CertificateAuthority
+from controller.local.process import ChildProcess, StartFailed
+from controller.local.server import LocalServer
 from longshore.topics import PREFIX, RULES, TopicRule
 
 # The user name, and so the common name of the certificate, under which the controller connects.
@@ -55,64 +53,27 @@ def _device_access(rule: TopicRule) -> str:
     return "write" if rule.publisher == "device" else "read"
 
 
-class LocalBroker:
+class LocalBroker(LocalServer):
     """A broker on this machine. `async with LocalBroker(folder, ca) as broker: broker.address`.
 
     Started again on the same folder it has its retained messages again (those of the last save; a killed broker
     loses what came after it, and the controller and the agents say it anew).
     """
 
-    def __init__(
-        self, folder: Path, ca: CertificateAuthority, host: str = "127.0.0.1", port: int = 0, names: Sequence[str] = ()
-    ) -> None:
-        self._folder = folder
-        self._ca = ca
-        self.host = host
-        self.port = port or free_port(host)
-        self._names = [host, "localhost", *names]
-        self._process: ChildProcess | None = None
-
-    @property
-    def address(self) -> str:
-        return f"{self.host}:{self.port}"
-
-    async def start(self) -> None:
-        """Afterwards it answers. Raises StartFailed."""
-        self._configure()
+    def _configured(self) -> ChildProcess:
         program = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
         if not Path(program).exists():
             raise StartFailed("mosquitto is not installed; install the package mosquitto")
-        configuration = str(self._folder / "mosquitto.conf")
-        self._process = ChildProcess([program, "-c", configuration], self._folder / "broker.log")
-        await self._process.start(lambda: accepts_connections(self.host, self.port))
-
-    async def stop(self) -> None:
-        if self._process is not None:
-            await self._process.stop()
-
-    async def kill(self) -> None:
-        if self._process is not None:
-            await self._process.kill()
-
-    async def __aenter__(self) -> "LocalBroker":
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await asyncio.shield(self.stop())
-
-    def _configure(self) -> None:
-        data = self._folder / "data"
-        data.mkdir(parents=True, exist_ok=True)
-        # Started as root, the broker drops to this user before it opens its files.
-        owner = _broker_user()
+        (self._folder / "data").mkdir(exist_ok=True)
         (self._folder / "ca.crt").write_text(self._ca.certificate_pem)
-        if not (self._folder / "broker.crt").exists():
-            self._ca.issue_server(self._names).write(self._folder, "broker")
+        self._certified("broker")
         (self._folder / "acl").write_text(access_list())
         (self._folder / "acl").chmod(0o600)
+        owner = _broker_user()
         text = CONFIGURATION.format(folder=self._folder, host=self.host, port=self.port)
-        (self._folder / "mosquitto.conf").write_text(text + (f"user {owner}\n" if owner else ""))
+        configuration = self._folder / "mosquitto.conf"
+        configuration.write_text(text + (f"user {owner}\n" if owner else ""))
+        return ChildProcess([program, "-c", str(configuration)], self._folder / "broker.log")
 
 
 def _broker_user() -> str:

@@ -2,28 +2,38 @@
 
 import asyncio
 import contextlib
+import random
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from controller.errors import OperatorError
+
 START_DEADLINE = 20.0
 STOP_DEADLINE = 10.0
+SERVER_PORTS = (10_000, 32_000)
 # setpriv(1) of util-linux: the kernel kills the program when its parent dies, however that happens. A function that
 # runs between fork and exec would do the same, and is not safe beside the threads of gRPC.
 END_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 
 
-class StartFailed(Exception):
+class StartFailed(OperatorError):
     """The process ended, or did not answer in time; the text has the end of its output."""
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nothing listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nothing listens on at this moment.
+
+    Below those that the kernel gives to outgoing connections (ip_local_port_range), so that none of them takes it
+    before the server that it is meant for.
+    """
+    for _ in range(1000):
+        port = random.randrange(*SERVER_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((host, port))
+            return port
+    raise StartFailed(f"no free port on {host}")
 
 
 class ChildProcess:
