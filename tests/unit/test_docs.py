@@ -1,0 +1,160 @@
+"""What the pages say can be done as they say it: links lead somewhere, commands and files exist, settings are valid."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+
+from controller import admin
+from controller.cli import main as cli
+from controller.settings import Settings
+from controller.spec.loader import load_spec
+from edge_agent import main as agent
+from edge_agent.runtime.settings import load_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
+# One of our programs with its words, from the beginning of a line.
+CALL = re.compile(r"(?:sudo )?(?:\S*/)?(longshore|longshore-controller|longshore-edge-agent) ([a-z-].*)$")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}[^\n]*\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def prose(page: Path) -> str:
+    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that a heading gives, as code hosts make them."""
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def command_lines() -> Iterator[tuple[str, list[str]]]:
+    """Every call of one of our programs in a block of commands or in `code`: page, and its words."""
+    for page in PAGES:
+        lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+        lines += re.findall(r"^ {4}(\S.*)$", prose(page), re.MULTILINE)
+        lines += re.findall(r"`([^`\n]+)`", prose(page))
+        for line in lines:
+            if call := CALL.match(line):
+                yield name(page), [call[1], *shlex.split(call[2], comments=True)]
+
+
+def known_options(program: str, words: list[str]) -> set[str] | None:
+    """The long options of the command that these words call; None where there is no such command."""
+    if program == "longshore-edge-agent":
+        return _agent_options(words)
+    node: Any = typer.main.get_command({"longshore": cli.app, "longshore-controller": admin.app}[program])
+    options = _options(node)
+    for word in words:
+        commands = getattr(node, "commands", {})
+        if not commands or word.startswith("-"):
+            break
+        if word not in commands:
+            return None
+        node = commands[word]
+        options |= _options(node)
+    return options | {"--help"}
+
+
+def _options(node: Any) -> set[str]:
+    return {option for parameter in node.params for option in parameter.opts if option.startswith("--")}
+
+
+def _agent_options(words: list[str]) -> set[str] | None:
+    commands = agent._parser()._subparsers
+    assert commands is not None
+    choices = commands._group_actions[0].choices
+    assert isinstance(choices, dict)
+    parser = choices.get(words[0])
+    return None if parser is None else set(parser._option_string_actions)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_to_what_exists(page: Path) -> None:
+    for target in LINK.findall(prose(page)):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{target} is not there"
+        if anchor:
+            assert anchor in anchors(file), f"{target} names no heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_page_is_reached_from_the_readme(page: Path) -> None:
+    reached, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        at = waiting.pop()
+        reached.add(at)
+        found = {
+            (at.parent / target.partition("#")[0]).resolve()
+            for target in LINK.findall(prose(at))
+            if "://" not in target
+        }
+        folders = {path / "README.md" for path in found if path.is_dir()}
+        waiting += [path for path in found | folders if path.suffix == ".md" and path.exists() and path not in reached]
+    assert page in reached
+
+
+def test_commands_and_options_in_the_pages_exist() -> None:
+    calls = list(command_lines())
+    assert len(calls) > 30
+    for page, (program, *words) in calls:
+        options = known_options(program, words)
+        assert options is not None, f"{page}: {program} {' '.join(words)}"
+        used = {word.partition("=")[0] for word in words if word.startswith("--")}
+        assert used <= options, f"{page}: {program} {' '.join(words)}"
+
+
+def test_make_targets_in_the_pages_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES:
+        code = [*re.findall(r"`([^`\n]+)`", prose(page)), *(block for block in blocks(page, "sh"))]
+        named = {target for text in code for target in re.findall(r"^(?:JOBS=\d )?make ([a-z-]+)", text, re.MULTILINE)}
+        assert named <= targets, name(page)
+
+
+def test_settings_in_the_operator_guide_are_valid(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "operators.md"
+    (controller,) = blocks(page, "yaml")
+    assert Settings.model_validate(yaml.safe_load(controller)).registry.address
+    (toml,) = blocks(page, "toml")
+    (tmp_path / "agent.toml").write_text(toml)
+    assert load_settings(tmp_path, {}).advertise_host
+
+
+def test_example_in_the_readme_is_a_valid_deployment() -> None:
+    (example,) = blocks(ROOT / "README.md", "yaml")
+    assert load_spec(example.encode()).name == "my-model"
+
+
+def test_agent_service_leaves_containers_alone_when_it_stops() -> None:
+    unit = (ROOT / "deploy" / "longshore-edge-agent.service").read_text()
+    settings = dict(re.findall(r"^(\w+)=(.*)$", unit, re.MULTILINE))
+    assert settings["KillMode"] == "process"
+    namespacing = {"ProtectHome", "ProtectSystem", "PrivateTmp", "PrivateMounts", "PrivateDevices", "ProtectClock"}
+    assert not namespacing & settings.keys()
+
+
+@pytest.mark.parametrize("unit", sorted((ROOT / "deploy").glob("*.service")), ids=lambda path: path.stem)
+def test_services_call_commands_that_exist(unit: Path) -> None:
+    (line,) = re.findall(r"^ExecStart=(.*)$", unit.read_text(), re.MULTILINE)
+    program, *words = shlex.split(line)
+    options = known_options(Path(program).name, words)
+    assert options is not None
+    assert {word for word in words if word.startswith("--")} <= options
