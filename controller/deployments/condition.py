@@ -50,14 +50,17 @@ def _running(deployment: Deployment, placements: Sequence[Placement]) -> Conditi
     if failed or returned:
         return _of_instance(DeploymentState.FAILED, (failed or returned)[0])
     absent = [place for place in placements if place.presence != Presence.ONLINE]
-    if absent:
+    if absent and (len(absent) == len(placements) or any(_current(deployment, place) for place in absent)):
         return _absent(deployment, absent)
-    troubled = [place for place in placements if _troubled(place.instance)]
+    troubled = [place for place in placements if _troubled(place.instance) or _completed(deployment, place)]
     if troubled:
         return _of_instance(DeploymentState.DEGRADED, troubled[0])
-    if all(ready(deployment, place) for place in placements):
-        return Condition(DeploymentState.READY, "Ready", f"{len(placements)} of {len(placements)} instances ready")
     count = sum(ready(deployment, place) for place in placements)
+    if count == len(placements):
+        return Condition(DeploymentState.READY, "Ready", f"{count} of {count} instances ready")
+    if absent and count == len(placements) - len(absent):
+        waits = _absent(deployment, absent)
+        return Condition(DeploymentState.DEGRADED, waits.reason, waits.message)
     return Condition(DeploymentState.PROGRESSING, "Progressing", f"{count} of {len(placements)} instances ready")
 
 
@@ -81,6 +84,12 @@ def _troubled(row: InstanceRow | None) -> bool:
     if row is None:
         return False
     return (row.state == "BACKOFF" and row.attempts >= TROUBLED_ATTEMPTS) or (row.state == "RUNNING" and not row.ready)
+
+
+def _completed(deployment: Deployment, placement: Placement) -> bool:
+    """It has ended by itself and is not to be started again, while the deployment is wished to run."""
+    row = _current(deployment, placement)
+    return row is not None and row.state == "STOPPED"
 
 
 def _absent(deployment: Deployment, absent: Sequence[Placement]) -> Condition:

@@ -118,3 +118,22 @@ def test_ready_is_never_claimed_without_evidence_from_every_device(places: list[
         for place in places
     ]
     assert (found.state is DeploymentState.READY) == (bool(places) and all(evidence))
+
+
+def test_a_device_that_was_never_there_does_not_hide_those_that_answer() -> None:
+    missing = on("dev-2", placement(None, Presence.OFFLINE))
+    answering = condition(deployment(), BUILT, [placement(instance()), missing])
+    assert (answering.state, answering.reason) == (DeploymentState.DEGRADED, "DeviceOffline")
+    starting = condition(deployment(), BUILT, [placement(instance("STARTING", ready=False)), missing])
+    assert starting.state is DeploymentState.PROGRESSING
+
+
+def test_a_service_that_ended_by_itself_is_no_progress() -> None:
+    row = instance("STOPPED", ready=False, reason="Completed")
+    found = condition(deployment(), BUILT, [placement(row)])
+    assert (found.state, found.reason) == (DeploymentState.DEGRADED, "Completed")
+
+
+def test_a_stop_of_the_revision_before_is_no_trouble_of_the_present_one() -> None:
+    row = instance("STOPPED", ready=False, reason="StoppedByUser")
+    assert condition(deployment(revision=2), BUILT, [placement(row, revision=2)]).state is DeploymentState.PROGRESSING
