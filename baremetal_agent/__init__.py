@@ -1,0 +1,1 @@
+"""The agent for machines without containers. Its backend has no implementation yet."""

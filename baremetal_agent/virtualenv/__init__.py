@@ -1,0 +1,1 @@
+"""The backend that will run workloads in virtual environments. Has no implementation yet."""
