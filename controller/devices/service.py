@@ -15,6 +15,7 @@ from controller.errors import InvalidRequest, NotFound, Unauthenticated
 from controller.events.model import NO_PROJECT, EventKind, NewEvent
 from controller.pki import CertificateAuthority
 from controller.pki.authority import InvalidCertificateRequest
+from controller.spec.model import LABEL
 from controller.store import Store, Transaction
 from controller.store.rows import Page
 from longshore.errors import Reason
@@ -23,6 +24,8 @@ from longshore.v1 import device_pb2
 DEFAULT_LIFETIME = timedelta(hours=1)
 LONGEST_LIFETIME = timedelta(days=30)
 DEVICE_NAME = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")
+
+MOST_LABELS, LONGEST_LABEL = 64, 63
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class DeviceService:
             raise InvalidRequest(
                 "profile", f"no target profile {profile!r}; known: {', '.join(sorted(self._profiles))}"
             )
+        _check_labels(labels)
         lifetime = lifetime or DEFAULT_LIFETIME
         if not timedelta(0) < lifetime <= LONGEST_LIFETIME:
             raise InvalidRequest("lifetime", "expected more than 0 and at most 30 days")
@@ -78,6 +82,8 @@ class DeviceService:
         return device
 
     async def page(self, profile: str, labels: Mapping[str, str], page: Page) -> tuple[list[Device], str]:
+        """Raises InvalidRequest for labels that no device can bear."""
+        _check_labels(labels)
         return await self._store.transact(lambda tx: tx.devices.page(profile, labels, page))
 
     def _check_profile(self, field: str, profile: str) -> None:
@@ -117,6 +123,16 @@ def device_event(device: Device, state: str, reason: str = "", message: str = ""
     """An event of the log that belongs to no project."""
     text = message or device.name
     return NewEvent(NO_PROJECT, EventKind.DEVICE, state, device_id=device.id, reason=reason, message=text)
+
+
+def _check_labels(labels: Mapping[str, str]) -> None:
+    if len(labels) > MOST_LABELS:
+        raise InvalidRequest("labels", f"at most {MOST_LABELS} are allowed")
+    for key, value in labels.items():
+        if not re.fullmatch(LABEL.removeprefix("^").removesuffix("$"), key):
+            raise InvalidRequest("labels", f"{key[:100]!r} is not a label: letters, digits, '.', '_', '/', '-'")
+        if len(value) > LONGEST_LABEL or not value.isprintable():
+            raise InvalidRequest("labels", f"the value of {key} is longer than {LONGEST_LABEL} or not printable")
 
 
 def _check_name(field: str, name: str) -> None:

@@ -41,7 +41,8 @@ class BuildServicer(build_pb2_grpc.BuildServiceServicer):
         project = convert.project_from(request.project)
         require_project(project)
         files = convert.files_from(list(request.files))
-        build = await self._builds.create(project, request.spec, files, request.request_id)
+        request_id = convert.request_id_from(request)
+        build = await self._builds.create(project, request.spec, files, request_id)
         return build_pb2.CreateBuildResponse(build=convert.build_to(build))
 
     async def GetBuild(self, request: build_pb2.GetBuildRequest, context: Any) -> build_pb2.GetBuildResponse:

@@ -17,6 +17,8 @@ from longshore.v1 import build_pb2, deployment_pb2, device_pb2, event_pb2, types
 
 PROJECT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
 
+LONGEST_REQUEST_ID = 128
+
 
 def timestamp(seconds: float) -> Timestamp | None:
     """None for 0: it never happened."""
@@ -34,6 +36,13 @@ def project_from(message: types_pb2.Project) -> Project:
             shown = getattr(message, field)
             raise InvalidRequest(f"project.{field}", f"{shown!r} does not match {PROJECT_NAME.pattern}")
     return Project(message.user_id, message.project_id)
+
+
+def request_id_from(message: build_pb2.CreateBuildRequest | deployment_pb2.ApplyDeploymentRequest) -> str:
+    """Raises InvalidRequest for one that is longer than the contract allows."""
+    if len(message.request_id) > LONGEST_REQUEST_ID:
+        raise InvalidRequest("request_id", f"at most {LONGEST_REQUEST_ID} characters are allowed")
+    return message.request_id
 
 
 def project_to(project: Project) -> types_pb2.Project:

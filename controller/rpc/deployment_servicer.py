@@ -28,7 +28,7 @@ class DeploymentServicer(deployment_pb2_grpc.DeploymentServiceServicer):
         project = convert.project_from(request.project)
         require_project(project)
         files = convert.files_from(list(request.files))
-        wanted = Request(project, request.spec, files, request.build_id, request.request_id)
+        wanted = Request(project, request.spec, files, request.build_id, convert.request_id_from(request))
         applied = await self._deployments.apply(wanted)
         message = await self._message(applied.deployment)
         return deployment_pb2.ApplyDeploymentResponse(deployment=message, events_from=applied.events_from)

@@ -32,7 +32,10 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
     async def CreateEnrollToken(
         self, request: device_pb2.CreateEnrollTokenRequest, context: Any
     ) -> device_pb2.CreateEnrollTokenResponse:
-        lifetime = request.lifetime.ToTimedelta()
+        try:
+            lifetime = request.lifetime.ToTimedelta()
+        except (OverflowError, ValueError):
+            raise InvalidRequest("lifetime", "expected more than 0 and at most 30 days") from None
         token, expires = await self._devices.create_token(
             request.device_name, dict(request.labels), request.profile, lifetime
         )

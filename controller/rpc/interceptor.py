@@ -10,7 +10,7 @@ import structlog
 
 from controller.access import hash_secret
 from controller.errors import DomainError, PermissionDenied, Unauthenticated
-from controller.rpc.errors import INTERNAL_TEXT, status_code, trailing_metadata
+from controller.rpc.errors import INTERNAL_TEXT, details_limit, status_code, status_text, trailing_metadata
 from controller.rpc.permissions import PERMISSIONS, Permission
 from controller.store import Store
 from controller.store.access import Principal, Role
@@ -109,7 +109,8 @@ async def _abort(context: Context, error: Exception, bound: Any) -> Any:
     if isinstance(error, grpc.aio.AbortError):
         raise error
     if isinstance(error, DomainError):
-        await context.abort(status_code(error), error.message, trailing_metadata(error))
+        limit = details_limit(context.invocation_metadata() or ())
+        await context.abort(status_code(error), status_text(error), trailing_metadata(error, limit))
     bound.error("call failed", exc_info=error)
     await context.abort(grpc.StatusCode.INTERNAL, INTERNAL_TEXT)
 

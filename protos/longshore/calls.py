@@ -18,6 +18,7 @@ FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 3.0
 # Servers cut off clients that ping more often than each five minutes while nothing is sent.
 _KEEPALIVE_MS = 310_000
+_DETAILS_LIMIT = 900_000
 _OPTIONS = (
     ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -26,15 +27,24 @@ _OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 3_000),
     ("grpc.max_receive_message_length", 64 * 2**20),
     # Errors carry all problems of a file.
-    ("grpc.max_metadata_size", 2**20),
+    ("grpc.max_metadata_size", _DETAILS_LIMIT + 2**16),
 )
+
+
+class _TakesAllDetails(grpc.AuthMetadataPlugin):
+    """Tells the server with each call that this channel takes more details of an error than others do."""
+
+    def __call__(self, context: grpc.AuthMetadataContext, callback: grpc.AuthMetadataPluginCallback) -> None:
+        callback((("longshore-details-limit", str(_DETAILS_LIMIT)),), None)
 
 
 def open_channel(address: str, token: str, ca_certificate: str | None) -> grpc.Channel:
     """A TLS channel that sends the token with each call. `ca_certificate` in PEM; None: the system's."""
     roots = ca_certificate.encode() if ca_certificate else None
     credentials = grpc.composite_channel_credentials(
-        grpc.ssl_channel_credentials(roots), grpc.access_token_call_credentials(token)
+        grpc.ssl_channel_credentials(roots),
+        grpc.access_token_call_credentials(token),
+        grpc.metadata_call_credentials(_TakesAllDetails()),
     )
     return grpc.secure_channel(address, credentials, options=_OPTIONS)
 

@@ -290,7 +290,9 @@ class CreateBuildRequest(_message.Message):
     spec: _builtins.bytes
     """A deployment.yml, UTF-8, at most 1 MiB."""
     request_id: _builtins.str
-    """Made by the client, unique in the project; makes a repeated call harmless. Optional."""
+    """Made by the client, unique in the project; makes a repeated call harmless. Optional; at most 128
+    characters.
+    """
     @_builtins.property
     def project(self) -> _types_pb2.Project: ...
     @_builtins.property
@@ -473,7 +475,10 @@ Global___ReadBuildLogResponse: _TypeAlias = ReadBuildLogResponse  # noqa: Y015
 
 @_typing.final
 class SpecProblems(_message.Message):
-    """A detail of INVALID_ARGUMENT: all that is wrong in a deployment.yml, in the order of the file."""
+    """A detail of INVALID_ARGUMENT: all that is wrong in a deployment.yml, in the order of the file; the first of it
+    where it is more than fits into the 8 KiB of metadata that clients take. A client that takes more says so in the
+    call's metadata, in bytes: `longshore-details-limit`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

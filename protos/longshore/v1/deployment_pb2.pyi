@@ -201,7 +201,9 @@ class ApplyDeploymentRequest(_message.Message):
     build_id: _builtins.str
     """Deploys the artifacts of this build instead of building."""
     request_id: _builtins.str
-    """Made by the client, unique in the project; makes a repeated call harmless. Optional."""
+    """Made by the client, unique in the project; makes a repeated call harmless. Optional; at most 128
+    characters.
+    """
     @_builtins.property
     def project(self) -> _types_pb2.Project: ...
     @_builtins.property
