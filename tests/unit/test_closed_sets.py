@@ -59,6 +59,8 @@ REASON_CALLS = {
 # UpperCamelCase; and such a word before a colon.
 CAMEL = r"([A-Z][a-z]+)+"
 HEAD = re.compile(r"([A-Z][a-z]+(?:[A-Z][a-z]+)+): ")
+# A domain error and the reason that it is raised with.
+RAISED = re.compile(rf"\b({'|'.join(kind.__name__ for kind in CODES)})\(\s*Reason\.(\w+)")
 # The shipped double of a backend speaks for no engine that a user has.
 NOT_FOR_USERS = {"fake_backend.py"}
 
@@ -173,6 +175,14 @@ def test_every_reason_of_a_failed_call_is_explained() -> None:
 def test_page_of_errors_names_no_reason_that_does_not_exist() -> None:
     named = re.findall(r"^\| `([A-Z_]+)` \|", (DOCS / "errors.md").read_text(), re.MULTILINE)
     assert set(named) == {reason.value for reason in Reason}
+
+
+def test_page_of_errors_has_the_codes_with_which_reasons_are_raised() -> None:
+    raised = {(kind, reason) for path in sources() for kind, reason in RAISED.findall(path.read_text())}
+    assert ("NotFound", "NO_SUCH_BUILD") in raised
+    rows = dict(re.findall(r"^\| `([A-Z_]+)` \| ([^|]*) \|", (DOCS / "errors.md").read_text(), re.MULTILINE))
+    for kind, reason in raised:
+        assert f"`{CODES[getattr(errors, kind)].name}`" in rows[reason], f"{kind} {reason}"
 
 
 def test_every_domain_error_has_a_status_code() -> None:

@@ -12,6 +12,7 @@ import yaml
 
 from controller import admin
 from controller.cli import main as cli
+from controller.local.broker import access_list
 from controller.settings import Settings
 from controller.spec.loader import load_spec
 from edge_agent import main as agent
@@ -136,6 +137,10 @@ def test_settings_in_the_operator_guide_are_valid(tmp_path: Path) -> None:
     (toml,) = blocks(page, "toml")
     (tmp_path / "agent.toml").write_text(toml)
     assert load_settings(tmp_path, {}).advertise_host
+
+
+def test_access_list_for_a_broker_of_ones_own_is_the_one_that_ours_has() -> None:
+    assert access_list() in blocks(ROOT / "docs" / "topics.md", "")
 
 
 def test_example_in_the_readme_is_a_valid_deployment() -> None:
