@@ -56,7 +56,7 @@ def test_reasons_tell_what_to_do(line: str, reason: str, retryable: bool) -> Non
 
 
 def test_an_index_out_of_reach_is_not_taken_for_a_missing_package() -> None:
-    reason, _, _ = failed("Could not resolve 'deb.debian.org'", "E: Unable to locate package curl")
+    reason, _, _ = failed("Could not resolve 'mirror.example'", "E: Unable to locate package curl")
     assert reason == "PackageIndexUnreachable"
 
 
