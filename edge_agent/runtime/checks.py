@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from edge_agent.runtime.backend import BackendError, BackendUnavailable, ExecResult, Observed
@@ -12,6 +12,8 @@ Exec = Callable[[tuple[str, ...], float], Awaitable[ExecResult]]
 
 # A server's answer is read so far, so that it does not see its connection break while it writes.
 BODY_LIMIT = 64 * 1024
+# What an instance prints goes into every status; brokers turn messages away that are too long.
+LONGEST_SAID = 500
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,15 @@ async def ask(check: Check, observed: Observed, execute: Exec) -> Answer:
 
     `execute` runs a command inside the instance. Raises BackendUnavailable, which says nothing about the instance.
     """
+    answer = await _ask_in_time(check, observed, execute)
+    return replace(answer, said=shortened(answer.said))
+
+
+def shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_SAID else f"{text[: LONGEST_SAID - 3]}..."
+
+
+async def _ask_in_time(check: Check, observed: Observed, execute: Exec) -> Answer:
     try:
         async with asyncio.timeout(check.timeout):
             return await _ask(check, observed, execute)

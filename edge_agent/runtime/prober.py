@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from edge_agent.runtime.backend import BackendUnavailable, DeployBackend, ExecResult, Observed
-from edge_agent.runtime.checks import Answer, ask
+from edge_agent.runtime.checks import Answer, ask, shortened
 from edge_agent.runtime.model import Check, CommandProbe, Workload
 from edge_agent.runtime.record import Health
 
@@ -31,9 +31,9 @@ async def probe(backend: DeployBackend, workload: Workload, observed: Observed, 
     while True:
         try:
             answer = await ask(workload.readiness, observed, execute)
-        except BackendUnavailable:
-            await asyncio.sleep(LOST_PAUSE)
-            continue
+        except BackendUnavailable as error:
+            # While nobody can ask, nobody can say that it answers.
+            answer = Answer(False, shortened(f"its check cannot be run: {error.message}"))
         health = report(answer)
         if health is None:
             return

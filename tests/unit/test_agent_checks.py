@@ -5,15 +5,17 @@ import http.server
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from edge_agent.runtime.backend import BackendError, BackendUnavailable, ExecResult, Observed
-from edge_agent.runtime.checks import Answer, ask
+from edge_agent.runtime.checks import LONGEST_SAID, Answer, ask
 from edge_agent.runtime.model import Check, CommandProbe, HttpProbe, TcpProbe
-from edge_agent.runtime.prober import LOST_PAUSE, next_pause
-from edge_agent.runtime.record import Health
-from tests.support.workloads import make_observed
+from edge_agent.runtime.prober import LOST_PAUSE, next_pause, probe
+from edge_agent.runtime.record import Health, Moment, Record, checked
+from tests.support.workloads import make_observed, make_workload
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -186,3 +188,34 @@ def test_a_ready_instance_is_asked_each_period_and_others_far_more_often() -> No
     assert next_pause(check, Health(handle, 0.0, ready=True, ever_ready=True), 0.02) == 10.0
     assert next_pause(check, Health(handle, 0.0), 0.02) == 0.02
     assert next_pause(check, Health(handle, 0.0, ever_ready=True), 0.02) == LOST_PAUSE
+
+
+async def test_whatever_a_command_prints_its_status_stays_short() -> None:
+    async def execute(command: tuple[str, ...], timeout: float) -> ExecResult:
+        return ExecResult(1, b"x" * 2**20)
+
+    answer = await ask(Check(CommandProbe(("check",))), make_observed(), execute)
+    assert len(answer.said) <= LONGEST_SAID
+
+
+async def test_what_cannot_be_asked_is_not_said_to_be_ready() -> None:
+    class Gone:
+        async def exec(self, *_: object) -> ExecResult:
+            raise BackendUnavailable("PodmanUnavailable", "no socket")
+
+    observed = make_observed()
+    workload = make_workload(readiness=Check(CommandProbe(("check",)), period=0.01))
+    record = replace(Record("d1"), health=Health(observed.handle, 0.0, answered=True, ever_ready=True, ready=True))
+    said: list[Health] = []
+
+    def report(answer: Answer) -> Health | None:
+        nonlocal record
+        record = checked(record, workload, observed.handle, answer.ok, answer.said, Moment(0.0, 0.0))
+        assert record.health is not None
+        said.append(record.health)
+        return record.health if record.health.ready else None
+
+    backend: Any = Gone()
+    await asyncio.wait_for(probe(backend, workload, observed, report), 10)
+    assert [health.ready for health in said] == [True, True, False]
+    assert said[-1].said == "its check cannot be run: no socket"
