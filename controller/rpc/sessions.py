@@ -80,6 +80,14 @@ async def _forward(messages: AsyncIterator[agent_pb2.ChannelRequest], session: S
         async for message in messages:
             await session.messages.put(message)
     finally:
-        # The asker may have left with a full queue; then nobody waits for the end.
-        if not session.left.is_set():
-            await session.messages.put(None)
+        await _end(session)
+
+
+async def _end(session: Session) -> None:
+    """The asker hears that nothing more comes, unless it leaves first, maybe with a full queue."""
+    end, left = asyncio.create_task(session.messages.put(None)), asyncio.create_task(session.left.wait())
+    try:
+        await asyncio.wait((end, left), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        end.cancel()
+        left.cancel()
