@@ -25,6 +25,8 @@ DEFAULT_LIFETIME = timedelta(hours=1)
 LONGEST_LIFETIME = timedelta(days=30)
 DEVICE_NAME = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")
 
+# Ids and names stand for each other wherever a device is named.
+DEVICE_ID = re.compile(r"dev-[0-9a-f]{16}")
 MOST_LABELS, LONGEST_LABEL = 64, 63
 
 
@@ -138,3 +140,5 @@ def _check_labels(labels: Mapping[str, str]) -> None:
 def _check_name(field: str, name: str) -> None:
     if not DEVICE_NAME.fullmatch(name):
         raise InvalidRequest(field, f"{name!r} is not a device name: letters, digits, '.', '_', '-'; at most 63")
+    if DEVICE_ID.fullmatch(name):
+        raise InvalidRequest(field, f"{name!r} looks like the id of a device; choose another name")

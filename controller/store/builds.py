@@ -9,7 +9,7 @@ from sqlalchemy import Connection, RowMapping, func, insert, select, update
 from controller.builds.model import Build, BuildState, BuildTarget, ContextFile
 from controller.events.model import Project
 from controller.store import schema
-from controller.store.rows import Page, artifact_from_json, artifact_to_json, page_token, paged
+from controller.store.rows import Page, artifact_from_json, artifact_to_json, page_token, paged, that_fit
 from controller.store.signals import BuildsQueued, Signal
 
 BUILDS = schema.builds
@@ -49,7 +49,7 @@ class BuildTable:
         if user_id:
             query = query.where(BUILDS.c.user_id == user_id)
         rows = self._connection.execute(query).mappings().all()
-        shown = self._with_targets(rows[: page.limit])
+        shown = self._with_targets(that_fit(rows[: page.limit], lambda row: len(row["spec"])))
         return shown, page_token(shown[-1].created, shown[-1].id) if len(rows) > len(shown) else ""
 
     def due(self, now: float, limit: int) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, RowMapping, insert, select, update
 from controller.deployments.model import Condition, Deployment, DeploymentState, Wish
 from controller.events.model import Project
 from controller.store import schema
-from controller.store.rows import Page, page_token, paged
+from controller.store.rows import Page, page_token, paged, that_fit
 
 TABLE = schema.deployments
 REVISIONS = schema.revisions
@@ -81,7 +81,7 @@ class DeploymentTable:
         if not include_deleted:
             query = query.where(TABLE.c.state != DeploymentState.DELETED)
         found = self._many(query)
-        shown = found[: page.limit]
+        shown = that_fit(found[: page.limit], lambda deployment: len(deployment.spec))
         return shown, page_token(shown[-1].created, shown[-1].id) if len(found) > len(shown) else ""
 
     def _one(self, *conditions: Any) -> Deployment | None:

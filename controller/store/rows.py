@@ -3,8 +3,10 @@
 import base64
 import binascii
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import accumulate
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Select, Table, and_, or_
 
@@ -13,6 +15,8 @@ from controller.errors import InvalidRequest
 
 DEFAULT_PAGE = 100
 LARGEST_PAGE = 1000
+PAGE_BYTES = 2 * 2**20
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,12 @@ class Page:
             return float(created), str(identity)
         except (ValueError, TypeError, binascii.Error) as error:
             raise InvalidRequest("page.token", "not a token that this server made") from error
+
+
+def that_fit(rows: Sequence[Row], size: Callable[[Row], int]) -> list[Row]:
+    """The first rows, at least one, that fit into a message of which every client takes 4 MiB (gRPC's default)."""
+    sizes = accumulate(map(size, rows))
+    return [row for index, (row, total) in enumerate(zip(rows, sizes, strict=True)) if not index or total <= PAGE_BYTES]
 
 
 def page_token(created: float, identity: str) -> str:

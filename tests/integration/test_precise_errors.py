@@ -93,6 +93,12 @@ BAD_REQUESTS = {
         "lifetime",
     ),
     "a label that is none": ("device", "ListDevices", device_pb2.ListDevicesRequest(labels={'a"b': "c"}), "labels"),
+    "a name that stands for another device": (
+        "device",
+        "CreateEnrollToken",
+        device_pb2.CreateEnrollTokenRequest(device_name="dev-0123456789abcdef"),
+        "device_name",
+    ),
     "a label of a token that is none": (
         "device",
         "CreateEnrollToken",
