@@ -58,7 +58,8 @@ def store_snapshot(tx: Transaction, device_id: str, snapshot: mqtt_pb2.StatusSna
         facts=facts, condition=snapshot.condition, last_seen=max(seen_at, device.last_seen),
     )  # fmt: skip
     touched = _store_instances(tx, device_id, snapshot)
-    if observed >= device.generation:
+    # This report's own generation: one from before the device has looked at what it runs is no evidence of absence.
+    if snapshot.observed_generation >= device.generation:
         touched |= _forget_deleted(tx, device_id, {status.deployment_id for status in snapshot.instances})
     reassess_all(tx, touched)
 

@@ -110,7 +110,7 @@ class Agent:
         return self._reconciler.statuses()
 
     def observed_generation(self) -> int:
-        return self._sync.held_generation
+        return self._reconciler.reported_generation
 
     def condition(self) -> str:
         return self._reconciler.condition

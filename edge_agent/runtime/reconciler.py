@@ -59,6 +59,7 @@ class Reconciler:
         self._on_change = on_change
         self._desired: Desired | None = None
         self._broken: tuple[Broken, ...] = ()
+        self._reported_generation = 0
         self._memory = Memory(database, clock, on_change)
         self._observer = Observer(backend, clock, resync, on_change, self._wake.set)
         executor = Executor(backend, self._commit, self._progress, clock, jitter)
@@ -89,6 +90,11 @@ class Reconciler:
     def statuses(self) -> list[InstanceStatus]:
         """One for each deployment that is wished for or on its way out."""
         return self._reporter.board.statuses()
+
+    @property
+    def reported_generation(self) -> int:
+        """Of the newest desired state with which `statuses()` compare what runs; 0 before the first look."""
+        return self._reported_generation
 
     @property
     def condition(self) -> str:
@@ -145,6 +151,9 @@ class Reconciler:
         if self._observer.able:
             self._act(desired, held)
         self._reporter.report(desired, self._broken)
+        if self._observer.observed is not None and self._reported_generation != desired.generation:
+            self._reported_generation = desired.generation
+            self._on_change()
 
     def _act(self, desired: Desired, held: frozenset[str]) -> None:
         observed = self._observer.observed or ()

@@ -81,6 +81,27 @@ async def test_a_report_of_the_new_connection_counts_also_when_it_comes_before_t
     assert (await states(store))[-1] == "READY"
 
 
+async def test_a_device_that_has_not_looked_yet_does_not_make_a_deployment_deleted(store: Store) -> None:
+    await say_presence(store, 10, online=True)
+    await say_ready(store, 11)
+
+    def delete(tx: Transaction) -> None:
+        tx.deployments.change(deployment(Wish.DELETE))
+        tx.workloads.wish("dep-1", "dev-1", Wish.DELETE)
+
+    async def say_nothing_runs(sequence: int, observed: int) -> DeploymentState:
+        said = mqtt_pb2.StatusSnapshot(sequence=sequence, observed_generation=observed)
+        await store.transact(lambda tx: reports.store_snapshot(tx, "dev-1", said, 5.0))
+        found = await store.transact(lambda tx: tx.deployments.get("dep-1"))
+        assert found is not None
+        return found.condition.state
+
+    await store.transact(delete)
+    # Its database was lost, and its engine does not answer yet.
+    assert await say_nothing_runs(12, observed=0) is DeploymentState.DELETING
+    assert await say_nothing_runs(13, observed=3) is DeploymentState.DELETED
+
+
 async def ask_desired(store: Store, held: int) -> agent_pb2.GetDesiredStateResponse:
     unused: Any = None
     servicer = AgentServicer(unused, store, unused, unused, unused, "", "")

@@ -12,7 +12,7 @@ from edge_agent.runtime.backend import Observed, Phase
 from edge_agent.runtime.convert import workload_to_pb
 from edge_agent.runtime.database import AgentDatabase
 from edge_agent.runtime.fake_backend import FakeBackend
-from edge_agent.runtime.model import State, Workload
+from edge_agent.runtime.model import Desired, State, Workload
 from longshore.v1.agent_pb2 import DesiredState, DesiredWorkload
 from tests.support.agent_on_fake import CRASHES, Device, no_network
 from tests.support.workloads import make_workload, until
@@ -278,3 +278,23 @@ async def test_an_agent_that_ends_in_the_middle_of_an_update_finishes_it_in_its_
 def settled(device: Device) -> bool:
     """The new revision runs, and nothing else is left."""
     return [(instance.workload.revision, instance.runs) for instance in device.engine.of("d1")] == [(2, True)]
+
+
+async def test_what_runs_is_compared_with_a_wish_only_after_a_look_at_it(device: Device) -> None:
+    device.image(1)
+    store(device, 1, make_workload())
+    async with device.agent() as agent:
+        await agent.until_ready()
+    device.path.unlink()
+    device.engine.unavailable = "the socket is gone"
+    async with device.agent() as agent:
+        agent.wish()
+        await until(lambda: agent.reconciler.condition != "")
+        assert agent.reconciler.reported_generation == 0
+        device.engine.unavailable = ""
+        await until(lambda: agent.reconciler.reported_generation == 1)
+        assert agent.status() is not None or not device.engine.of("d1")
+        changes = agent.changes
+        agent.reconciler.set_desired(Desired(2, ()))
+        await until(lambda: agent.reconciler.reported_generation == 2)
+        assert agent.changes > changes

@@ -65,7 +65,9 @@ class StatusSnapshot(_message.Message):
     sequence: _builtins.int
     """Grows with every snapshot, across restarts of the agent: an older one is dropped."""
     observed_generation: _builtins.int
-    """Generation of the desired state that the device has stored."""
+    """Generation of the newest desired state with which the device has compared what runs on it; 0 before it has
+    looked. What `instances` does not name then is not there.
+    """
     condition: _builtins.str
     """Empty when the agent can work; else what it lacks: "PodmanUnavailable: ..."."""
     @_builtins.property
