@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 PACKAGES=(podman buildah runc conmon netavark aardvark-dns iptables iproute2 mosquitto docker-registry mmdebstrap
-  debian-archive-keyring uidmap catatonit util-linux)
+  debian-archive-keyring uidmap slirp4netns catatonit util-linux ca-certificates)
 
 fail() { echo "setup: $*" >&2; exit 1; }
 
@@ -28,7 +28,12 @@ missing_packages() {
 }
 
 as_root() {
-  if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
+  if [ "$(id -u)" = 0 ]; then "$@"; elif [ -t 0 ]; then sudo "$@"; else sudo -n "$@"; fi
+}
+
+# Whether this user may install packages; at a terminal sudo asks for the password.
+may_install() {
+  [ "$(id -u)" = 0 ] || { command -v sudo >/dev/null && { [ -t 0 ] || sudo -n true 2>/dev/null; }; }
 }
 
 install_packages() {
@@ -37,9 +42,7 @@ install_packages() {
   "$PYTHON" -c 'import venv, ensurepip' 2>/dev/null || wanted+=(python3-venv)
   mapfile -t missing < <(missing_packages "${wanted[@]}")
   [ "${#missing[@]}" = 0 ] && return
-  if [ "$(id -u)" != 0 ] && ! sudo -n true 2>/dev/null; then
-    fail "please install these packages first: sudo apt-get install ${missing[*]}"
-  fi
+  may_install || fail "these packages are missing; please install them: apt-get install ${missing[*]}"
   echo "setup: installing ${missing[*]}"
   # The services that Debian would start are not wanted here: the demo and the tests start their own, on free ports.
   local policy=/usr/sbin/policy-rc.d made_policy=
@@ -59,6 +62,9 @@ install_python_packages() {
   echo "setup: making the virtual environment .venv"
   [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
   .venv/bin/python -m pip install -q --disable-pip-version-check 'uv>=0.5,<1'
+  # uv has certificates of its own, unlike all else here; a site with its own authority adds it to the system's.
+  local system=/etc/ssl/certs/ca-certificates.crt
+  if [ -z "${SSL_CERT_FILE:-}" ] && [ -e "$system" ]; then export SSL_CERT_FILE=$system; fi
   .venv/bin/uv pip install -q --python .venv/bin/python -e '.[dev,examples]'
   echo "$wanted" >"$stamp"
 }
