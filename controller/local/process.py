@@ -13,6 +13,9 @@ from controller.errors import OperatorError
 START_DEADLINE = 20.0
 STOP_DEADLINE = 10.0
 SERVER_PORTS = (10_000, 32_000)
+# Not the shared generator: where that is seeded, processes beside each other would all look at the same ports.
+_random = random.SystemRandom()
+_given: set[int] = set()
 # setpriv(1) of util-linux: the kernel kills the program when its parent dies, however that happens. A function that
 # runs between fork and exec would do the same, and is not safe beside the threads of gRPC.
 END_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
@@ -23,15 +26,18 @@ class StartFailed(OperatorError):
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nothing listens on at this moment.
+    """A port that nothing listens on at this moment, and that was not given out in this process before.
 
     Below those that the kernel gives to outgoing connections (ip_local_port_range), so that none of them takes it
     before the server that it is meant for.
     """
     for _ in range(1000):
-        port = random.randrange(*SERVER_PORTS)
+        port = _random.randrange(*SERVER_PORTS)
+        if port in _given:
+            continue
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind((host, port))
+            _given.add(port)
             return port
     raise StartFailed(f"no free port on {host}")
 
