@@ -152,7 +152,7 @@ def expected_keywords(plan: ImagePlan) -> list[str]:
 
 def check_commands(plan: ImagePlan, commands: list[Instruction]) -> None:
     """The commands are those of a plan of harmless names, with the names exchanged."""
-    plain = ImagePlan(base="b", workdir="/W", apt=tuple("a" for _ in plan.apt),
+    plain = ImagePlan(base="b", workdir="/W", apt=tuple("aa" for _ in plan.apt),
                       pypi=tuple("p" for _ in plan.pypi), labels=(("l", "l"),))  # fmt: skip
     harmless = [one for one in parse(render(plain)) if one.keyword == "RUN"]
     typed = [[plan.workdir], *([list(plan.apt)] if plan.apt else []), *([list(plan.pypi)] if plan.pypi else [])]
