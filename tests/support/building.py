@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from controller.builds.builder import ImageBuilder
-from controller.builds.model import BuildState, BuiltArtifact, ContextFile, RegistryAccess, TargetJob
+from controller.builds.model import BuildFailed, BuildState, BuiltArtifact, ContextFile, RegistryAccess, TargetJob
 from controller.builds.settings import BuilderSettings
 from controller.builds.uploads import UploadStore
 from controller.spec.model import BuildSpec
@@ -43,7 +43,11 @@ class Workshop:
         return ContextFile(path, digest, len(content), executable)
 
     async def build(self, job: TargetJob) -> BuiltArtifact:
-        return await self.builder.build(job, lambda *line: self.lines.append(line), self.states.append)
+        try:
+            return await self.builder.build(job, lambda *line: self.lines.append(line), self.states.append)
+        except BuildFailed as failed:
+            failed.add_note("\n".join(failed.last_lines))
+            raise
 
     def job(self, build_id: str, spec: Mapping[str, Any], files: Sequence[ContextFile] = (), **more: Any) -> TargetJob:
         job = TargetJob(
