@@ -75,7 +75,10 @@ async def test_nothing_acknowledged_is_lost_when_the_controller_is_killed_at_ran
     for round_number in range(4):
         killer = asyncio.create_task(kill_after(site, chance.uniform(0.0, 0.3)))
         for part in range(6):
-            accepted = await site.deploy(spec_text(f"kept-{round_number}-{part}", profile="arm64-cpu"))
+            text = spec_text(f"kept-{round_number}-{part}").replace(
+                "targets:\n-", "targets:\n- labels: {kept: here}\n "
+            )
+            accepted = await site.deploy(text)
             made.append(accepted.id)
         await killer
         listed = await site.call(lambda: [d.id for d in site.client.list_deployments(PROJECT)])
