@@ -22,6 +22,7 @@ from controller.local.process import END_WITH_PARENT, ChildProcess, StartFailed
 from controller.local.stack import LocalStack
 from controller.settings import Builds
 from examples.demo_folder import CannotCleanUp, DemoFolder, FolderInUse
+from examples.preflight import missing
 
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = ROOT / "examples" / "digits"
@@ -212,6 +213,8 @@ def run() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", action="store_true", help="hold it open until Ctrl-C")
     keep = parser.parse_args().keep
+    if lacking := missing():
+        sys.exit(f"demo: {lacking}")
     try:
         print(f"\n{asyncio.run(main(keep))}")
     except asyncio.CancelledError:

@@ -71,8 +71,9 @@ class DemoFolder:
         if builder.folder.exists():
             await asyncio.to_thread(builder.prepare)
             await recovery.recover(builder)
+            await _remove_storage(builder)
             await asyncio.to_thread(recovery.close, builder)
-        await _remove(self.run)
+        await asyncio.to_thread(shutil.rmtree, self.run)
 
 
 async def _leave(state: Path) -> None:
@@ -82,14 +83,15 @@ async def _leave(state: Path) -> None:
         raise CannotCleanUp(f"what the agent of {state} ran is still there: {output}")
 
 
-async def _remove(folder: Path) -> None:
-    if os.geteuid() == 0:
-        await asyncio.to_thread(shutil.rmtree, folder)
+async def _remove_storage(builder: Podman) -> None:
+    """Without root, its files belong to further ids of this user, which it is only inside of a user namespace."""
+    if os.geteuid() == 0 or not builder.storage.exists():
         return
-    # Files of images belong to this user's further ids, which it is only inside of a user namespace.
-    code, output = await _output("podman", "unshare", "rm", "-rf", str(folder))
-    if code != 0:
-        raise CannotCleanUp(f"{folder} cannot be removed: {output}")
+    # Podman mounts the folder of layers on itself.
+    script = 'umount -l "$1/overlay" 2>/dev/null; rm -rf "$1"'
+    done = await builder.run("unshare", "sh", "-c", script, "sh", str(builder.storage))
+    if done.returncode != 0:
+        raise CannotCleanUp(f"{builder.storage} cannot be removed: {done.stderr}")
 
 
 async def _output(*argv: str) -> tuple[int, str]:

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from controller.builds import processes
 from controller.builds.cancelling import in_thread
 from controller.builds.model import BuildFailed, OnLine
-from controller.builds.podman import MARKER, Podman
+from controller.builds.podman import Podman
 from controller.files import sync_folder
 from controller.spec.model import IMAGE, NAME
 
@@ -108,8 +108,11 @@ class Bootstrapper:
             on_line(stream, text)
 
         argv = mmdebstrap(recipe, architecture, unfinished, self._mirror)
+        if os.geteuid() != 0:
+            # Its own way without root takes only ids other than ours, which may not enter our folders.
+            argv = self._podman.argv(["unshare", argv[0], "--mode=root", *argv[1:]])
         # mmdebstrap takes the format from the name unless told.
-        environment = {**os.environ, MARKER: str(self._podman.folder), "TMPDIR": str(self._podman.temporary)}
+        environment = self._podman.environment()
         try:
             code = await processes.stream(argv, environment, keep)
             if code != 0:

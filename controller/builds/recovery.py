@@ -35,7 +35,16 @@ async def remove_leftovers(podman: Podman) -> None:
 def close(podman: Podman) -> None:
     """Unmounts the storage, which Podman mounts on itself, and removes what is of this boot only."""
     _unmount_below(podman.folder)
+    _end_pause(podman)
     shutil.rmtree(podman.run_folder, ignore_errors=True)
+
+
+def _end_pause(podman: Podman) -> None:
+    """Without root, Podman keeps a process that holds its user namespace."""
+    with contextlib.suppress(OSError, ValueError):
+        pid = int((podman.run_folder / "tmp" / "pause.pid").read_text())
+        if _marked(pid, podman):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _end_processes(podman: Podman) -> None:
