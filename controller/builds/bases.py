@@ -8,7 +8,7 @@ from pathlib import Path
 
 from controller.builds.bootstrap import Bootstrapper, recipe_for
 from controller.builds.credentials import RegistryFiles
-from controller.builds.model import BuildFailed, OnLine, RegistryAccess
+from controller.builds.model import BuildFailed, OnLine, RegistryAccess, TargetJob
 from controller.builds.outcome import NO_SPACE, UNREACHABLE
 from controller.builds.podman import Podman
 from controller.builds.registry import RegistryUnreachable, check_answers
@@ -106,6 +106,18 @@ class BaseResolver:
         found = await self._podman.run("image", "inspect", "--format", form, name)
         platform, _, image_id = found.stdout.strip().partition(" ")
         return image_id if found.returncode == 0 and platform == profile.platform else None
+
+
+def require_allowed(image: str, job: TargetJob) -> None:
+    """Raises BuildFailed for a base that is another owner's: an image that lies only in the builder's storage, or one
+    in our own registry below another user's name. The builder reaches all of them; a spec must not. What lies below
+    `library/` there is for everybody."""
+    name = full_name(image)
+    registry, user, _ = job.repository.split("/", 2)
+    if name.partition("/")[0] == "localhost":
+        raise BuildFailed("BaseNotFound", f"{image} names no registry; correct build.base")
+    if name.startswith(f"{registry}/") and not name.startswith((f"{registry}/{user}/", f"{registry}/library/")):
+        raise BuildFailed("BaseNotFound", f"{image} is not an image of user {job.user_id}; correct build.base")
 
 
 def full_name(image: str) -> str:

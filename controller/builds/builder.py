@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from controller.builds import host, recovery, registry
-from controller.builds.bases import Base, BaseResolver
+from controller.builds.bases import Base, BaseResolver, require_allowed
 from controller.builds.bootstrap import Bootstrapper
 from controller.builds.cancelling import despite_cancel, in_thread
 from controller.builds.context import write_context
@@ -94,7 +94,9 @@ class ImageBuilder:
         on_state(BuildState.PREPARING)
         profile = _profile(job)
         await asyncio.to_thread(check_runnable, profile)
-        base = await self._bases.resolve(job.spec.base or profile.base, profile, folder, log)
+        name = job.spec.base or profile.base
+        require_allowed(name, job)
+        base = await self._bases.resolve(name, profile, folder, log)
         await in_thread(self._write_context, job, profile, base, folder)
         on_state(BuildState.BUILDING)
         image = await self._run_build(job, profile, base, host_settings, folder, log)
