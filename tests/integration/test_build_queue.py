@@ -104,7 +104,8 @@ async def test_the_oldest_go_first_and_never_more_than_allowed_at_a_time(store: 
         builder.gate.set()
         for number in (1, 2, 3, 4):
             assert (await reaches(store, number, BuildState.SUCCEEDED)).artifact is not None
-    assert builder.begun == ["b-1", "b-2", "b-3", "b-4"]
+    # Two that are taken up at the same time reach the builder in either order.
+    assert [set(builder.begun[:2]), set(builder.begun[2:])] == [{"b-1", "b-2"}, {"b-3", "b-4"}]
     assert builder.busiest == 2
 
 
