@@ -59,10 +59,11 @@ async def building(site: Site, deployment: deployment_pb2.Deployment, kills: int
     """Until Podman works on the deployment's build again after so many kills."""
     build_id = (await site.state(deployment)).deployment.build_id
     while True:
-        build = await site.call(site.client.get_build, build_id)
-        assert build.state not in (build_pb2.BUILD_STATE_SUCCEEDED, build_pb2.BUILD_STATE_FAILED), build
+        # The log first: it says "built again" after the state is no more that of the controller before.
         lines = await site.call(lambda: list(site.client.read_build_log(build_id)))
         again = sum("built again" in line.line.text for line in lines)
+        build = await site.call(site.client.get_build, build_id)
+        assert build.state not in (build_pb2.BUILD_STATE_SUCCEEDED, build_pb2.BUILD_STATE_FAILED), build
         if build.state == build_pb2.BUILD_STATE_BUILDING and again == kills:
             return
         await asyncio.sleep(0.02)
