@@ -166,10 +166,10 @@ class Site:
 
     async def enroll(self, name: str = "edge") -> None:
         token = await self.call(self.client.create_enroll_token, device_name=name, profile="x86-cpu")
-        await self.device.run(*self._agent_argv("enroll", token.token))
+        await self.device.run(*self.agent_argv("enroll", token.token))
 
     async def start_agent(self) -> None:
-        argv = self.device.command(self._agent_argv("run", "--poll-interval", "2"))
+        argv = self.device.command(self.agent_argv("run", "--poll-interval", "2"))
         with (self.folder / "agent.log").open("ab") as log:
             self.agent = await asyncio.create_subprocess_exec(*argv, stdout=log, stderr=log)
 
@@ -194,7 +194,8 @@ class Site:
         files = (self.folder / "agent.log", self.folder / "controller" / "controller.log")
         return "\n".join(f"--- {f.name}\n{f.read_text()[-3000:]}" for f in files if f.exists())
 
-    def _agent_argv(self, *arguments: str) -> list[str]:
+    def agent_argv(self, *arguments: str) -> list[str]:
+        """A command of the agent, to be run on the device."""
         return [sys.executable, "-m", "edge_agent.main", *arguments, "--state-dir", str(self.folder / "agent")]
 
 
