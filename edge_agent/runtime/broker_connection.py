@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 KEEPALIVE = 30
 # How often paho may look at its clocks; its pings are late by this much at most.
-MISC_PERIOD = 5.0
+MISC_PERIOD = 10.0
 CONNECT_TIMEOUT = 15.0
 # For so many seconds the broker keeps QoS 1 messages for a device that is away.
 SESSION_EXPIRY = 600

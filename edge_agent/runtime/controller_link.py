@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import grpc
@@ -18,6 +18,10 @@ CHANNEL_DEADLINE = 24 * 3600.0
 # A credential is asked for again when this little of its life is left.
 CREDENTIAL_MARGIN = 30.0
 MAX_MESSAGE = 16 * 2**20
+
+# A connection that nobody has used for so long is closed, and with it end gRPC's threads, which wake several times a
+# second: a quiet device talks to the broker alone. The next call connects again, in a few milliseconds.
+IDLE_SECONDS = 20.0
 
 # Pings only while a call is open, and never below 30 s: servers cut off clients that ping more often than they allow.
 # The connection to the controller is direct; a proxy of the environment is for other clients.
@@ -81,27 +85,32 @@ def describe(error: grpc.aio.AioRpcError) -> str:
 
 
 class ControllerLink:
-    """One connection to the controller's agent port, made on the first call and made again by gRPC when it breaks."""
+    """One connection to the controller's agent port: made for the first call, kept while it is used."""
 
-    def __init__(self, identity: Identity) -> None:
+    def __init__(self, identity: Identity, idle_seconds: float = IDLE_SECONDS) -> None:
         self._address = identity.agent_address
-        credentials = grpc.ssl_channel_credentials(
-            root_certificates=identity.ca_file.read_bytes(),
-            private_key=identity.key_file.read_bytes(),
-            certificate_chain=identity.certificate_file.read_bytes(),
-        )
-        self._channel = grpc.aio.secure_channel(self._address, credentials, options=CHANNEL_OPTIONS)
-        self._stub = agent_pb2_grpc.AgentServiceStub(self._channel)
+        self._identity = identity
+        self._idle_seconds = idle_seconds
+        self._channel: grpc.aio.Channel | None = None
+        self._calls = 0
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._credential: Credential | None = None
         self._credential_lock = asyncio.Lock()
+
+    @property
+    def connected(self) -> bool:
+        """Whether a connection is kept, or being made."""
+        return self._channel is not None
 
     async def get_desired(self, held_generation: int) -> DesiredState | None:
         """The newest desired state, or None where that is the one which is held. Raises ControllerError."""
         request = agent_pb2.GetDesiredStateRequest(held_generation=held_generation)
-        try:
-            response = await self._stub.GetDesiredState(request, timeout=DEADLINE)
-        except grpc.aio.AioRpcError as error:
-            raise self._error(error) from error
+        with self._stub() as stub:
+            try:
+                response = await stub.GetDesiredState(request, timeout=DEADLINE)
+            except grpc.aio.AioRpcError as error:
+                raise self._error(error) from error
         return response.desired if response.HasField("desired") else None
 
     async def registry_credential(self) -> Credential:
@@ -115,12 +124,12 @@ class ControllerLink:
             return self._credential
 
     async def _fetch_credential(self) -> Credential:
-        try:
-            response = await self._stub.GetRegistryCredential(
-                agent_pb2.GetRegistryCredentialRequest(), timeout=DEADLINE
-            )
-        except grpc.aio.AioRpcError as error:
-            raise self._error(error) from error
+        request = agent_pb2.GetRegistryCredentialRequest()
+        with self._stub() as stub:
+            try:
+                response = await stub.GetRegistryCredential(request, timeout=DEADLINE)
+            except grpc.aio.AioRpcError as error:
+                raise self._error(error) from error
         expires = response.expires.seconds + response.expires.nanos / 1e9
         return Credential(response.username, response.password, expires)
 
@@ -130,23 +139,62 @@ class ControllerLink:
 
         Raises ControllerError, also out of the block for errors of the stream.
         """
-        # The stubs know only the other form, with an iterator of requests.
-        call = self._stub.Channel(timeout=CHANNEL_DEADLINE)  # type: ignore[call-arg]
-        try:
-            await call.write(ChannelRequest(session_id=session_id))
-            yield call
-        except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.INTERNAL:
-                # What grpc.aio makes of a message that was being sent when the other side ended the stream, for
-                # whatever reason: the reason itself is lost.
-                raise ControllerUnavailable(f"controller at {self._address} has ended the session") from error
-            raise self._error(error) from error
-        finally:
-            call.cancel()
+        with self._stub() as stub:
+            # The stubs know only the other form, with an iterator of requests.
+            call = stub.Channel(timeout=CHANNEL_DEADLINE)  # type: ignore[call-arg]
+            try:
+                await call.write(ChannelRequest(session_id=session_id))
+                yield call
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.INTERNAL:
+                    # What grpc.aio makes of a message that was being sent when the other side ended the stream, for
+                    # whatever reason: the reason itself is lost.
+                    raise ControllerUnavailable(f"controller at {self._address} has ended the session") from error
+                raise self._error(error) from error
+            finally:
+                call.cancel()
 
     async def close(self) -> None:
         """Open calls are cancelled."""
-        await self._channel.close(grace=None)
+        self._forget_timer()
+        if self._closing is not None:
+            await self._closing
+        if self._channel is not None:
+            channel, self._channel = self._channel, None
+            await channel.close(grace=None)
+
+    @contextmanager
+    def _stub(self) -> Iterator[agent_pb2_grpc.AgentServiceStub]:
+        """The connection is kept while the block lasts, and for `idle_seconds` more."""
+        self._forget_timer()
+        if self._channel is None:
+            self._channel = self._connect()
+        self._calls += 1
+        try:
+            yield agent_pb2_grpc.AgentServiceStub(self._channel)
+        finally:
+            self._calls -= 1
+            if self._calls == 0:
+                self._idle_timer = asyncio.get_running_loop().call_later(self._idle_seconds, self._rest)
+
+    def _connect(self) -> grpc.aio.Channel:
+        credentials = grpc.ssl_channel_credentials(
+            root_certificates=self._identity.ca_file.read_bytes(),
+            private_key=self._identity.key_file.read_bytes(),
+            certificate_chain=self._identity.certificate_file.read_bytes(),
+        )
+        return grpc.aio.secure_channel(self._address, credentials, options=CHANNEL_OPTIONS)
+
+    def _rest(self) -> None:
+        self._idle_timer = None
+        if self._channel is not None and self._calls == 0:
+            channel, self._channel = self._channel, None
+            self._closing = asyncio.create_task(channel.close(grace=None))
+
+    def _forget_timer(self) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
 
     def _error(self, error: grpc.aio.AioRpcError) -> ControllerError:
         if error.code() in TRANSIENT:

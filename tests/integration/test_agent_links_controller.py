@@ -45,6 +45,17 @@ async def test_desired_state_is_fetched_once_and_then_only_when_it_is_newer(
     assert await link.get_desired(desired.generation) is None
 
 
+async def test_a_connection_that_is_not_used_is_closed_and_made_again(around: Surroundings) -> None:
+    link = ControllerLink(around.identity, idle_seconds=0.05)
+    assert not link.connected
+    around.controller.wish(around.device_id, [workload()])
+    for held in (0, 0, 1):
+        await link.get_desired(held)
+        assert link.connected
+        await until(lambda: not link.connected)
+    await link.close()
+
+
 async def test_a_registry_credential_is_kept_until_shortly_before_it_ends(
     around: Surroundings, link: ControllerLink
 ) -> None:
