@@ -47,12 +47,13 @@ async def test_desired_state_is_fetched_once_and_then_only_when_it_is_newer(
 
 async def test_a_connection_that_is_not_used_is_closed_and_made_again(around: Surroundings) -> None:
     link = ControllerLink(around.identity, idle_seconds=0.05)
-    assert not link.connected
     around.controller.wish(around.device_id, [workload()])
+    connected = [link.connected]
     for held in (0, 0, 1):
         await link.get_desired(held)
-        assert link.connected
+        connected.append(link.connected)
         await until(lambda: not link.connected)
+    assert connected == [False, True, True, True]
     await link.close()
 
 
