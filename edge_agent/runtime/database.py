@@ -120,13 +120,6 @@ class AgentDatabase:
         with self._transaction() as connection:
             connection.execute("DELETE FROM journal WHERE number <= ?", (number,))
 
-    # Counters.
-
-    def next_counter(self, name: str) -> int:
-        """Counts from 1; never the same number twice, across restarts."""
-        with self._transaction() as connection:
-            return _next(connection, f"counter/{name}")
-
     # What is remembered of each deployment.
 
     def workloads(self) -> list[StoredWorkload]:
