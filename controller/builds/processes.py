@@ -71,7 +71,8 @@ async def stop_group(process: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, name)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), STOP_DEADLINE)
+            async with asyncio.timeout(STOP_DEADLINE):
+                await process.wait()
             break
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -87,7 +88,8 @@ async def stop_build(process: asyncio.subprocess.Process) -> None:
     while process.returncode is None and asyncio.get_running_loop().time() < deadline:
         await asyncio.to_thread(kill_run_containers, process.pid)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(process.wait()), 0.02)
+            async with asyncio.timeout(0.02):
+                await process.wait()
     if process.returncode is None:
         await stop_group(process)
 

@@ -93,8 +93,10 @@ class BuildQueue:
         timeout = None
         if next_due is not None and len(self._running) < self._parallel:
             timeout = max(0.05, next_due - time.time())
+        # Not wait_for, which before Python 3.12 forgets a cancel that comes together with what it waits for.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._wake.wait()
 
     def _done(self, key: tuple[str, str], task: asyncio.Task[None]) -> None:
         del self._running[key]

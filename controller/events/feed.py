@@ -50,7 +50,8 @@ class EventFeed:
                 if not follow:
                     return
                 try:
-                    await asyncio.wait_for(wake.wait(), heartbeat)
+                    async with asyncio.timeout(heartbeat):
+                        await wake.wait()
                 except TimeoutError:
                     yield None
         finally:

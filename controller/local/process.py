@@ -81,7 +81,8 @@ class ChildProcess:
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
         try:
-            await asyncio.wait_for(self._process.wait(), STOP_DEADLINE)
+            async with asyncio.timeout(STOP_DEADLINE):
+                await self._process.wait()
         except TimeoutError:
             self._process.kill()
             await self._process.wait()

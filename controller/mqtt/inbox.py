@@ -87,7 +87,8 @@ class DeviceMessages:
 
     async def _connection_changes(self, seconds: float) -> bool:
         try:
-            await asyncio.wait_for(self._connection_changed.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._connection_changed.wait()
         except TimeoutError:
             return False
         return True

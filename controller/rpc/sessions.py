@@ -41,7 +41,8 @@ class Sessions:
         with self._session(device_id) as (session_id, session):
             self._invite(device_id, mqtt_pb2.ChannelInvitation(session_id=session_id, logs=query))
             try:
-                await asyncio.wait_for(session.dialled.wait(), DIAL_DEADLINE)
+                async with asyncio.timeout(DIAL_DEADLINE):
+                    await session.dialled.wait()
             except TimeoutError:
                 message = f"device {device_id} did not answer within {DIAL_DEADLINE:.0f} s"
                 raise Unavailable(Reason.DEVICE_UNREACHABLE, message) from None

@@ -170,3 +170,16 @@ async def test_a_log_that_a_kill_cut_in_a_line_goes_on_with_the_next_number(tmp_
 
     lines = [(line.number, line.text) async for line in again.read("b-1", 2, False, has_ended)]
     assert lines == [(2, "two"), (3, "three")]
+
+
+async def test_a_cancel_that_comes_together_with_new_work_ends_the_queue(store: Store, tmp_path: Path) -> None:
+    builder = ScriptedBuilder()
+    queue = BuildQueue(store, builder, BuildLogs(tmp_path / "logs"), "registry:5000", 2)
+    working = asyncio.create_task(queue.run())
+    await add(store, 1)
+    await reaches(store, 1, BuildState.BUILDING)
+    await add(store, 2)
+    await asyncio.sleep(0)  # the queue is woken, and has not gone on yet
+    working.cancel()
+    done, _ = await asyncio.wait({working}, timeout=10)
+    assert done == {working}
