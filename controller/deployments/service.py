@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from controller.access import new_id
@@ -140,8 +139,3 @@ def _wish(tx: Transaction, deployment_id: str, wish: Wish) -> Deployment:
     tx.deployments.change(deployment)
     withdraw(tx, deployment)
     return reassess(tx, deployment)
-
-
-def active(placements: Sequence[Placement]) -> list[Placement]:
-    """Those that are not on their way out."""
-    return [place for place in placements if place.workload.wish is not Wish.DELETE]

@@ -57,9 +57,6 @@ class EventFeed:
         finally:
             self._forget(project, wake)
 
-    async def last_number(self, project: Project) -> int:
-        return await self._store.transact(lambda tx: tx.events.last_number(project))
-
     async def _refuse_trimmed(self, project: Project, after: int) -> None:
         oldest = await self._store.transact(lambda tx: tx.events.oldest_number(project))
         if oldest > after + 1:
