@@ -84,7 +84,7 @@ class BuildQueue:
             return
         due = await self._store.transact(lambda tx: tx.builds.due(time.time(), free + len(self._running)))
         for key in [key for key in due if key not in self._running][:free]:
-            task = asyncio.create_task(self._work(*key), name=f"build {key}")
+            task = asyncio.create_task(self._work_and_close(*key), name=f"build {key}")
             self._running[key] = task
             task.add_done_callback(lambda task, key=key: self._done(key, task))  # type: ignore[misc]
 
@@ -115,6 +115,12 @@ class BuildQueue:
             self._store_target(tx, build, replace(target, state=BuildState.QUEUED, next_try=0.0))
         return unfinished
 
+    async def _work_and_close(self, build_id: str, profile: str) -> None:
+        try:
+            await self._work(build_id, profile)
+        finally:
+            self._logs.close(build_id)
+
     async def _work(self, build_id: str, profile: str) -> None:
         """One try at one target; its outcome is stored, whatever happens."""
         build, target = await self._store.transact(lambda tx: _target(tx, build_id, profile))
@@ -134,10 +140,7 @@ class BuildQueue:
         await progress.finish()
         # Here and not in the transaction: logs belong to the event loop.
         self._log_outcome(build, outcome)
-        try:
-            await self._store.transact(lambda tx: self._store_outcome(tx, build, outcome))
-        finally:
-            self._logs.close(build_id)
+        await self._store.transact(lambda tx: self._store_outcome(tx, build, outcome))
         bound.info("build target ends", state=outcome.state, reason=outcome.reason)
 
     async def _build(self, build: Build, target: BuildTarget, progress: "_Progress") -> BuiltArtifact:
