@@ -31,6 +31,7 @@ from controller.events.feed import EventFeed
 from controller.mqtt.inbox import DeviceMessages
 from controller.mqtt.link import BrokerSettings
 from controller.pki import CertificateAuthority
+from controller.rpc.build_parts import BuildParts
 from controller.rpc.build_servicer import BuildServicer
 from controller.rpc.deployment_servicer import DeploymentServicer
 from controller.rpc.device_servicer import AgentServicer, DeviceServicer, EventServicer
@@ -76,7 +77,7 @@ class Controller:
         self._store = open_store(self._folder.database)
         self._ca = CertificateAuthority.load(self._folder.ca)
         self._tokens = RegistryTokens(self._folder.registry_tokens)
-        profiles = dict(load_profiles())
+        self._profiles = profiles = dict(load_profiles())
         self._uploads = UploadStore(root / "uploads", min_free_bytes=self.settings.min_free_mib * 2**20)
         self._logs = BuildLogs(root / "logs")
         self._builds = BuildService(self._store, self._uploads, profiles)
@@ -125,9 +126,8 @@ class Controller:
 
     async def _listen(self, address: str, credentials: grpc.ServerCredentials) -> None:
         server = grpc.aio.server(interceptors=[Gatekeeper(self._store)], options=OPTIONS)
-        build_pb2_grpc.add_BuildServiceServicer_to_server(
-            BuildServicer(self._builds, self._uploads, self._logs), server
-        )
+        parts = BuildParts(self._builds, self._uploads, self._logs, self._profiles)
+        build_pb2_grpc.add_BuildServiceServicer_to_server(BuildServicer(parts), server)
         deployment_pb2_grpc.add_DeploymentServiceServicer_to_server(
             DeploymentServicer(self._deployments, self._store, self._sessions), server
         )

@@ -15,10 +15,21 @@ from controller.builds.credentials import RegistryFiles
 from controller.builds.emulation import check_runnable, own_architecture
 from controller.builds.host_settings import HostSettings
 from controller.builds.log import BuildLog
-from controller.builds.model import BuildFailed, BuildState, BuiltArtifact, OnLine, OnState, RegistryAccess, TargetJob
+from controller.builds.materials import attach, image_materials
+from controller.builds.model import (
+    BuildFailed,
+    BuildResult,
+    BuildState,
+    BuiltArtifact,
+    OnLine,
+    OnState,
+    RegistryAccess,
+    TargetJob,
+)
 from controller.builds.outcome import build_failure, push_failure
 from controller.builds.plan import plan_image
 from controller.builds.podman import Podman
+from controller.builds.prepare import Prepared, prepare
 from controller.builds.settings import BuilderSettings
 from controller.builds.targets import TargetProfile, load_profiles
 from controller.builds.uploads import UploadStore
@@ -70,7 +81,7 @@ class ImageBuilder:
         """Takes away mounts and run time files, when no build runs. Images stay; builds may follow."""
         await asyncio.to_thread(recovery.close, self.podman)
 
-    async def build(self, job: TargetJob, on_line: OnLine, on_state: OnState) -> BuiltArtifact:
+    async def build(self, job: TargetJob, on_line: OnLine, on_state: OnState) -> BuildResult:
         """Builds and pushes. Raises BuildFailed, which leaves nothing behind.
 
         A cancel ends it at any moment: then no process, container, mount or file of it is left.
@@ -88,7 +99,7 @@ class ImageBuilder:
             self._running -= 1
             await despite_cancel(self._tidy(folder))
 
-    async def _build(self, job: TargetJob, folder: Path, on_line: OnLine, on_state: OnState) -> BuiltArtifact:
+    async def _build(self, job: TargetJob, folder: Path, on_line: OnLine, on_state: OnState) -> BuildResult:
         host_settings = await host.read(self._settings)
         log = BuildLog(on_line, host_settings.hidden())
         on_state(BuildState.PREPARING)
@@ -97,15 +108,23 @@ class ImageBuilder:
         name = job.spec.base or profile.base
         require_allowed(name, job)
         base = await self._bases.resolve(name, profile, folder, log)
-        await in_thread(self._write_context, job, profile, base, folder)
+        prepared = await prepare(job, profile, folder / "context", log)
+        await in_thread(self._write_context, job, profile, base, prepared, folder)
         on_state(BuildState.BUILDING)
         image = await self._run_build(job, profile, base, host_settings, folder, log)
+        materials = await image_materials(self.podman, image, job, log)
+        if not job.spec.push:
+            return BuildResult(None, prepared.notes, materials)
         on_state(BuildState.PUSHING)
-        return await self._push(job, profile, image, folder, log)
+        artifact = await self._push(job, profile, image, folder, log)
+        await attach(artifact, materials, self._access)
+        return BuildResult(artifact, prepared.notes, materials)
 
-    def _write_context(self, job: TargetJob, profile: TargetProfile, base: Base, folder: Path) -> None:
+    def _write_context(
+        self, job: TargetJob, profile: TargetProfile, base: Base, prepared: Prepared, folder: Path
+    ) -> None:
         try:
-            containerfile = render(plan_image(job, profile, base.name))
+            containerfile = render(plan_image(job, profile, base.name, prepared))
         except CannotQuote as error:
             raise BuildFailed("InvalidSpec", f"the image cannot be described: {error}") from error
         try:

@@ -13,11 +13,11 @@ LONGEST_TEXT = 16 * 1024
 
 @dataclass(frozen=True)
 class BuildLogLine:
-    """`profile` is empty for what concerns the build as a whole; time in seconds since the epoch."""
+    """`target` is a target's key, empty for what concerns the build as a whole; time in seconds since the epoch."""
 
     number: int
     time: float
-    profile: str
+    target: str
     stream: str
     text: str
 
@@ -31,10 +31,10 @@ class BuildLogs:
         self._open: dict[str, tuple[BinaryIO, int]] = {}
         self._waiters: dict[str, set[asyncio.Event]] = {}
 
-    def append(self, build_id: str, profile: str, stream: str, text: str) -> None:
+    def append(self, build_id: str, target: str, stream: str, text: str) -> None:
         """Writes one line and wakes those who follow."""
         file, last = self._open.get(build_id) or self._begin(build_id)
-        entry = {"n": last + 1, "t": time.time(), "p": profile, "s": stream, "x": text[:LONGEST_TEXT]}
+        entry = {"n": last + 1, "t": time.time(), "p": target, "s": stream, "x": text[:LONGEST_TEXT]}
         file.write(json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
         file.flush()
         self._open[build_id] = (file, last + 1)

@@ -1,11 +1,11 @@
 """What the builder works on and what it gives back. Plain data."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from controller.spec.model import BuildSpec
+from controller.spec.model import BuildSpec, DeploySpec
 
 
 class BuildState(StrEnum):
@@ -17,6 +17,14 @@ class BuildState(StrEnum):
     PUSHING = "PUSHING"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+class ArtifactKind(StrEnum):
+    """As a target of a spec writes it; names in `longshore.v1.ArtifactKind` are the same in capitals."""
+
+    IMAGE = "image"
+    BUNDLE = "bundle"
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,10 @@ class ContextFile:
 
 @dataclass(frozen=True)
 class TargetJob:
-    """One target of one build, ready to be built. `repository` is where to push, without tag."""
+    """One target of one build, ready to be built. `repository` is where to push, without tag.
+
+    `target` is the target's key (controller.spec.model.target_key). `secrets`: values by name, never to be logged.
+    """
 
     build_id: str
     user_id: str
@@ -39,10 +50,12 @@ class TargetJob:
     name: str
     profile: str
     spec: BuildSpec
-    entrypoint: tuple[str, ...]
-    ports: tuple[int, ...]
-    files: tuple[ContextFile, ...]
     repository: str
+    deploy: DeploySpec = field(default_factory=DeploySpec)
+    files: tuple[ContextFile, ...] = ()
+    kind: ArtifactKind = ArtifactKind.IMAGE
+    target: str = ""
+    secrets: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,22 @@ class BuiltArtifact:
     digest: str
     platform: str
     size_bytes: int
+    kind: ArtifactKind = ArtifactKind.IMAGE
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What a builder gives back.
+
+    `artifact` is None where the spec says not to push. `notes` are sentences for people: where emulation was used,
+    what would differ in a second build. `sbom` is a CycloneDX document in JSON, b"" where there is none.
+    `host` names the builder host that did it.
+    """
+
+    artifact: BuiltArtifact | None
+    notes: tuple[str, ...] = ()
+    sbom: bytes = b""
+    host: str = "local"
 
 
 class BuildFailed(Exception):
@@ -93,10 +122,16 @@ class RegistryAccess:
 
 @dataclass(frozen=True)
 class BuildTarget:
-    """One target of a build and how far it is. Times in seconds since the epoch, 0 for never."""
+    """One target of a build and how far it is. Times in seconds since the epoch, 0 for never.
 
+    `key` is unique in the build: the profile, and ".bundle" behind it for a bundle. `cache_key` names everything that
+    the artifact depends on, "" while it is not known; `cached_from` the build whose artifact this is.
+    """
+
+    key: str
     profile: str
     platform: str
+    kind: ArtifactKind = ArtifactKind.IMAGE
     state: BuildState = BuildState.QUEUED
     reason: str = ""
     message: str = ""
@@ -107,15 +142,23 @@ class BuildTarget:
     ended: float = 0.0
     attempts: int = 0
     next_try: float = 0.0
+    cache_key: str = ""
+    cached_from: str = ""
+    host: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def done(self) -> bool:
-        return self.state in (BuildState.SUCCEEDED, BuildState.FAILED)
+        return self.state in (BuildState.SUCCEEDED, BuildState.FAILED, BuildState.CANCELLED)
 
 
 @dataclass(frozen=True)
 class Build:
-    """One request and its targets. `spec` is the deployment.yml as it came."""
+    """One request and its targets. `spec` is the deployment.yml as it came.
+
+    `image_index` joins the images of several targets; None where there is none (yet). `join_next` is when joining is
+    tried (again), 0 where nothing is left to join; a build that is still to be joined has not ended.
+    """
 
     id: str
     user_id: str
@@ -125,13 +168,21 @@ class Build:
     files: tuple[ContextFile, ...]
     targets: tuple[BuildTarget, ...]
     created: float
+    no_cache: bool = False
+    cancel_requested: bool = False
+    image_index: BuiltArtifact | None = None
+    join_next: float = 0.0
 
     @property
     def state(self) -> BuildState:
-        """SUCCEEDED when all targets are, FAILED when all have ended and one failed, else the furthest one's."""
+        """SUCCEEDED when all targets are; CANCELLED or FAILED when all have ended and one did so; else the furthest
+        one's."""
         states = {target.state for target in self.targets}
         if all(target.done for target in self.targets):
-            return BuildState.FAILED if BuildState.FAILED in states else BuildState.SUCCEEDED
+            if self.join_next:
+                return BuildState.PUSHING
+            ends = (BuildState.CANCELLED, BuildState.FAILED, BuildState.SUCCEEDED)
+            return next(state for state in ends if state in states)
         for state in (BuildState.PUSHING, BuildState.BUILDING, BuildState.PREPARING):
             if state in states:
                 return state
@@ -144,4 +195,5 @@ class Build:
 
     @property
     def ended(self) -> float:
-        return max(target.ended for target in self.targets) if all(target.done for target in self.targets) else 0.0
+        over = all(target.done for target in self.targets) and not self.join_next
+        return max(target.ended for target in self.targets) if over else 0.0

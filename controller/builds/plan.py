@@ -1,13 +1,15 @@
 """What image a job asks for. Pure."""
 
 from controller.builds.model import TargetJob
+from controller.builds.prepare import Prepared
 from controller.builds.targets import TargetProfile
 from controller.rendering import ImagePlan
 
+NOTHING = Prepared()
 ANNOTATIONS = "org.opencontainers.image"
 
 
-def plan_image(job: TargetJob, profile: TargetProfile, base: str) -> ImagePlan:
+def plan_image(job: TargetJob, profile: TargetProfile, base: str, prepared: Prepared = NOTHING) -> ImagePlan:
     """The plan of the job's Containerfile. `base` is the full name of its base image.
 
     Neither build id nor time is in it: the same request gives the same image.
@@ -28,6 +30,6 @@ def plan_image(job: TargetJob, profile: TargetProfile, base: str) -> ImagePlan:
         has_files=bool(job.files),
         environment=tuple(sorted(job.spec.environment.items())),
         labels=tuple(sorted(labels.items())),
-        ports=tuple(sorted(set(job.ports))),
-        entrypoint=job.entrypoint,
+        ports=tuple(sorted({port.container for port in job.deploy.network.ports})),
+        entrypoint=tuple(job.deploy.entrypoint),
     )

@@ -14,9 +14,9 @@ from controller.builds.logs import BuildLogs
 from controller.builds.model import (
     Build,
     BuildFailed,
+    BuildResult,
     BuildState,
     BuildTarget,
-    BuiltArtifact,
     OnLine,
     OnState,
     TargetJob,
@@ -37,7 +37,7 @@ MARKED = re.compile(r"-x[0-9a-f]{16}\Z")
 class Builder(Protocol):
     """What the queue needs of `controller.builds.builder.ImageBuilder`."""
 
-    async def build(self, job: TargetJob, on_line: OnLine, on_state: OnState) -> BuiltArtifact: ...
+    async def build(self, job: TargetJob, on_line: OnLine, on_state: OnState) -> BuildResult: ...
 
     async def recover(self) -> None: ...
 
@@ -64,8 +64,8 @@ class BuildQueue:
         """Takes unfinished targets up again, then works. When cancelled, running builds are cancelled and stay
         unfinished: the next start takes them up."""
         await self._builder.recover()
-        for build_id, profile in await self._store.transact(self._requeue_unfinished):
-            self._logs.append(build_id, profile, "system", "the controller was restarted; this target is built again")
+        for build_id, key in await self._store.transact(self._requeue_unfinished):
+            self._logs.append(build_id, key, "system", "the controller was restarted; this target is built again")
         try:
             while True:
                 self._wake.clear()
@@ -110,27 +110,26 @@ class BuildQueue:
 
     def _requeue_unfinished(self, tx: Transaction) -> list[tuple[str, str]]:
         unfinished = tx.builds.unfinished()
-        for build_id, profile in unfinished:
-            build, target = _target(tx, build_id, profile)
+        for build_id, key in unfinished:
+            build, target = _target(tx, build_id, key)
             self._store_target(tx, build, replace(target, state=BuildState.QUEUED, next_try=0.0))
         return unfinished
 
-    async def _work_and_close(self, build_id: str, profile: str) -> None:
+    async def _work_and_close(self, build_id: str, key: str) -> None:
         try:
-            await self._work(build_id, profile)
+            await self._work(build_id, key)
         finally:
             self._logs.close(build_id)
 
-    async def _work(self, build_id: str, profile: str) -> None:
+    async def _work(self, build_id: str, key: str) -> None:
         """One try at one target; its outcome is stored, whatever happens."""
-        build, target = await self._store.transact(lambda tx: _target(tx, build_id, profile))
+        build, target = await self._store.transact(lambda tx: _target(tx, build_id, key))
         target = replace(target, attempts=target.attempts + 1, started=target.started or time.time())
         progress = _Progress(self, build, target)
-        bound = log.bind(build=build_id, profile=profile)
+        bound = log.bind(build=build_id, target=key)
         bound.info("build target begins", attempt=target.attempts)
         try:
-            artifact = await self._build(build, target, progress)
-            outcome = replace(progress.target, state=BuildState.SUCCEEDED, artifact=artifact, reason="", message="")
+            outcome = _succeeded(progress, await self._build(build, target, progress))
         except BuildFailed as failure:
             outcome = _failed(progress.target, failure)
         except Exception as error:  # noqa: BLE001 - logged; a broken target must not stop the queue
@@ -143,27 +142,28 @@ class BuildQueue:
         await self._store.transact(lambda tx: self._store_outcome(tx, build, outcome))
         bound.info("build target ends", state=outcome.state, reason=outcome.reason)
 
-    async def _build(self, build: Build, target: BuildTarget, progress: "_Progress") -> BuiltArtifact:
+    async def _build(self, build: Build, target: BuildTarget, progress: "_Progress") -> BuildResult:
         def on_line(stream: str, text: str) -> None:
-            self._logs.append(build.id, target.profile, stream, text)
+            self._logs.append(build.id, target.key, stream, text)
 
         # A large spec takes a while to be read.
-        job = await asyncio.to_thread(self._job, build, target.profile)
+        job = await asyncio.to_thread(self._job, build, target)
         return await self._builder.build(job, on_line, progress.on_state)
 
-    def _job(self, build: Build, profile: str) -> TargetJob:
+    def _job(self, build: Build, target: BuildTarget) -> TargetJob:
         spec = load_spec(build.spec)
         return TargetJob(
             build_id=build.id,
             user_id=build.user_id,
             project_id=build.project_id,
             name=build.name,
-            profile=profile,
+            profile=target.profile,
+            kind=target.kind,
+            target=target.key,
             spec=spec.build,
-            entrypoint=tuple(spec.deploy.entrypoint),
-            ports=tuple(port.container for port in spec.deploy.network.ports),
+            deploy=spec.deploy,
             files=build.files,
-            repository=f"{self._registry_address}/{repository_path(build)}",
+            repository=f"{self._registry_address}/{repository_path(build, spec.build.image)}",
         )
 
     def _store_outcome(self, tx: Transaction, build: Build, outcome: BuildTarget) -> None:
@@ -178,7 +178,7 @@ class BuildQueue:
         elif outcome.reason:
             again = "" if outcome.done else "; tried again by itself"
             text = f"{outcome.reason}: {outcome.message}{again}"
-        self._logs.append(build.id, outcome.profile, "system", text)
+        self._logs.append(build.id, outcome.key, "system", text)
 
     def _store_target(self, tx: Transaction, build: Build, target: BuildTarget) -> None:
         tx.builds.change_target(build.id, target)
@@ -212,9 +212,9 @@ class _Progress:
         await self._queue._store.transact(lambda tx: self._queue._store_target(tx, self._build, target))
 
 
-def repository_path(build: Build) -> str:
+def repository_path(build: Build, image: str | None = None) -> str:
     """Where a build's artifacts lie in the registry."""
-    return "/".join(_component(name) for name in (build.user_id, build.project_id, build.name))
+    return "/".join(_component(name) for name in (build.user_id, build.project_id, image or build.name))
 
 
 def _component(name: str) -> str:
@@ -228,6 +228,11 @@ def _component(name: str) -> str:
     return f"{plain}-x{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
+def _succeeded(progress: _Progress, result: BuildResult) -> BuildTarget:
+    made = replace(progress.target, artifact=result.artifact, notes=result.notes, host=result.host)
+    return replace(made, state=BuildState.SUCCEEDED, reason="", message="")
+
+
 def _failed(target: BuildTarget, failure: BuildFailed) -> BuildTarget:
     failed = replace(
         target, reason=failure.reason, message=failure.message, failed_step=failure.step, last_lines=failure.last_lines
@@ -238,8 +243,8 @@ def _failed(target: BuildTarget, failure: BuildFailed) -> BuildTarget:
     return replace(failed, state=BuildState.QUEUED, next_try=time.time() + delay)
 
 
-def _target(tx: Transaction, build_id: str, profile: str) -> tuple[Build, BuildTarget]:
+def _target(tx: Transaction, build_id: str, key: str) -> tuple[Build, BuildTarget]:
     build = tx.builds.get(build_id)
     if build is None:
         raise LookupError(f"no build {build_id}")
-    return build, next(target for target in build.targets if target.profile == profile)
+    return build, next(target for target in build.targets if target.key == key)

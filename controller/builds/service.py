@@ -4,9 +4,10 @@ import asyncio
 import time
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
 from controller.access import new_id
-from controller.builds.model import Build, BuildTarget, ContextFile
+from controller.builds.model import ArtifactKind, Build, BuildTarget, ContextFile
 from controller.builds.targets import TargetProfile
 from controller.builds.uploads import UploadStore
 from controller.errors import FailedPrecondition, InvalidRequest, NotFound
@@ -23,11 +24,10 @@ LONGEST_NAME, LONGEST_PATH, DEEPEST_PATH = 255, 2000, 64
 
 def new_build(project: Project, spec: Spec, source: bytes, files: Sequence[ContextFile]) -> Build:
     """A build of each target profile that the spec names, queued; platforms are filled in by `BuildService.add`."""
-    profiles = dict.fromkeys(target.profile for target in spec.targets)
-    targets = tuple(BuildTarget(profile, "") for profile in profiles)
-    owner = {"user_id": project.user_id, "project_id": project.project_id}
+    wanted = {target.key: target for target in spec.targets}
+    targets = tuple(BuildTarget(key, one.profile, "", ArtifactKind(one.artifact)) for key, one in wanted.items())
     return Build(
-        new_id("b"), name=spec.name, spec=source, files=tuple(files), targets=targets, created=time.time(), **owner
+        new_id("b"), project.user_id, project.project_id, spec.name, source, tuple(files), targets, time.time()
     )
 
 
@@ -39,7 +39,7 @@ def target_event(build: Build, target: BuildTarget) -> NewEvent:
         state=target.state.value,
         build_id=build.id,
         reason=target.reason,
-        message=f"{target.profile}: {target.message}" if target.message else target.profile,
+        message=f"{target.key}: {target.message}" if target.message else target.key,
     )
 
 
@@ -67,11 +67,8 @@ class BuildService:
 
     def add(self, tx: Transaction, build: Build, request_id: str) -> None:
         """Queues a build, with an event for each target."""
-        targets = tuple(
-            BuildTarget(target.profile, self._profiles[target.profile].platform) for target in build.targets
-        )
-        values = {**vars(build), "targets": targets}
-        build = Build(**values)
+        targets = tuple(replace(target, platform=self._profiles[target.profile].platform) for target in build.targets)
+        build = replace(build, targets=targets)
         tx.builds.add(build, request_id)
         for target in targets:
             tx.events.append(target_event(build, target))

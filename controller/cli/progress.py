@@ -119,7 +119,7 @@ def picture(answer: Answer | None, upload: UploadProgress | None, lines: list[st
 
 def log_line(answer: build_pb2.ReadBuildLogResponse) -> str:
     """A line of a build's log, with its target where there is one."""
-    return f"{answer.profile}: {answer.line.text}" if answer.profile else answer.line.text
+    return f"{answer.target}: {answer.line.text}" if answer.target else answer.line.text
 
 
 def state_lines(answer: Answer) -> Iterator[tuple[str, str]]:

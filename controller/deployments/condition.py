@@ -19,7 +19,7 @@ def condition(deployment: Deployment, build: Build | None, placements: Sequence[
         left = [placement for placement in placements if not _stopped(placement)]
         return _leaving(left, DeploymentState.STOPPING, DeploymentState.STOPPED, "StoppedByUser")
     if build is not None and build.state is BuildState.FAILED and (target := build.failure) is not None:
-        message = f"the build for {target.profile} failed: {target.message}"
+        message = f"the build for {target.key} failed: {target.message}"
         return Condition(DeploymentState.FAILED, "BuildFailed", message)
     if build is not None and build.state is not BuildState.SUCCEEDED:
         return _building(build)

@@ -29,7 +29,7 @@ def place(tx: Transaction, deployment: Deployment) -> None:
     if deployment.wish is not Wish.RUN or build is None or build.state is not BuildState.SUCCEEDED:
         return
     spec = load_spec(deployment.spec)
-    artifacts = {target.profile: target.artifact for target in build.targets if target.artifact is not None}
+    artifacts = {target.key: target.artifact for target in build.targets if target.artifact is not None}
     wished = _wished(tx, deployment, spec, artifacts)
     change = difference(wished, {row.device_id: row for row in tx.workloads.of_deployment(deployment.id)})
     for workload in change.put:
@@ -49,12 +49,12 @@ def withdraw(tx: Transaction, deployment: Deployment) -> None:
 
 
 def select(targets: tuple[TargetSpec, ...], devices: Mapping[str, list[Device]]) -> dict[str, str]:
-    """Device id -> profile, where the first target that matches a device wins. `devices`: those of each profile."""
+    """Device id -> key of its target, where the first that matches a device wins. `devices`: those of each profile."""
     chosen: dict[str, str] = {}
     for target in targets:
         for device in devices[target.profile]:
             if target.labels.items() <= device.labels.items():
-                chosen.setdefault(device.id, target.profile)
+                chosen.setdefault(device.id, target.key)
     return chosen
 
 
@@ -71,7 +71,7 @@ def _wished(
     devices = {target.profile: tx.devices.matching(target.profile, {}) for target in spec.targets}
     how = workload_spec(spec).SerializeToString(deterministic=True)
     return {
-        device_id: WorkloadRow(deployment.id, device_id, deployment.revision, Wish.RUN, artifacts[profile], how)
-        for device_id, profile in select(tuple(spec.targets), devices).items()
-        if profile in artifacts
+        device_id: WorkloadRow(deployment.id, device_id, deployment.revision, Wish.RUN, artifacts[key], how)
+        for device_id, key in select(tuple(spec.targets), devices).items()
+        if key in artifacts
     }

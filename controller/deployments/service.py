@@ -104,8 +104,8 @@ class DeploymentService:
 
 def _require_profiles(spec: Spec, build: Build) -> None:
     """Every target can get an artifact: else its devices would be left out in silence. Raises InvalidRequest."""
-    built = {target.profile for target in build.targets}
-    if missing := sorted({target.profile for target in spec.targets} - built):
+    built = {target.key for target in build.targets}
+    if missing := sorted({target.key for target in spec.targets} - built):
         message = f"build {build.id} is for {', '.join(sorted(built))}; the spec's targets also name {missing[0]}"
         raise InvalidRequest("build_id", message)
 

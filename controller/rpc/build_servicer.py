@@ -3,24 +3,33 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-from controller.builds.logs import BuildLogs
-from controller.builds.model import Build
-from controller.builds.service import BuildService
-from controller.builds.uploads import UploadStore
 from controller.errors import InvalidRequest
 from controller.rpc import convert
-from controller.rpc.access import require_project, require_visible, visible_user
-from longshore.errors import Reason
+from controller.rpc.access import require_project, visible_user
+from controller.rpc.build_catalogue import CatalogueCalls
+from controller.rpc.build_hosts import HostCalls
+from controller.rpc.build_materials import MaterialCalls
+from controller.rpc.build_parts import BuildParts
+from controller.rpc.build_preview import PreviewCalls
+from controller.rpc.build_records import RecordCalls
 from longshore.v1 import build_pb2, build_pb2_grpc
 
 MOST_DIGESTS = 10_000
 
 
-class BuildServicer(build_pb2_grpc.BuildServiceServicer):
-    def __init__(self, builds: BuildService, uploads: UploadStore, logs: BuildLogs) -> None:
-        self._builds = builds
-        self._uploads = uploads
-        self._logs = logs
+class BuildServicer(
+    CatalogueCalls, PreviewCalls, RecordCalls, MaterialCalls, HostCalls, build_pb2_grpc.BuildServiceServicer
+):
+    """All calls; here those that make and follow builds."""
+
+    def __init__(self, parts: BuildParts) -> None:
+        super().__init__(parts)
+        self._builds = parts.builds
+        self._uploads = parts.uploads
+        self._logs = parts.logs
+
+    async def CancelBuild(self, request: build_pb2.CancelBuildRequest, context: Any) -> build_pb2.CancelBuildResponse:
+        raise NotImplementedError
 
     async def StatUploads(self, request: build_pb2.StatUploadsRequest, context: Any) -> build_pb2.StatUploadsResponse:
         if len(request.digests) > MOST_DIGESTS:
@@ -63,11 +72,6 @@ class BuildServicer(build_pb2_grpc.BuildServiceServicer):
 
         async for line in self._logs.read(request.build_id, request.from_number, request.follow, ended):
             yield convert.build_line_to(line)
-
-    async def _visible(self, build_id: str) -> Build:
-        build = await self._builds.get(build_id)
-        require_visible(build.user_id, Reason.NO_SUCH_BUILD, f"no build {build_id}")
-        return build
 
     def _state(self, digest: str) -> build_pb2.UploadState:
         complete, held = self._uploads.stat(digest)

@@ -58,7 +58,8 @@ def files_from(entries: list[types_pb2.FileEntry]) -> tuple[ContextFile, ...]:
 
 
 def artifact_to(artifact: BuiltArtifact) -> types_pb2.Artifact:
-    return types_pb2.Artifact(kind=types_pb2.ARTIFACT_KIND_IMAGE, **vars(artifact))
+    kind = types_pb2.ArtifactKind.Value(f"ARTIFACT_KIND_{artifact.kind.name}")
+    return types_pb2.Artifact(**{**vars(artifact), "kind": kind})
 
 
 def build_to(build: Build) -> build_pb2.Build:
@@ -74,12 +75,19 @@ def build_to(build: Build) -> build_pb2.Build:
         created=timestamp(build.created),
         ended=timestamp(build.ended),
         spec=build.spec,
+        image_index=artifact_to(build.image_index) if build.image_index else None,
+        cancel_requested=build.cancel_requested,
     )
 
 
 def _target_to(target: BuildTarget) -> build_pb2.BuildTarget:
     return build_pb2.BuildTarget(
+        key=target.key,
         profile=target.profile,
+        kind=types_pb2.ArtifactKind.Value(f"ARTIFACT_KIND_{target.kind.name}"),
+        host=target.host,
+        cached_from=target.cached_from,
+        notes=target.notes,
         platform=target.platform,
         state=build_pb2.BuildState.Value(f"BUILD_STATE_{target.state}"),
         reason=target.reason,
@@ -94,7 +102,7 @@ def _target_to(target: BuildTarget) -> build_pb2.BuildTarget:
 
 def build_line_to(line: BuildLogLine) -> build_pb2.ReadBuildLogResponse:
     text = types_pb2.LogLine(number=line.number, time=timestamp(line.time), stream=line.stream, text=line.text)
-    return build_pb2.ReadBuildLogResponse(profile=line.profile, line=text)
+    return build_pb2.ReadBuildLogResponse(target=line.target, line=text)
 
 
 def deployment_to(deployment: Deployment, placements: list[Placement]) -> deployment_pb2.Deployment:

@@ -21,6 +21,22 @@ PYPI_REQUIREMENT = (
     r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,99}[A-Za-z0-9])?(\[[A-Za-z0-9._, -]{1,99}\])?"
     f"({_VERSION}([ ]*,{_VERSION}){{0,9}})?$"
 )
+# dnf and apk: name, and what each of them writes behind it for a version.
+DNF_PACKAGE = r"^[A-Za-z0-9][A-Za-z0-9+._-]{0,120}(:[0-9]+)?(-[A-Za-z0-9+._~^-]{1,99})?$"
+APK_PACKAGE = r"^[a-z0-9][a-z0-9+._-]{0,98}((=|~|~=|<|>|<=|>=)[A-Za-z0-9._-]{1,64})?$"
+CONDA_PACKAGE = r"^[a-z0-9_][a-z0-9_.-]{0,98}([ ]?(=|==|>=|<=|>|<|!=|~=)[ ]?[A-Za-z0-9.*+!_|,<>=-]{1,99})?$"
+CONDA_CHANNEL = r"^(https://[A-Za-z0-9][A-Za-z0-9.-]{0,99}(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]{0,199})?|[A-Za-z0-9][A-Za-z0-9_.-]{0,63})$"
+# A package index. Credentials come as build-time secrets or from the host's settings, never in a spec.
+INDEX_URL = r"^https?://[A-Za-z0-9][A-Za-z0-9.-]{0,253}(:[0-9]{1,5})?(/[A-Za-z0-9._~%/+-]{0,499})?$"
+# Keys of labels in an image: reverse DNS by custom, as OCI annotations are.
+LABEL_KEY = r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,253}[A-Za-z0-9])?$"
+# OCI distribution specification, "Pulling manifests".
+TAG = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$"
+SECRET_NAME = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"
+# A CDI kind: vendor/class. https://github.com/cncf-tags/container-device-interface
+CDI_KIND = r"^[A-Za-z][A-Za-z0-9_.-]{0,62}[A-Za-z0-9]/[A-Za-z]([A-Za-z0-9_-]{0,62}[A-Za-z0-9])?$"
+# What a plain platform stands for: the profile that assumes nothing else of the machine.
+PLATFORM_PROFILES = {"linux/amd64": "x86-cpu", "linux/arm64": "arm64-cpu", "linux/arm/v7": "armv7-cpu"}
 HTTP_PATH = r"^/[!-~]{0,1023}$"
 DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h)$")
 SIZE = re.compile(r"^(\d+(?:\.\d+)?)(B|KiB|MiB|GiB|KB|MB|GB)?$")
@@ -109,22 +125,76 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class CondaPackages(Model):
+    """An environment of its own in /opt/conda, made by micromamba."""
+
+    channels: list[Annotated[str, Field(pattern=CONDA_CHANNEL)]] = Field(
+        default=["conda-forge"], min_length=1, max_length=16
+    )
+    packages: list[Annotated[str, Field(pattern=CONDA_PACKAGE)]] = Field(min_length=1, max_length=10_000)
+
+
 class Packages(Model):
-    """What is installed into the image, besides what the base has."""
+    """What is installed into the image, besides what the base has. Of apt, dnf and apk the one that the base has."""
 
     apt: list[Annotated[str, Field(pattern=APT_PACKAGE)]] = Field(default=[], max_length=10_000)
+    dnf: list[Annotated[str, Field(pattern=DNF_PACKAGE)]] = Field(default=[], max_length=10_000)
+    apk: list[Annotated[str, Field(pattern=APK_PACKAGE)]] = Field(default=[], max_length=10_000)
     pypi: list[Annotated[str, Field(pattern=PYPI_REQUIREMENT)]] = Field(default=[], max_length=10_000)
+    # Asked besides the default index.
+    pypi_indexes: list[Annotated[str, Field(pattern=INDEX_URL)]] = Field(default=[], max_length=16)
+    conda: CondaPackages | None = None
+
+
+class RuntimeSpec(Model):
+    """What executes the model: a kind from `templates/runtimes/`."""
+
+    kind: Name
+    # The model file (a runtime that serves models) or the program (the others), relative to the deployment.yml; it is
+    # one of the files without being named there.
+    path: RelativePath | None = None
+
+
+class MinimumSpec(Model):
+    """What a device has to have. A smaller one gets no workload; kept as labels of the image too."""
+
+    cpu: Annotated[float, Field(gt=0, le=4096, allow_inf_nan=False, strict=True)] | None = None
+    memory: Annotated[Size, Field(ge=1)] | None = None
+    # CDI kind to count: {nvidia.com/gpu: 1}
+    accelerators: dict[Annotated[str, Field(pattern=CDI_KIND)], Annotated[int, Field(ge=1, le=64, strict=True)]] = {}
 
 
 class BuildSpec(Model):
     """How the artifact is made."""
 
     base: Annotated[str, Field(pattern=IMAGE)] | None = None
+    # One of the base distributions that each target profile offers, such as debian-bookworm; not together with `base`.
+    distribution: Name | None = None
+    runtime: RuntimeSpec | None = None
     packages: Packages = Packages()
     # Files and folders, relative to the deployment.yml, copied to `workdir` under the same relative paths.
     files: list[RelativePath] = Field(default=[], max_length=10_000)
     workdir: AbsolutePath = "/app"
+    # Shell commands, run as root in `workdir` after packages and files are there; each is a step of its own.
+    steps: list[Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_printable)]] = Field(
+        default=[], max_length=100
+    )
+    # Names of secrets whose values come with the request; steps read them at /run/secrets/NAME, no layer holds them.
+    secrets: list[Annotated[str, Field(pattern=SECRET_NAME)]] = Field(default=[], max_length=32)
     environment: Environment = {}
+    labels: dict[Annotated[str, Field(pattern=LABEL_KEY)], Text] = {}
+    volumes: list[AbsolutePath] = Field(default=[], max_length=64)
+    # Run as root, with sudo installed; otherwise as user 1000, and without sudo.
+    allow_root: bool = Field(default=False, strict=True)
+    minimum: MinimumSpec = MinimumSpec()
+    # The last part of the artifact's name in the registry; the spec's name where it is not given.
+    image: Name | None = None
+    # Tags that name the result besides the build's id.
+    tags: list[Annotated[str, Field(pattern=TAG)]] = Field(default=[], max_length=32)
+    # Without it the result stays with the builder: a trial that no device can run.
+    push: bool = Field(default=True, strict=True)
+    # Of each target, from its first step on.
+    timeout: Annotated[Duration, _at_least(timedelta(seconds=1))] = timedelta(hours=2)
 
 
 class PortSpec(Model):
@@ -194,6 +264,8 @@ class DeploySpec(Model):
     """How the artifact runs."""
 
     entrypoint: list[Text] = Field(default=[], max_length=1024)
+    # Commands that run to their end, one after the other, before the entrypoint of each start.
+    pre_exec: list[Annotated[list[Text], Field(min_length=1, max_length=1024)]] = Field(default=[], max_length=64)
     environment: Environment = {}
     network: NetworkSpec = NetworkSpec()
     checks: ChecksSpec = ChecksSpec()
@@ -204,10 +276,37 @@ class DeploySpec(Model):
 
 
 class TargetSpec(Model):
-    """Devices of one profile that carry all of these labels; both empty pick every device of the profile."""
+    """Devices of one profile that carry all of these labels; without labels every device of the profile.
+
+    A plain platform stands for its profile in PLATFORM_PROFILES.
+    """
 
     profile: Name
+    artifact: Literal["image", "bundle"] = "image"
     labels: Labels = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _platform(cls, value: object) -> object:
+        if not isinstance(value, dict) or "platform" not in value:
+            return value
+        if "profile" in value:
+            raise ValueError("expected either profile or platform, not both")
+        rest = {key: part for key, part in value.items() if key != "platform"}
+        platform = value["platform"]
+        if not isinstance(platform, str) or platform not in PLATFORM_PROFILES:
+            raise ValueError(f"expected one of the platforms {', '.join(PLATFORM_PROFILES)}")
+        return {**rest, "profile": PLATFORM_PROFILES[platform]}
+
+    @property
+    def key(self) -> str:
+        """The name of the build target that makes the artifact: `x86-cpu`, `x86-cpu.bundle`."""
+        return target_key(self.profile, self.artifact)
+
+
+def target_key(profile: str, artifact: str) -> str:
+    """Names one target of a build: the profile, and ".bundle" behind it for a bundle."""
+    return profile if artifact == "image" else f"{profile}.{artifact}"
 
 
 class Spec(Model):

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
-from controller.builds.model import Build, BuildState, BuildTarget, ContextFile
+from controller.builds.model import ArtifactKind, Build, BuildState, BuildTarget, ContextFile
 from controller.events.model import Project
 from controller.store import schema
 from controller.store.rows import Page, artifact_from_json, artifact_to_json, page_token, paged, that_fit
@@ -24,6 +24,8 @@ class BuildTable:
     def add(self, build: Build, request_id: str) -> None:
         """Queues all targets of the build."""
         values = {key: getattr(build, key) for key in ("id", "user_id", "project_id", "name", "spec", "created")}
+        values.update({key: getattr(build, key) for key in ("no_cache", "cancel_requested", "join_next")})
+        values["image_index"] = artifact_to_json(build.image_index)
         files = [asdict(file) for file in build.files]
         self._connection.execute(insert(BUILDS).values(files=files, request_id=request_id or None, **values))
         for position, target in enumerate(build.targets):
@@ -53,15 +55,15 @@ class BuildTable:
         return shown, page_token(shown[-1].created, shown[-1].id) if len(rows) > len(shown) else ""
 
     def due(self, now: float, limit: int) -> list[tuple[str, str]]:
-        """(build id, profile) of targets that wait and whose time has come, oldest build first."""
+        """(build id, target's key) of targets that wait and whose time has come, oldest build first."""
         query = (
-            select(TARGETS.c.build_id, TARGETS.c.profile)
+            select(TARGETS.c.build_id, TARGETS.c.key)
             .join(BUILDS, BUILDS.c.id == TARGETS.c.build_id)
             .where(TARGETS.c.state == BuildState.QUEUED, TARGETS.c.next_try <= now)
             .order_by(BUILDS.c.created, TARGETS.c.position)
             .limit(limit)
         )
-        return [(row.build_id, row.profile) for row in self._connection.execute(query)]
+        return [(row.build_id, row.key) for row in self._connection.execute(query)]
 
     def next_due(self) -> float | None:
         """When the next waiting target's time comes; None where none waits."""
@@ -70,14 +72,14 @@ class BuildTable:
         return value
 
     def unfinished(self) -> list[tuple[str, str]]:
-        """(build id, profile) of targets that a controller had begun and not ended."""
+        """(build id, target's key) of targets that a controller had begun and not ended."""
         begun = (BuildState.PREPARING, BuildState.BUILDING, BuildState.PUSHING)
-        query = select(TARGETS.c.build_id, TARGETS.c.profile).where(TARGETS.c.state.in_(begun))
-        return [(row.build_id, row.profile) for row in self._connection.execute(query)]
+        query = select(TARGETS.c.build_id, TARGETS.c.key).where(TARGETS.c.state.in_(begun))
+        return [(row.build_id, row.key) for row in self._connection.execute(query)]
 
     def change_target(self, build_id: str, target: BuildTarget) -> None:
         """Stores this target as it is now."""
-        of_target = (TARGETS.c.build_id == build_id, TARGETS.c.profile == target.profile)
+        of_target = (TARGETS.c.build_id == build_id, TARGETS.c.key == target.key)
         self._connection.execute(update(TARGETS).where(*of_target).values(**_target_values(target)))
         if target.state is BuildState.QUEUED:
             self._signals.append(BuildsQueued())
@@ -95,19 +97,23 @@ def _of(project: Project) -> tuple[Any, Any]:
 
 
 def _build(row: RowMapping, targets: tuple[BuildTarget, ...]) -> Build:
-    plain = {key: row[key] for key in ("id", "user_id", "project_id", "name", "spec", "created")}
+    kept = ("id", "user_id", "project_id", "name", "spec", "created", "no_cache", "cancel_requested", "join_next")
+    plain = {key: row[key] for key in kept}
+    plain["image_index"] = artifact_from_json(row["image_index"])
     return Build(files=tuple(ContextFile(**file) for file in row["files"]), targets=targets, **plain)
 
 
 def _target_values(target: BuildTarget) -> dict[str, Any]:
     values = dict(vars(target))
-    values.update(state=target.state.value, last_lines=list(target.last_lines))
+    values.update(state=target.state.value, kind=target.kind.value)
+    values.update(last_lines=list(target.last_lines), notes=list(target.notes))
     values["artifact"] = artifact_to_json(target.artifact)
     return values
 
 
 def _target(row: RowMapping) -> BuildTarget:
     values = {key: row[key] for key in BuildTarget.__dataclass_fields__}
-    values.update(state=BuildState(row["state"]), last_lines=tuple(row["last_lines"]))
+    values.update(state=BuildState(row["state"]), kind=ArtifactKind(row["kind"]))
+    values.update(last_lines=tuple(row["last_lines"]), notes=tuple(row["notes"]))
     values["artifact"] = artifact_from_json(row["artifact"])
     return BuildTarget(**values)

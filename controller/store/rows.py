@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Select, Table, and_, or_
 
-from controller.builds.model import BuiltArtifact
+from controller.builds.model import ArtifactKind, BuiltArtifact
 from controller.errors import InvalidRequest
 
 DEFAULT_PAGE = 100
@@ -65,4 +65,4 @@ def artifact_to_json(artifact: BuiltArtifact | None) -> dict[str, Any] | None:
 
 
 def artifact_from_json(value: dict[str, Any] | None) -> BuiltArtifact | None:
-    return None if value is None else BuiltArtifact(**value)
+    return None if value is None else BuiltArtifact(**{**value, "kind": ArtifactKind(value["kind"])})

@@ -70,6 +70,13 @@ builds = Table(
     Column("files", JSON, nullable=False),
     Column("request_id", Text),
     Column("created", Float, nullable=False),
+    Column("no_cache", Boolean, nullable=False),
+    Column("cancel_requested", Boolean, nullable=False),
+    # Values of build-time secrets, encrypted; gone when the build has ended.
+    Column("secrets", LargeBinary),
+    # The image index that joins several images, and when joining is tried (again).
+    Column("image_index", JSON),
+    Column("join_next", Float, nullable=False),
     UniqueConstraint("user_id", "project_id", "request_id", name="builds_request"),
     Index("builds_by_creation", "created", "id"),
 )
@@ -78,7 +85,9 @@ build_targets = Table(
     "build_targets",
     metadata,
     Column("build_id", Text, nullable=False),
+    Column("key", Text, nullable=False),
     Column("profile", Text, nullable=False),
+    Column("kind", Text, nullable=False),
     Column("position", Integer, nullable=False),
     Column("platform", Text, nullable=False),
     Column("state", Text, nullable=False),
@@ -91,8 +100,13 @@ build_targets = Table(
     Column("ended", Float, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("next_try", Float, nullable=False),
-    PrimaryKeyConstraint("build_id", "profile"),
+    Column("cache_key", Text, nullable=False),
+    Column("cached_from", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("notes", JSON, nullable=False),
+    PrimaryKeyConstraint("build_id", "key"),
     Index("build_targets_by_state", "state", "next_try"),
+    Index("build_targets_by_cache_key", "cache_key", "ended"),
 )
 
 deployments = Table(

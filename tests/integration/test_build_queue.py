@@ -10,7 +10,7 @@ import pytest
 
 from controller.builds import queue as queue_module
 from controller.builds.logs import BuildLogs
-from controller.builds.model import BuildFailed, BuildState, BuildTarget, BuiltArtifact, OnLine, OnState, TargetJob
+from controller.builds.model import BuildFailed, BuildResult, BuildState, BuildTarget, OnLine, OnState, TargetJob
 from controller.builds.queue import BuildQueue
 from controller.store import Store, open_store
 from tests.support.async_waiting import until
@@ -37,7 +37,7 @@ class ScriptedBuilder:
     async def recover(self) -> None:
         self.recovered += 1
 
-    async def build(self, job: TargetJob, on_line: OnLine, on_state: OnState) -> BuiltArtifact:
+    async def build(self, job: TargetJob, on_line: OnLine, on_state: OnState) -> BuildResult:
         self.begun.append(job.build_id)
         self._busy += 1
         self.busiest = max(self.busiest, self._busy)
@@ -49,7 +49,7 @@ class ScriptedBuilder:
             if self.failures:
                 raise self.failures.pop(0)
             on_state(BuildState.PUSHING)
-            return replace(ARTIFACT, repository=job.repository)
+            return BuildResult(replace(ARTIFACT, repository=job.repository))
         finally:
             self._busy -= 1
 

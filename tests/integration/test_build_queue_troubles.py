@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from controller.builds.logs import BuildLogs
-from controller.builds.model import BuildState, BuildTarget, BuiltArtifact, OnLine, OnState, TargetJob
+from controller.builds.model import BuildResult, BuildState, BuildTarget, OnLine, OnState, TargetJob
 from controller.builds.queue import BuildQueue, QueueBroken
 from controller.store import Store, Transaction, open_store
 from tests.support.rows import ARTIFACT, build
@@ -25,9 +25,9 @@ targets: [{profile: profile-0}]
 class QuickBuilder:
     async def recover(self) -> None: ...
 
-    async def build(self, job: TargetJob, on_line: OnLine, on_state: OnState) -> BuiltArtifact:
+    async def build(self, job: TargetJob, on_line: OnLine, on_state: OnState) -> BuildResult:
         on_line("stdout", "one line")
-        return replace(ARTIFACT, repository=job.repository)
+        return BuildResult(replace(ARTIFACT, repository=job.repository))
 
 
 class LogsOfOneThread(BuildLogs):

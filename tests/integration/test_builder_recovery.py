@@ -26,7 +26,7 @@ from tests.support.building import builder_in
 folder, address, ca_file, user, password, package = sys.argv[1:]
 access = RegistryAccess(address, Path(ca_file), lambda: (user, password))
 spec = BuildSpec.model_validate({"packages": {"pypi": [package]}})
-job = TargetJob("killed", "alice", "vision", "digits", "x86-cpu", spec, (), (), (), f"{address}/alice/digits")
+job = TargetJob("killed", "alice", "vision", "digits", "x86-cpu", spec, f"{address}/alice/digits")
 builder = builder_in(Path(folder) / "builder", access, UploadStore(Path(folder) / "uploads"))
 asyncio.run(builder.build(job, lambda *line: None, lambda state: None))
 """

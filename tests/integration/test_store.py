@@ -71,7 +71,7 @@ async def test_a_filtered_page_tells_how_far_it_has_searched(store: Store) -> No
 
 
 def build(number: int) -> Build:
-    targets = (BuildTarget("x86-cpu", "linux/amd64"), BuildTarget("arm64-cpu", "linux/arm64"))
+    targets = (BuildTarget("x86-cpu", "x86-cpu", "linux/amd64"), BuildTarget("arm64-cpu", "arm64-cpu", "linux/arm64"))
     return Build(f"b-{number}", "alice", "digits", "digits", b"version: 1", (), targets, created=1000.0 + number)
 
 
@@ -79,7 +79,7 @@ async def test_the_queue_gives_the_oldest_build_first_and_only_what_is_due(store
     def queue(tx: Transaction) -> list[tuple[str, str]]:
         for number in (2, 1):
             tx.builds.add(build(number), "")
-        postponed = BuildTarget("x86-cpu", "linux/amd64", next_try=time.time() + 60)
+        postponed = BuildTarget("x86-cpu", "x86-cpu", "linux/amd64", next_try=time.time() + 60)
         tx.builds.change_target("b-1", postponed)
         return tx.builds.due(time.time(), 10)
 
@@ -90,7 +90,7 @@ async def test_the_queue_gives_the_oldest_build_first_and_only_what_is_due(store
 async def test_a_begun_target_is_found_after_a_restart(store: Store, tmp_path: Path) -> None:
     def begin(tx: Transaction) -> None:
         tx.builds.add(build(1), "request-1")
-        tx.builds.change_target("b-1", BuildTarget("x86-cpu", "linux/amd64", BuildState.BUILDING))
+        tx.builds.change_target("b-1", BuildTarget("x86-cpu", "x86-cpu", "linux/amd64", state=BuildState.BUILDING))
 
     await store.transact(begin)
     store.close()

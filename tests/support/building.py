@@ -44,7 +44,9 @@ class Workshop:
 
     async def build(self, job: TargetJob) -> BuiltArtifact:
         try:
-            return await self.builder.build(job, lambda *line: self.lines.append(line), self.states.append)
+            result = await self.builder.build(job, lambda *line: self.lines.append(line), self.states.append)
+            assert result.artifact is not None
+            return result.artifact
         except BuildFailed as failed:
             failed.add_note("\n".join(failed.last_lines))
             raise
@@ -52,7 +54,7 @@ class Workshop:
     def job(self, build_id: str, spec: Mapping[str, Any], files: Sequence[ContextFile] = (), **more: Any) -> TargetJob:
         job = TargetJob(
             build_id=build_id, user_id="alice", project_id="vision", name="digits", profile="x86-cpu",
-            spec=BuildSpec.model_validate(spec), entrypoint=(), ports=(), files=tuple(files),
+            spec=BuildSpec.model_validate(spec), files=tuple(files),
             repository=f"{self.registry.address}/alice/digits",
         )  # fmt: skip
         return replace(job, **more)

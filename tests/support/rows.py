@@ -19,7 +19,14 @@ def deployment(wish: Wish = Wish.RUN, revision: int = 1) -> Deployment:
 
 def build(*states: BuildState, message: str = "") -> Build:
     targets = [
-        BuildTarget(f"profile-{number}", "linux/amd64", state, "PackageNotFound" if message else "", message)
+        BuildTarget(
+            f"profile-{number}",
+            f"profile-{number}",
+            "linux/amd64",
+            state=state,
+            reason="PackageNotFound" if message else "",
+            message=message,
+        )
         for number, state in enumerate(states)
     ]
     return Build("b-1", "alice", "digits", "digits", b"", (), tuple(targets), 1.0)

@@ -8,7 +8,7 @@ from controller.spec.model import BuildSpec
 
 JOB = TargetJob(
     build_id="b-1", user_id="alice", project_id="vision", name="digits", profile="x86-cpu", spec=BuildSpec(),
-    entrypoint=(), ports=(), files=(), repository="registry:5000/alice/vision/digits",
+    repository="registry:5000/alice/vision/digits",
 )  # fmt: skip
 
 

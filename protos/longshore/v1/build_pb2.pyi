@@ -35,10 +35,12 @@ class _BuildStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BuildState
     BUILD_STATE_PUSHING: _BuildState.ValueType  # 4
     BUILD_STATE_SUCCEEDED: _BuildState.ValueType  # 5
     BUILD_STATE_FAILED: _BuildState.ValueType  # 6
+    BUILD_STATE_CANCELLED: _BuildState.ValueType  # 7
+    """Ended by CancelBuild; nothing of it is left but its log."""
 
 class BuildState(_BuildState, metaclass=_BuildStateEnumTypeWrapper):
     """The states of a build and of each of its targets. A build is SUCCEEDED when all its targets are, FAILED when
-    all have ended and one of them failed.
+    all have ended and one of them failed, CANCELLED when one was cancelled.
     """
 
 BUILD_STATE_UNSPECIFIED: BuildState.ValueType  # 0
@@ -49,6 +51,8 @@ BUILD_STATE_BUILDING: BuildState.ValueType  # 3
 BUILD_STATE_PUSHING: BuildState.ValueType  # 4
 BUILD_STATE_SUCCEEDED: BuildState.ValueType  # 5
 BUILD_STATE_FAILED: BuildState.ValueType  # 6
+BUILD_STATE_CANCELLED: BuildState.ValueType  # 7
+"""Ended by CancelBuild; nothing of it is left but its log."""
 Global___BuildState: _TypeAlias = BuildState  # noqa: Y015
 
 @_typing.final
@@ -65,6 +69,12 @@ class BuildTarget(_message.Message):
     ARTIFACT_FIELD_NUMBER: _builtins.int
     STARTED_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    QUEUE_POSITION_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    CACHED_FROM_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
     profile: _builtins.str
     """Name of the target profile."""
     platform: _builtins.str
@@ -74,6 +84,15 @@ class BuildTarget(_message.Message):
     message: _builtins.str
     failed_step: _builtins.str
     """Which step of the Containerfile failed."""
+    key: _builtins.str
+    """Unique in the build: the profile, with ".bundle" behind it for a bundle. Log lines bear it."""
+    kind: _types_pb2.ArtifactKind.ValueType
+    queue_position: _builtins.int
+    """In QUEUED: how many targets of all users begin before this one, plus one; 0 in all other states."""
+    host: _builtins.str
+    """Name of the builder host that built it."""
+    cached_from: _builtins.str
+    """The build whose artifact was taken, where an identical request had been built before."""
     @_builtins.property
     def last_lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The last lines of output before a failure; at most 20."""
@@ -86,6 +105,10 @@ class BuildTarget(_message.Message):
     def started(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def ended(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """For people: where emulation was used, what would differ in a second build."""
+
     def __init__(
         self,
         *,
@@ -99,10 +122,16 @@ class BuildTarget(_message.Message):
         artifact: _types_pb2.Artifact | None = ...,
         started: _timestamp_pb2.Timestamp | None = ...,
         ended: _timestamp_pb2.Timestamp | None = ...,
+        key: _builtins.str = ...,
+        kind: _types_pb2.ArtifactKind.ValueType = ...,
+        queue_position: _builtins.int = ...,
+        host: _builtins.str = ...,
+        cached_from: _builtins.str = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "ended", b"ended", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "ended", b"ended", "failed_step", b"failed_step", "last_lines", b"last_lines", "message", b"message", "platform", b"platform", "profile", b"profile", "reason", b"reason", "started", b"started", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "cached_from", b"cached_from", "ended", b"ended", "failed_step", b"failed_step", "host", b"host", "key", b"key", "kind", b"kind", "last_lines", b"last_lines", "message", b"message", "notes", b"notes", "platform", b"platform", "profile", b"profile", "queue_position", b"queue_position", "reason", b"reason", "started", b"started", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -122,6 +151,8 @@ class Build(_message.Message):
     CREATED_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
+    IMAGE_INDEX_FIELD_NUMBER: _builtins.int
+    CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     """The name in the spec."""
@@ -130,6 +161,8 @@ class Build(_message.Message):
     message: _builtins.str
     spec: _builtins.bytes
     """The deployment.yml as it came."""
+    cancel_requested: _builtins.bool
+    """Somebody asked to cancel it."""
     @_builtins.property
     def project(self) -> _types_pb2.Project: ...
     @_builtins.property
@@ -138,6 +171,10 @@ class Build(_message.Message):
     def created(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def ended(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def image_index(self) -> _types_pb2.Artifact:
+        """The image index that joins the images of several targets; absent for a single one."""
+
     def __init__(
         self,
         *,
@@ -151,10 +188,12 @@ class Build(_message.Message):
         created: _timestamp_pb2.Timestamp | None = ...,
         ended: _timestamp_pb2.Timestamp | None = ...,
         spec: _builtins.bytes = ...,
+        image_index: _types_pb2.Artifact | None = ...,
+        cancel_requested: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "ended", b"ended", "project", b"project"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "ended", b"ended", "image_index", b"image_index", "project", b"project"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "ended", b"ended", "id", b"id", "message", b"message", "name", b"name", "project", b"project", "reason", b"reason", "spec", b"spec", "state", b"state", "targets", b"targets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "created", b"created", "ended", b"ended", "id", b"id", "image_index", b"image_index", "message", b"message", "name", b"name", "project", b"project", "reason", b"reason", "spec", b"spec", "state", b"state", "targets", b"targets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -283,21 +322,59 @@ Global___WriteUploadResponse: _TypeAlias = WriteUploadResponse  # noqa: Y015
 class CreateBuildRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class SecretsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.bytes
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.bytes = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PROJECT_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     FILES_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SECRETS_FIELD_NUMBER: _builtins.int
+    NO_CACHE_FIELD_NUMBER: _builtins.int
+    TARGETS_FIELD_NUMBER: _builtins.int
+    ARCHIVE_FIELD_NUMBER: _builtins.int
     spec: _builtins.bytes
     """A deployment.yml, UTF-8, at most 1 MiB."""
     request_id: _builtins.str
     """Made by the client, unique in the project; makes a repeated call harmless. Optional; at most 128
     characters.
     """
+    no_cache: _builtins.bool
+    """Build even where an identical request was built before."""
+    archive: _builtins.str
+    """Digest of an uploaded archive (tar, tar.gz, tar.xz or zip) that holds the files, in place of `files`."""
     @_builtins.property
     def project(self) -> _types_pb2.Project: ...
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.FileEntry]:
         """Every file that `build.files` of the spec names, uploaded beforehand; folders as the files in them."""
+
+    @_builtins.property
+    def secrets(self) -> _containers.ScalarMap[_builtins.str, _builtins.bytes]:
+        """Values of the secrets that `build.secrets` names; all of them, and no others. At most 64 KiB each. Kept encrypted
+        until the build has ended.
+        """
+
+    @_builtins.property
+    def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keys of targets; empty means all targets of the spec."""
 
     def __init__(
         self,
@@ -306,10 +383,14 @@ class CreateBuildRequest(_message.Message):
         spec: _builtins.bytes = ...,
         files: _abc.Iterable[_types_pb2.FileEntry] | None = ...,
         request_id: _builtins.str = ...,
+        secrets: _abc.Mapping[_builtins.str, _builtins.bytes] | None = ...,
+        no_cache: _builtins.bool = ...,
+        targets: _abc.Iterable[_builtins.str] | None = ...,
+        archive: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["project", b"project"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "project", b"project", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive", b"archive", "files", b"files", "no_cache", b"no_cache", "project", b"project", "request_id", b"request_id", "secrets", b"secrets", "spec", b"spec", "targets", b"targets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -424,26 +505,69 @@ class ListBuildsResponse(_message.Message):
 Global___ListBuildsResponse: _TypeAlias = ListBuildsResponse  # noqa: Y015
 
 @_typing.final
+class CancelBuildRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelBuildRequest: _TypeAlias = CancelBuildRequest  # noqa: Y015
+
+@_typing.final
+class CancelBuildResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUILD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def build(self) -> Global___Build: ...
+    def __init__(
+        self,
+        *,
+        build: Global___Build | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["build", b"build"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelBuildResponse: _TypeAlias = CancelBuildResponse  # noqa: Y015
+
+@_typing.final
 class ReadBuildLogRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BUILD_ID_FIELD_NUMBER: _builtins.int
     FROM_NUMBER_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
     build_id: _builtins.str
     from_number: _builtins.int
     """The first line wanted; 0 and 1 both mean the beginning."""
     follow: _builtins.bool
+    target: _builtins.str
+    """Key of the only target wanted; empty for all."""
     def __init__(
         self,
         *,
         build_id: _builtins.str = ...,
         from_number: _builtins.int = ...,
         follow: _builtins.bool = ...,
+        target: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["build_id", b"build_id", "follow", b"follow", "from_number", b"from_number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build_id", b"build_id", "follow", b"follow", "from_number", b"from_number", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -453,25 +577,692 @@ Global___ReadBuildLogRequest: _TypeAlias = ReadBuildLogRequest  # noqa: Y015
 class ReadBuildLogResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    PROFILE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
     LINE_FIELD_NUMBER: _builtins.int
-    profile: _builtins.str
-    """The target profile whose build said this; empty for the build as a whole."""
+    target: _builtins.str
+    """Key of the target whose build said this; empty for the build as a whole."""
     @_builtins.property
     def line(self) -> _types_pb2.LogLine: ...
     def __init__(
         self,
         *,
-        profile: _builtins.str = ...,
+        target: _builtins.str = ...,
         line: _types_pb2.LogLine | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["line", b"line"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["line", b"line", "profile", b"profile"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["line", b"line", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReadBuildLogResponse: _TypeAlias = ReadBuildLogResponse  # noqa: Y015
+
+@_typing.final
+class DownloadBuildLogRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUILD_ID_FIELD_NUMBER: _builtins.int
+    build_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        build_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build_id", b"build_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DownloadBuildLogRequest: _TypeAlias = DownloadBuildLogRequest  # noqa: Y015
+
+@_typing.final
+class DownloadBuildLogResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DownloadBuildLogResponse: _TypeAlias = DownloadBuildLogResponse  # noqa: Y015
+
+@_typing.final
+class RenderBuildRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    spec: _builtins.bytes
+    """A deployment.yml, UTF-8, at most 1 MiB. Files need not be uploaded."""
+    @_builtins.property
+    def project(self) -> _types_pb2.Project: ...
+    def __init__(
+        self,
+        *,
+        project: _types_pb2.Project | None = ...,
+        spec: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["project", b"project"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["project", b"project", "spec", b"spec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenderBuildRequest: _TypeAlias = RenderBuildRequest  # noqa: Y015
+
+@_typing.final
+class RenderedTarget(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
+    PLATFORM_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    profile: _builtins.str
+    platform: _builtins.str
+    kind: _types_pb2.ArtifactKind.ValueType
+    text: _builtins.str
+    """The Containerfile; for a bundle its description in YAML."""
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """For people: what will be emulated, what was only checked without the hardware."""
+
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        profile: _builtins.str = ...,
+        platform: _builtins.str = ...,
+        kind: _types_pb2.ArtifactKind.ValueType = ...,
+        text: _builtins.str = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "kind", b"kind", "notes", b"notes", "platform", b"platform", "profile", b"profile", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenderedTarget: _TypeAlias = RenderedTarget  # noqa: Y015
+
+@_typing.final
+class RenderBuildResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGETS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___RenderedTarget]: ...
+    def __init__(
+        self,
+        *,
+        targets: _abc.Iterable[Global___RenderedTarget] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["targets", b"targets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenderBuildResponse: _TypeAlias = RenderBuildResponse  # noqa: Y015
+
+@_typing.final
+class DownloadBuildContextRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUILD_ID_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    build_id: _builtins.str
+    target: _builtins.str
+    """Key of the target; may be empty where the build has only one."""
+    def __init__(
+        self,
+        *,
+        build_id: _builtins.str = ...,
+        target: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build_id", b"build_id", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DownloadBuildContextRequest: _TypeAlias = DownloadBuildContextRequest  # noqa: Y015
+
+@_typing.final
+class DownloadBuildContextResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DownloadBuildContextResponse: _TypeAlias = DownloadBuildContextResponse  # noqa: Y015
+
+@_typing.final
+class GetBuildMaterialsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUILD_ID_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    build_id: _builtins.str
+    target: _builtins.str
+    """Key of the target; may be empty where the build has only one."""
+    def __init__(
+        self,
+        *,
+        build_id: _builtins.str = ...,
+        target: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build_id", b"build_id", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBuildMaterialsRequest: _TypeAlias = GetBuildMaterialsRequest  # noqa: Y015
+
+@_typing.final
+class GetBuildMaterialsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    document: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        document: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBuildMaterialsResponse: _TypeAlias = GetBuildMaterialsResponse  # noqa: Y015
+
+@_typing.final
+class ListImagesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def project(self) -> _types_pb2.Project:
+        """Absent: all projects that the caller may see."""
+
+    @_builtins.property
+    def page(self) -> _types_pb2.PageRequest: ...
+    def __init__(
+        self,
+        *,
+        project: _types_pb2.Project | None = ...,
+        page: _types_pb2.PageRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["page", b"page", "project", b"project"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page", b"page", "project", b"project"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListImagesRequest: _TypeAlias = ListImagesRequest  # noqa: Y015
+
+@_typing.final
+class BuiltImage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    BUILD_ID_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    ARTIFACT_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
+    IN_USE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name in the spec."""
+    build_id: _builtins.str
+    target: _builtins.str
+    """Key of the target; empty for an image index."""
+    in_use: _builtins.bool
+    """Whether a deployment uses it or may return to it."""
+    @_builtins.property
+    def project(self) -> _types_pb2.Project: ...
+    @_builtins.property
+    def artifact(self) -> _types_pb2.Artifact: ...
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Besides the build's id."""
+
+    @_builtins.property
+    def created(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        project: _types_pb2.Project | None = ...,
+        name: _builtins.str = ...,
+        build_id: _builtins.str = ...,
+        target: _builtins.str = ...,
+        artifact: _types_pb2.Artifact | None = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        created: _timestamp_pb2.Timestamp | None = ...,
+        in_use: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "created", b"created", "project", b"project"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "build_id", b"build_id", "created", b"created", "in_use", b"in_use", "name", b"name", "project", b"project", "tags", b"tags", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BuiltImage: _TypeAlias = BuiltImage  # noqa: Y015
+
+@_typing.final
+class ListImagesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___BuiltImage]: ...
+    def __init__(
+        self,
+        *,
+        images: _abc.Iterable[Global___BuiltImage] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["images", b"images", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListImagesResponse: _TypeAlias = ListImagesResponse  # noqa: Y015
+
+@_typing.final
+class ListTargetProfilesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTargetProfilesRequest: _TypeAlias = ListTargetProfilesRequest  # noqa: Y015
+
+@_typing.final
+class TargetProfile(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class BasesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PLATFORM_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
+    BASES_FIELD_NUMBER: _builtins.int
+    ENGINES_FIELD_NUMBER: _builtins.int
+    ACCELERATOR_FIELD_NUMBER: _builtins.int
+    ARTIFACTS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    platform: _builtins.str
+    description: _builtins.str
+    notes: _builtins.str
+    """What a user should know before relying on it, such as what was only checked without the hardware."""
+    base: _builtins.str
+    """The base image where the spec names none."""
+    accelerator: _builtins.str
+    """CDI kind of its accelerator, "nvidia.com/gpu"; empty where it has none."""
+    @_builtins.property
+    def bases(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Base distribution to base image: the choices for `build.distribution`."""
+
+    @_builtins.property
+    def engines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Kinds of runtimes that may run there."""
+
+    @_builtins.property
+    def artifacts(self) -> _containers.RepeatedScalarFieldContainer[_types_pb2.ArtifactKind.ValueType]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        platform: _builtins.str = ...,
+        description: _builtins.str = ...,
+        notes: _builtins.str = ...,
+        base: _builtins.str = ...,
+        bases: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        engines: _abc.Iterable[_builtins.str] | None = ...,
+        accelerator: _builtins.str = ...,
+        artifacts: _abc.Iterable[_types_pb2.ArtifactKind.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "artifacts", b"artifacts", "base", b"base", "bases", b"bases", "description", b"description", "engines", b"engines", "name", b"name", "notes", b"notes", "platform", b"platform"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TargetProfile: _TypeAlias = TargetProfile  # noqa: Y015
+
+@_typing.final
+class ListTargetProfilesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROFILES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def profiles(self) -> _containers.RepeatedCompositeFieldContainer[Global___TargetProfile]: ...
+    def __init__(
+        self,
+        *,
+        profiles: _abc.Iterable[Global___TargetProfile] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["profiles", b"profiles"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTargetProfilesResponse: _TypeAlias = ListTargetProfilesResponse  # noqa: Y015
+
+@_typing.final
+class ListRuntimesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRuntimesRequest: _TypeAlias = ListRuntimesRequest  # noqa: Y015
+
+@_typing.final
+class Runtime(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    SERVES_MODELS_FIELD_NUMBER: _builtins.int
+    PROFILES_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    description: _builtins.str
+    notes: _builtins.str
+    serves_models: _builtins.bool
+    """It serves a model file by itself: the spec needs no program."""
+    @_builtins.property
+    def profiles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of target profiles on which it runs."""
+
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        description: _builtins.str = ...,
+        notes: _builtins.str = ...,
+        serves_models: _builtins.bool = ...,
+        profiles: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "kind", b"kind", "notes", b"notes", "profiles", b"profiles", "serves_models", b"serves_models"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Runtime: _TypeAlias = Runtime  # noqa: Y015
+
+@_typing.final
+class ListRuntimesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNTIMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def runtimes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Runtime]: ...
+    def __init__(
+        self,
+        *,
+        runtimes: _abc.Iterable[Global___Runtime] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["runtimes", b"runtimes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRuntimesResponse: _TypeAlias = ListRuntimesResponse  # noqa: Y015
+
+@_typing.final
+class GetBuildFormRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBuildFormRequest: _TypeAlias = GetBuildFormRequest  # noqa: Y015
+
+@_typing.final
+class FormField(_message.Message):
+    """One field of a deployment.yml."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    HELP_FIELD_NUMBER: _builtins.int
+    DEFAULT_JSON_FIELD_NUMBER: _builtins.int
+    REQUIRED_FIELD_NUMBER: _builtins.int
+    CHOICES_FIELD_NUMBER: _builtins.int
+    PATTERN_FIELD_NUMBER: _builtins.int
+    MINIMUM_FIELD_NUMBER: _builtins.int
+    MAXIMUM_FIELD_NUMBER: _builtins.int
+    EXAMPLE_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """"build.packages.pypi"; "[]" stands for an entry of a list, "*" for a key that the user picks."""
+    type: _builtins.str
+    """"string", "integer", "number", "boolean", "duration", "size", "path", "list", "map" or "section"."""
+    title: _builtins.str
+    help: _builtins.str
+    default_json: _builtins.str
+    """In JSON; empty where there is none."""
+    required: _builtins.bool
+    pattern: _builtins.str
+    """A regular expression that each value matches; empty where there is none."""
+    minimum: _builtins.float
+    """Bounds of a number, or of the count of entries; absent where there are none."""
+    maximum: _builtins.float
+    example: _builtins.str
+    """For example."""
+    @_builtins.property
+    def choices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The only values allowed, where they are a closed set."""
+
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        type: _builtins.str = ...,
+        title: _builtins.str = ...,
+        help: _builtins.str = ...,
+        default_json: _builtins.str = ...,
+        required: _builtins.bool = ...,
+        choices: _abc.Iterable[_builtins.str] | None = ...,
+        pattern: _builtins.str = ...,
+        minimum: _builtins.float | None = ...,
+        maximum: _builtins.float | None = ...,
+        example: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "maximum", b"maximum", "minimum", b"minimum"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "choices", b"choices", "default_json", b"default_json", "example", b"example", "help", b"help", "maximum", b"maximum", "minimum", b"minimum", "path", b"path", "pattern", b"pattern", "required", b"required", "title", b"title", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__maximum: _TypeAlias = _typing.Literal["maximum"]  # noqa: Y015
+    _WhichOneofArgType__maximum: _TypeAlias = _typing.Literal["_maximum", b"_maximum"]  # noqa: Y015
+    _WhichOneofReturnType__minimum: _TypeAlias = _typing.Literal["minimum"]  # noqa: Y015
+    _WhichOneofArgType__minimum: _TypeAlias = _typing.Literal["_minimum", b"_minimum"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__maximum) -> _WhichOneofReturnType__maximum | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__minimum) -> _WhichOneofReturnType__minimum | None: ...
+
+Global___FormField: _TypeAlias = FormField  # noqa: Y015
+
+@_typing.final
+class GetBuildFormResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___FormField]:
+        """In the order in which a person would fill them in."""
+
+    def __init__(
+        self,
+        *,
+        fields: _abc.Iterable[Global___FormField] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBuildFormResponse: _TypeAlias = GetBuildFormResponse  # noqa: Y015
+
+@_typing.final
+class ListBuilderHostsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBuilderHostsRequest: _TypeAlias = ListBuilderHostsRequest  # noqa: Y015
+
+@_typing.final
+class BuilderHost(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    NATIVE_PLATFORMS_FIELD_NUMBER: _builtins.int
+    EMULATED_PLATFORMS_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    CONDITION_FIELD_NUMBER: _builtins.int
+    LAST_SEEN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    address: _builtins.str
+    """"local", or the URL of the Podman service, without credentials."""
+    slots: _builtins.int
+    """Builds at a time, and how many it has now."""
+    running: _builtins.int
+    condition: _builtins.str
+    """Empty when it is able to build: else what is wrong."""
+    @_builtins.property
+    def native_platforms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Platforms that it builds natively, and those by emulation."""
+
+    @_builtins.property
+    def emulated_platforms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def last_seen(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        address: _builtins.str = ...,
+        native_platforms: _abc.Iterable[_builtins.str] | None = ...,
+        emulated_platforms: _abc.Iterable[_builtins.str] | None = ...,
+        slots: _builtins.int = ...,
+        running: _builtins.int = ...,
+        condition: _builtins.str = ...,
+        last_seen: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_seen", b"last_seen"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "condition", b"condition", "emulated_platforms", b"emulated_platforms", "last_seen", b"last_seen", "name", b"name", "native_platforms", b"native_platforms", "running", b"running", "slots", b"slots"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BuilderHost: _TypeAlias = BuilderHost  # noqa: Y015
+
+@_typing.final
+class ListBuilderHostsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOSTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def hosts(self) -> _containers.RepeatedCompositeFieldContainer[Global___BuilderHost]: ...
+    def __init__(
+        self,
+        *,
+        hosts: _abc.Iterable[Global___BuilderHost] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hosts", b"hosts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBuilderHostsResponse: _TypeAlias = ListBuilderHostsResponse  # noqa: Y015
 
 @_typing.final
 class SpecProblems(_message.Message):

@@ -60,10 +60,60 @@ class BuildServiceStub:
                 request_serializer=longshore_dot_v1_dot_build__pb2.ListBuildsRequest.SerializeToString,
                 response_deserializer=longshore_dot_v1_dot_build__pb2.ListBuildsResponse.FromString,
                 _registered_method=True)
+        self.CancelBuild = channel.unary_unary(
+                '/longshore.v1.BuildService/CancelBuild',
+                request_serializer=longshore_dot_v1_dot_build__pb2.CancelBuildRequest.SerializeToString,
+                response_deserializer=longshore_dot_v1_dot_build__pb2.CancelBuildResponse.FromString,
+                _registered_method=True)
         self.ReadBuildLog = channel.unary_stream(
                 '/longshore.v1.BuildService/ReadBuildLog',
                 request_serializer=longshore_dot_v1_dot_build__pb2.ReadBuildLogRequest.SerializeToString,
                 response_deserializer=longshore_dot_v1_dot_build__pb2.ReadBuildLogResponse.FromString,
+                _registered_method=True)
+        self.DownloadBuildLog = channel.unary_stream(
+                '/longshore.v1.BuildService/DownloadBuildLog',
+                request_serializer=longshore_dot_v1_dot_build__pb2.DownloadBuildLogRequest.SerializeToString,
+                response_deserializer=longshore_dot_v1_dot_build__pb2.DownloadBuildLogResponse.FromString,
+                _registered_method=True)
+        self.RenderBuild = channel.unary_unary(
+                '/longshore.v1.BuildService/RenderBuild',
+                request_serializer=longshore_dot_v1_dot_build__pb2.RenderBuildRequest.SerializeToString,
+                response_deserializer=longshore_dot_v1_dot_build__pb2.RenderBuildResponse.FromString,
+                _registered_method=True)
+        self.DownloadBuildContext = channel.unary_stream(
+                '/longshore.v1.BuildService/DownloadBuildContext',
+                request_serializer=longshore_dot_v1_dot_build__pb2.DownloadBuildContextRequest.SerializeToString,
+                response_deserializer=longshore_dot_v1_dot_build__pb2.DownloadBuildContextResponse.FromString,
+                _registered_method=True)
+        self.GetBuildMaterials = channel.unary_unary(
+                '/longshore.v1.BuildService/GetBuildMaterials',
+                request_serializer=longshore_dot_v1_dot_build__pb2.GetBuildMaterialsRequest.SerializeToString,
+                response_deserializer=longshore_dot_v1_dot_build__pb2.GetBuildMaterialsResponse.FromString,
+                _registered_method=True)
+        self.ListImages = channel.unary_unary(
+                '/longshore.v1.BuildService/ListImages',
+                request_serializer=longshore_dot_v1_dot_build__pb2.ListImagesRequest.SerializeToString,
+                response_deserializer=longshore_dot_v1_dot_build__pb2.ListImagesResponse.FromString,
+                _registered_method=True)
+        self.ListTargetProfiles = channel.unary_unary(
+                '/longshore.v1.BuildService/ListTargetProfiles',
+                request_serializer=longshore_dot_v1_dot_build__pb2.ListTargetProfilesRequest.SerializeToString,
+                response_deserializer=longshore_dot_v1_dot_build__pb2.ListTargetProfilesResponse.FromString,
+                _registered_method=True)
+        self.ListRuntimes = channel.unary_unary(
+                '/longshore.v1.BuildService/ListRuntimes',
+                request_serializer=longshore_dot_v1_dot_build__pb2.ListRuntimesRequest.SerializeToString,
+                response_deserializer=longshore_dot_v1_dot_build__pb2.ListRuntimesResponse.FromString,
+                _registered_method=True)
+        self.GetBuildForm = channel.unary_unary(
+                '/longshore.v1.BuildService/GetBuildForm',
+                request_serializer=longshore_dot_v1_dot_build__pb2.GetBuildFormRequest.SerializeToString,
+                response_deserializer=longshore_dot_v1_dot_build__pb2.GetBuildFormResponse.FromString,
+                _registered_method=True)
+        self.ListBuilderHosts = channel.unary_unary(
+                '/longshore.v1.BuildService/ListBuilderHosts',
+                request_serializer=longshore_dot_v1_dot_build__pb2.ListBuilderHostsRequest.SerializeToString,
+                response_deserializer=longshore_dot_v1_dot_build__pb2.ListBuilderHostsResponse.FromString,
                 _registered_method=True)
 
 
@@ -114,9 +164,84 @@ class BuildServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CancelBuild(self, request, context):
+        """Ends a build at whatever point it is; targets that have succeeded stay so. When the call returns, the wish is
+        durable; the targets are CANCELLED once nothing of them runs any more. Harmless for a build that has ended.
+        Errors: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReadBuildLog(self, request, context):
         """The lines of one build's log, from a number on; with `follow` until the build has ended.
         Errors: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DownloadBuildLog(self, request, context):
+        """The whole log of a build as it is kept, in pieces: gzip of JSON lines, each with number, time, target, stream and
+        text. Errors: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenderBuild(self, request, context):
+        """What would be built, without building: the Containerfile (or the contents of a bundle) of each target. Nothing
+        is stored. Errors: INVALID_ARGUMENT as CreateBuild.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DownloadBuildContext(self, request, context):
+        """The whole build context of one target of a build, in pieces of a tar archive: Containerfile, files, and what was
+        prepared outside of Podman, so that `podman build` by hand gives the same image.
+        Errors: NOT_FOUND; FAILED_PRECONDITION with MISSING_UPLOADS where the files of an old build are gone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBuildMaterials(self, request, context):
+        """The bill of materials of one target of a build that succeeded: CycloneDX 1.6 in JSON.
+        Errors: NOT_FOUND, also while there is none yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListImages(self, request, context):
+        """The artifacts of builds that are still in the registry, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTargetProfiles(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRuntimes(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBuildForm(self, request, context):
+        """Every field of a deployment.yml, described well enough to draw a form from it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBuilderHosts(self, request, context):
+        """The builder hosts and what each of them is doing. For administrators.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -150,10 +275,60 @@ def add_BuildServiceServicer_to_server(servicer, server):
                     request_deserializer=longshore_dot_v1_dot_build__pb2.ListBuildsRequest.FromString,
                     response_serializer=longshore_dot_v1_dot_build__pb2.ListBuildsResponse.SerializeToString,
             ),
+            'CancelBuild': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelBuild,
+                    request_deserializer=longshore_dot_v1_dot_build__pb2.CancelBuildRequest.FromString,
+                    response_serializer=longshore_dot_v1_dot_build__pb2.CancelBuildResponse.SerializeToString,
+            ),
             'ReadBuildLog': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadBuildLog,
                     request_deserializer=longshore_dot_v1_dot_build__pb2.ReadBuildLogRequest.FromString,
                     response_serializer=longshore_dot_v1_dot_build__pb2.ReadBuildLogResponse.SerializeToString,
+            ),
+            'DownloadBuildLog': grpc.unary_stream_rpc_method_handler(
+                    servicer.DownloadBuildLog,
+                    request_deserializer=longshore_dot_v1_dot_build__pb2.DownloadBuildLogRequest.FromString,
+                    response_serializer=longshore_dot_v1_dot_build__pb2.DownloadBuildLogResponse.SerializeToString,
+            ),
+            'RenderBuild': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenderBuild,
+                    request_deserializer=longshore_dot_v1_dot_build__pb2.RenderBuildRequest.FromString,
+                    response_serializer=longshore_dot_v1_dot_build__pb2.RenderBuildResponse.SerializeToString,
+            ),
+            'DownloadBuildContext': grpc.unary_stream_rpc_method_handler(
+                    servicer.DownloadBuildContext,
+                    request_deserializer=longshore_dot_v1_dot_build__pb2.DownloadBuildContextRequest.FromString,
+                    response_serializer=longshore_dot_v1_dot_build__pb2.DownloadBuildContextResponse.SerializeToString,
+            ),
+            'GetBuildMaterials': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBuildMaterials,
+                    request_deserializer=longshore_dot_v1_dot_build__pb2.GetBuildMaterialsRequest.FromString,
+                    response_serializer=longshore_dot_v1_dot_build__pb2.GetBuildMaterialsResponse.SerializeToString,
+            ),
+            'ListImages': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListImages,
+                    request_deserializer=longshore_dot_v1_dot_build__pb2.ListImagesRequest.FromString,
+                    response_serializer=longshore_dot_v1_dot_build__pb2.ListImagesResponse.SerializeToString,
+            ),
+            'ListTargetProfiles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTargetProfiles,
+                    request_deserializer=longshore_dot_v1_dot_build__pb2.ListTargetProfilesRequest.FromString,
+                    response_serializer=longshore_dot_v1_dot_build__pb2.ListTargetProfilesResponse.SerializeToString,
+            ),
+            'ListRuntimes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRuntimes,
+                    request_deserializer=longshore_dot_v1_dot_build__pb2.ListRuntimesRequest.FromString,
+                    response_serializer=longshore_dot_v1_dot_build__pb2.ListRuntimesResponse.SerializeToString,
+            ),
+            'GetBuildForm': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBuildForm,
+                    request_deserializer=longshore_dot_v1_dot_build__pb2.GetBuildFormRequest.FromString,
+                    response_serializer=longshore_dot_v1_dot_build__pb2.GetBuildFormResponse.SerializeToString,
+            ),
+            'ListBuilderHosts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBuilderHosts,
+                    request_deserializer=longshore_dot_v1_dot_build__pb2.ListBuilderHostsRequest.FromString,
+                    response_serializer=longshore_dot_v1_dot_build__pb2.ListBuilderHostsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -303,6 +478,33 @@ class BuildService:
             _registered_method=True)
 
     @staticmethod
+    def CancelBuild(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/longshore.v1.BuildService/CancelBuild',
+            longshore_dot_v1_dot_build__pb2.CancelBuildRequest.SerializeToString,
+            longshore_dot_v1_dot_build__pb2.CancelBuildResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ReadBuildLog(request,
             target,
             options=(),
@@ -319,6 +521,249 @@ class BuildService:
             '/longshore.v1.BuildService/ReadBuildLog',
             longshore_dot_v1_dot_build__pb2.ReadBuildLogRequest.SerializeToString,
             longshore_dot_v1_dot_build__pb2.ReadBuildLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DownloadBuildLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/longshore.v1.BuildService/DownloadBuildLog',
+            longshore_dot_v1_dot_build__pb2.DownloadBuildLogRequest.SerializeToString,
+            longshore_dot_v1_dot_build__pb2.DownloadBuildLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenderBuild(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/longshore.v1.BuildService/RenderBuild',
+            longshore_dot_v1_dot_build__pb2.RenderBuildRequest.SerializeToString,
+            longshore_dot_v1_dot_build__pb2.RenderBuildResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DownloadBuildContext(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/longshore.v1.BuildService/DownloadBuildContext',
+            longshore_dot_v1_dot_build__pb2.DownloadBuildContextRequest.SerializeToString,
+            longshore_dot_v1_dot_build__pb2.DownloadBuildContextResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBuildMaterials(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/longshore.v1.BuildService/GetBuildMaterials',
+            longshore_dot_v1_dot_build__pb2.GetBuildMaterialsRequest.SerializeToString,
+            longshore_dot_v1_dot_build__pb2.GetBuildMaterialsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListImages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/longshore.v1.BuildService/ListImages',
+            longshore_dot_v1_dot_build__pb2.ListImagesRequest.SerializeToString,
+            longshore_dot_v1_dot_build__pb2.ListImagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTargetProfiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/longshore.v1.BuildService/ListTargetProfiles',
+            longshore_dot_v1_dot_build__pb2.ListTargetProfilesRequest.SerializeToString,
+            longshore_dot_v1_dot_build__pb2.ListTargetProfilesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRuntimes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/longshore.v1.BuildService/ListRuntimes',
+            longshore_dot_v1_dot_build__pb2.ListRuntimesRequest.SerializeToString,
+            longshore_dot_v1_dot_build__pb2.ListRuntimesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBuildForm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/longshore.v1.BuildService/GetBuildForm',
+            longshore_dot_v1_dot_build__pb2.GetBuildFormRequest.SerializeToString,
+            longshore_dot_v1_dot_build__pb2.GetBuildFormResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBuilderHosts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/longshore.v1.BuildService/ListBuilderHosts',
+            longshore_dot_v1_dot_build__pb2.ListBuilderHostsRequest.SerializeToString,
+            longshore_dot_v1_dot_build__pb2.ListBuilderHostsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,10 +37,40 @@ class BuildServiceStub:
     GetBuild: _aio.UnaryUnaryMultiCallable[_build_pb2.GetBuildRequest, _build_pb2.GetBuildResponse]
     """Errors: NOT_FOUND."""
     ListBuilds: _aio.UnaryUnaryMultiCallable[_build_pb2.ListBuildsRequest, _build_pb2.ListBuildsResponse]
+    CancelBuild: _aio.UnaryUnaryMultiCallable[_build_pb2.CancelBuildRequest, _build_pb2.CancelBuildResponse]
+    """Ends a build at whatever point it is; targets that have succeeded stay so. When the call returns, the wish is
+    durable; the targets are CANCELLED once nothing of them runs any more. Harmless for a build that has ended.
+    Errors: NOT_FOUND.
+    """
     ReadBuildLog: _aio.UnaryStreamMultiCallable[_build_pb2.ReadBuildLogRequest, _build_pb2.ReadBuildLogResponse]
     """The lines of one build's log, from a number on; with `follow` until the build has ended.
     Errors: NOT_FOUND.
     """
+    DownloadBuildLog: _aio.UnaryStreamMultiCallable[_build_pb2.DownloadBuildLogRequest, _build_pb2.DownloadBuildLogResponse]
+    """The whole log of a build as it is kept, in pieces: gzip of JSON lines, each with number, time, target, stream and
+    text. Errors: NOT_FOUND.
+    """
+    RenderBuild: _aio.UnaryUnaryMultiCallable[_build_pb2.RenderBuildRequest, _build_pb2.RenderBuildResponse]
+    """What would be built, without building: the Containerfile (or the contents of a bundle) of each target. Nothing
+    is stored. Errors: INVALID_ARGUMENT as CreateBuild.
+    """
+    DownloadBuildContext: _aio.UnaryStreamMultiCallable[_build_pb2.DownloadBuildContextRequest, _build_pb2.DownloadBuildContextResponse]
+    """The whole build context of one target of a build, in pieces of a tar archive: Containerfile, files, and what was
+    prepared outside of Podman, so that `podman build` by hand gives the same image.
+    Errors: NOT_FOUND; FAILED_PRECONDITION with MISSING_UPLOADS where the files of an old build are gone.
+    """
+    GetBuildMaterials: _aio.UnaryUnaryMultiCallable[_build_pb2.GetBuildMaterialsRequest, _build_pb2.GetBuildMaterialsResponse]
+    """The bill of materials of one target of a build that succeeded: CycloneDX 1.6 in JSON.
+    Errors: NOT_FOUND, also while there is none yet.
+    """
+    ListImages: _aio.UnaryUnaryMultiCallable[_build_pb2.ListImagesRequest, _build_pb2.ListImagesResponse]
+    """The artifacts of builds that are still in the registry, newest first."""
+    ListTargetProfiles: _aio.UnaryUnaryMultiCallable[_build_pb2.ListTargetProfilesRequest, _build_pb2.ListTargetProfilesResponse]
+    ListRuntimes: _aio.UnaryUnaryMultiCallable[_build_pb2.ListRuntimesRequest, _build_pb2.ListRuntimesResponse]
+    GetBuildForm: _aio.UnaryUnaryMultiCallable[_build_pb2.GetBuildFormRequest, _build_pb2.GetBuildFormResponse]
+    """Every field of a deployment.yml, described well enough to draw a form from it."""
+    ListBuilderHosts: _aio.UnaryUnaryMultiCallable[_build_pb2.ListBuilderHostsRequest, _build_pb2.ListBuilderHostsResponse]
+    """The builder hosts and what each of them is doing. For administrators."""
 
 class BuildServiceServicer(metaclass=_abc_1.ABCMeta):
     """For users (bearer token). A build that fails is not a failed call: it is a result with a state and a reason."""
@@ -97,6 +127,17 @@ class BuildServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_build_pb2.ListBuildsResponse]: ...
 
     @_abc_1.abstractmethod
+    def CancelBuild(
+        self,
+        request: _build_pb2.CancelBuildRequest,
+        context: _aio.ServicerContext[_build_pb2.CancelBuildRequest, _abc.Awaitable[_build_pb2.CancelBuildResponse]],
+    ) -> _abc.Awaitable[_build_pb2.CancelBuildResponse]:
+        """Ends a build at whatever point it is; targets that have succeeded stay so. When the call returns, the wish is
+        durable; the targets are CANCELLED once nothing of them runs any more. Harmless for a build that has ended.
+        Errors: NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
     def ReadBuildLog(
         self,
         request: _build_pb2.ReadBuildLogRequest,
@@ -105,5 +146,84 @@ class BuildServiceServicer(metaclass=_abc_1.ABCMeta):
         """The lines of one build's log, from a number on; with `follow` until the build has ended.
         Errors: NOT_FOUND.
         """
+
+    @_abc_1.abstractmethod
+    def DownloadBuildLog(
+        self,
+        request: _build_pb2.DownloadBuildLogRequest,
+        context: _aio.ServicerContext[_build_pb2.DownloadBuildLogRequest, _abc.AsyncIterator[_build_pb2.DownloadBuildLogResponse]],
+    ) -> _abc.AsyncIterator[_build_pb2.DownloadBuildLogResponse]:
+        """The whole log of a build as it is kept, in pieces: gzip of JSON lines, each with number, time, target, stream and
+        text. Errors: NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def RenderBuild(
+        self,
+        request: _build_pb2.RenderBuildRequest,
+        context: _aio.ServicerContext[_build_pb2.RenderBuildRequest, _abc.Awaitable[_build_pb2.RenderBuildResponse]],
+    ) -> _abc.Awaitable[_build_pb2.RenderBuildResponse]:
+        """What would be built, without building: the Containerfile (or the contents of a bundle) of each target. Nothing
+        is stored. Errors: INVALID_ARGUMENT as CreateBuild.
+        """
+
+    @_abc_1.abstractmethod
+    def DownloadBuildContext(
+        self,
+        request: _build_pb2.DownloadBuildContextRequest,
+        context: _aio.ServicerContext[_build_pb2.DownloadBuildContextRequest, _abc.AsyncIterator[_build_pb2.DownloadBuildContextResponse]],
+    ) -> _abc.AsyncIterator[_build_pb2.DownloadBuildContextResponse]:
+        """The whole build context of one target of a build, in pieces of a tar archive: Containerfile, files, and what was
+        prepared outside of Podman, so that `podman build` by hand gives the same image.
+        Errors: NOT_FOUND; FAILED_PRECONDITION with MISSING_UPLOADS where the files of an old build are gone.
+        """
+
+    @_abc_1.abstractmethod
+    def GetBuildMaterials(
+        self,
+        request: _build_pb2.GetBuildMaterialsRequest,
+        context: _aio.ServicerContext[_build_pb2.GetBuildMaterialsRequest, _abc.Awaitable[_build_pb2.GetBuildMaterialsResponse]],
+    ) -> _abc.Awaitable[_build_pb2.GetBuildMaterialsResponse]:
+        """The bill of materials of one target of a build that succeeded: CycloneDX 1.6 in JSON.
+        Errors: NOT_FOUND, also while there is none yet.
+        """
+
+    @_abc_1.abstractmethod
+    def ListImages(
+        self,
+        request: _build_pb2.ListImagesRequest,
+        context: _aio.ServicerContext[_build_pb2.ListImagesRequest, _abc.Awaitable[_build_pb2.ListImagesResponse]],
+    ) -> _abc.Awaitable[_build_pb2.ListImagesResponse]:
+        """The artifacts of builds that are still in the registry, newest first."""
+
+    @_abc_1.abstractmethod
+    def ListTargetProfiles(
+        self,
+        request: _build_pb2.ListTargetProfilesRequest,
+        context: _aio.ServicerContext[_build_pb2.ListTargetProfilesRequest, _abc.Awaitable[_build_pb2.ListTargetProfilesResponse]],
+    ) -> _abc.Awaitable[_build_pb2.ListTargetProfilesResponse]: ...
+
+    @_abc_1.abstractmethod
+    def ListRuntimes(
+        self,
+        request: _build_pb2.ListRuntimesRequest,
+        context: _aio.ServicerContext[_build_pb2.ListRuntimesRequest, _abc.Awaitable[_build_pb2.ListRuntimesResponse]],
+    ) -> _abc.Awaitable[_build_pb2.ListRuntimesResponse]: ...
+
+    @_abc_1.abstractmethod
+    def GetBuildForm(
+        self,
+        request: _build_pb2.GetBuildFormRequest,
+        context: _aio.ServicerContext[_build_pb2.GetBuildFormRequest, _abc.Awaitable[_build_pb2.GetBuildFormResponse]],
+    ) -> _abc.Awaitable[_build_pb2.GetBuildFormResponse]:
+        """Every field of a deployment.yml, described well enough to draw a form from it."""
+
+    @_abc_1.abstractmethod
+    def ListBuilderHosts(
+        self,
+        request: _build_pb2.ListBuilderHostsRequest,
+        context: _aio.ServicerContext[_build_pb2.ListBuilderHostsRequest, _abc.Awaitable[_build_pb2.ListBuilderHostsResponse]],
+    ) -> _abc.Awaitable[_build_pb2.ListBuilderHostsResponse]:
+        """The builder hosts and what each of them is doing. For administrators."""
 
 def add_BuildServiceServicer_to_server(servicer: BuildServiceServicer, server: _aio.Server) -> None: ...

@@ -24,7 +24,9 @@ def upgrade() -> None:
     op.create_table(
         "build_targets",
         sa.Column("build_id", sa.Text(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
         sa.Column("profile", sa.Text(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("platform", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
@@ -37,9 +39,14 @@ def upgrade() -> None:
         sa.Column("ended", sa.Float(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("next_try", sa.Float(), nullable=False),
-        sa.PrimaryKeyConstraint("build_id", "profile"),
+        sa.Column("cache_key", sa.Text(), nullable=False),
+        sa.Column("cached_from", sa.Text(), nullable=False),
+        sa.Column("host", sa.Text(), nullable=False),
+        sa.Column("notes", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("build_id", "key"),
     )
     with op.batch_alter_table("build_targets", schema=None) as batch_op:
+        batch_op.create_index("build_targets_by_cache_key", ["cache_key", "ended"], unique=False)
         batch_op.create_index("build_targets_by_state", ["state", "next_try"], unique=False)
 
     op.create_table(
@@ -52,6 +59,11 @@ def upgrade() -> None:
         sa.Column("files", sa.JSON(), nullable=False),
         sa.Column("request_id", sa.Text(), nullable=True),
         sa.Column("created", sa.Float(), nullable=False),
+        sa.Column("no_cache", sa.Boolean(), nullable=False),
+        sa.Column("cancel_requested", sa.Boolean(), nullable=False),
+        sa.Column("secrets", sa.LargeBinary(), nullable=True),
+        sa.Column("image_index", sa.JSON(), nullable=True),
+        sa.Column("join_next", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("user_id", "project_id", "request_id", name="builds_request"),
     )
