@@ -1,4 +1,4 @@
-"""Runtimes: what executes a model, one YAML file each in `templates/runtimes/`, with a folder of its files beside it."""
+"""Runtimes: what executes a model. One YAML file each in `templates/runtimes/`, a folder of its files beside it."""
 
 import functools
 from collections.abc import Mapping
