@@ -1,46 +1,49 @@
-"""What the builder asks of registries by HTTP: does one answer, and what did a push leave there.
+"""What is asked of registries by HTTP: does one answer, which manifests lie there; and new manifests are put there.
 
 The OCI distribution API: https://github.com/opencontainers/distribution-spec/blob/main/spec.md
 """
 
-import asyncio
-import base64
 import hashlib
 import json
-import re
-import ssl
 from dataclasses import dataclass
 
 import aiohttp
 
 from controller.builds.model import RegistryAccess
+from controller.builds.registry_session import API_HOSTS, RegistrySession, RegistryUnreachable, open_session
 
+__all__ = [
+    "INDEX_TYPE", "MANIFEST_TYPE", "Manifest", "RegistryUnreachable", "check_answers", "get_manifest", "has_manifest",
+    "put_manifest", "read_manifest",
+]  # fmt: skip
+
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 MANIFEST_TYPES = (
-    "application/vnd.oci.image.manifest.v1+json",
+    MANIFEST_TYPE,
+    INDEX_TYPE,
     "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
 )
-# Where the API of a registry lives, when not under its name.
-API_HOSTS = {"docker.io": "registry-1.docker.io"}
-CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
-
-
-class RegistryUnreachable(Exception):
-    """No answer, or not a registry's; the text says what came instead."""
+ACCEPT = {"Accept": ", ".join(MANIFEST_TYPES)}
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest as the registry holds it; `size_bytes` counts its layers and its configuration."""
+    """A manifest as the registry holds it; `size_bytes` counts its layers and its configuration, of an index the
+    manifests that it names."""
 
     digest: str
     size_bytes: int
+    body: bytes = b""
+    media_type: str = ""
 
 
 async def check_answers(registry: str, timeout: float, access: RegistryAccess | None = None) -> None:
     """Returns when the registry of this name speaks the registry API. Raises RegistryUnreachable."""
     host = API_HOSTS.get(registry, registry)
     try:
-        async with _session(timeout, access) as session, session.get(f"https://{host}/v2/") as response:
+        async with open_session(timeout, access) as session, session.get(f"https://{host}/v2/") as response:
             speaks = response.status in (200, 401) or "Docker-Distribution-Api-Version" in response.headers
             if not speaks or response.status >= 500:
                 raise RegistryUnreachable(f"{registry} answers with HTTP status {response.status}")
@@ -49,54 +52,65 @@ async def check_answers(registry: str, timeout: float, access: RegistryAccess | 
 
 
 async def read_manifest(repository: str, digest: str, access: RegistryAccess, timeout: float = 30.0) -> Manifest:
-    """The manifest of this digest, its content checked. Raises RegistryUnreachable."""
-    host, _, name = repository.partition("/")
-    url = f"https://{host}/v2/{name}/manifests/{digest}"
-    try:
-        async with _session(timeout, access) as session:
-            body = await _get(session, url, access)
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise RegistryUnreachable(f"{host} cannot be reached: {error or type(error).__name__}") from error
-    if f"sha256:{hashlib.sha256(body).hexdigest()}" != digest:
-        raise RegistryUnreachable(f"{host} answers {repository}@{digest} with something else")
-    document = json.loads(body)
-    return Manifest(digest, sum(int(part["size"]) for part in (document["config"], *document["layers"])))
+    """The manifest of this digest, its content checked. Raises RegistryUnreachable, also where it is not there."""
+    manifest = await get_manifest(repository, digest, access, timeout)
+    if manifest is None:
+        raise RegistryUnreachable(f"{repository}@{digest} is not there: HTTP status 404")
+    if manifest.digest != digest:
+        raise RegistryUnreachable(f"{repository.partition('/')[0]} answers {repository}@{digest} with something else")
+    return manifest
 
 
-async def _get(session: aiohttp.ClientSession, url: str, access: RegistryAccess) -> bytes:
-    headers = {"Accept": ", ".join(MANIFEST_TYPES)}
-    async with session.get(url, headers=headers) as response:
-        if response.status == 200:
-            return await response.read()
-        challenge = response.headers.get("WWW-Authenticate", "")
-        if response.status != 401:
-            raise RegistryUnreachable(f"{url} answers with HTTP status {response.status}")
-    headers["Authorization"] = await _authorization(session, challenge, access)
-    async with session.get(url, headers=headers) as response:
-        if response.status != 200:
-            raise RegistryUnreachable(f"{url} answers with HTTP status {response.status}")
-        return await response.read()
+async def get_manifest(
+    repository: str, reference: str, access: RegistryAccess, timeout: float = 30.0
+) -> Manifest | None:
+    """The manifest or index of this tag or digest; None where there is none. Raises RegistryUnreachable."""
+    async with (
+        RegistrySession(repository, access, timeout) as session,
+        session.request("GET", f"manifests/{reference}", headers=ACCEPT) as answer,
+    ):
+        if answer.status == 404:
+            return None
+        if answer.status != 200:
+            raise RegistryUnreachable(f"{answer.url} answers with HTTP status {answer.status}")
+        body = await answer.read()
+        return Manifest(digest_of(body), _size(json.loads(body)), body, answer.content_type)
 
 
-async def _authorization(session: aiohttp.ClientSession, challenge: str, access: RegistryAccess) -> str:
-    """The header that a challenge asks for: https://distribution.github.io/distribution/spec/auth/token/"""
-    user, password = await asyncio.to_thread(access.credentials)
-    basic = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-    if not challenge.lower().startswith("bearer"):
-        return basic
-    fields = dict(CHALLENGE.findall(challenge))
-    query = {key: fields[key] for key in ("service", "scope") if key in fields}
-    async with session.get(fields["realm"], params=query, headers={"Authorization": basic}) as response:
-        if response.status != 200:
-            raise RegistryUnreachable(f"{fields['realm']} gives no token: HTTP status {response.status}")
-        answer = await response.json(content_type=None)
-    return f"Bearer {answer.get('token') or answer['access_token']}"
+async def has_manifest(repository: str, reference: str, access: RegistryAccess, timeout: float = 30.0) -> bool:
+    """Whether the registry holds a manifest or index of this tag or digest. Raises RegistryUnreachable."""
+    async with (
+        RegistrySession(repository, access, timeout) as session,
+        session.request("HEAD", f"manifests/{reference}", headers=ACCEPT) as answer,
+    ):
+        if answer.status not in (200, 404):
+            raise RegistryUnreachable(f"{answer.url} answers with HTTP status {answer.status}")
+        return answer.status == 200
 
 
-def _session(timeout: float, access: RegistryAccess | None) -> aiohttp.ClientSession:
-    trust = ssl.create_default_context()
-    if access is not None and access.ca_file is not None:
-        trust.load_verify_locations(access.ca_file)
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=trust), timeout=aiohttp.ClientTimeout(total=timeout), trust_env=True
-    )
+async def put_manifest(
+    repository: str, reference: str, body: bytes, media_type: str, access: RegistryAccess, timeout: float = 30.0
+) -> str:
+    """Afterwards the registry holds this manifest or index under the tag or digest; again is harmless.
+
+    Returns its digest. All that it names has to be there. Raises RegistryUnreachable.
+    """
+    headers = {"Content-Type": media_type}
+    async with (
+        RegistrySession(repository, access, timeout) as session,
+        session.request("PUT", f"manifests/{reference}", headers=headers, data=body) as answer,
+    ):
+        if answer.status not in (200, 201):
+            text = (await answer.text(errors="replace"))[:300]
+            raise RegistryUnreachable(f"{answer.url} answers with HTTP status {answer.status}: {text}")
+    return digest_of(body)
+
+
+def digest_of(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def _size(document: dict[str, object]) -> int:
+    config, layers, manifests = (document.get(key) for key in ("config", "layers", "manifests"))
+    parts = [*([config] if config else []), *(layers or []), *(manifests or [])]  # type: ignore[misc]
+    return sum(int(part["size"]) for part in parts)
