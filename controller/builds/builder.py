@@ -4,6 +4,7 @@ import asyncio
 import errno
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from controller.builds import host, recovery, registry
@@ -17,6 +18,7 @@ from controller.builds.host_settings import HostSettings
 from controller.builds.log import BuildLog
 from controller.builds.materials import attach, image_materials
 from controller.builds.model import (
+    ArtifactKind,
     BuildFailed,
     BuildResult,
     BuildState,
@@ -61,6 +63,13 @@ class ImageBuilder:
         self._unwanted: list[str] = []
         self._untidy = False
         self._tidying = asyncio.Lock()
+
+    def takes(self, profile: str, kind: ArtifactKind) -> bool:
+        """Any number of images at a time; no bundles."""
+        return kind is ArtifactKind.IMAGE
+
+    def on_free(self, listener: Callable[[], None]) -> None:
+        """Nobody ever waits for it."""
 
     async def probe(self) -> str:
         """ "" when builds can run, else what is wrong: "PodmanNotInstalled: ..."."""

@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import re
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
@@ -12,6 +13,7 @@ import structlog
 
 from controller.builds.logs import BuildLogs
 from controller.builds.model import (
+    ArtifactKind,
     Build,
     BuildFailed,
     BuildResult,
@@ -35,11 +37,26 @@ MARKED = re.compile(r"-x[0-9a-f]{16}\Z")
 
 
 class Builder(Protocol):
-    """What the queue needs of `controller.builds.builder.ImageBuilder`."""
+    """What the queue needs of whoever builds."""
 
-    async def build(self, job: TargetJob, on_line: OnLine, on_state: OnState) -> BuildResult: ...
+    def takes(self, profile: str, kind: ArtifactKind) -> bool:
+        """Whether a build for this profile could begin now. Asked on the event loop; never blocks. The queue lets one
+        build after another begin: it asks again only when the last one has come to its first await in `build`."""
+        ...
 
-    async def recover(self) -> None: ...
+    def on_free(self, listener: Callable[[], None]) -> None:
+        """From now on `listener` is called on the event loop whenever `takes` may have come to answer yes: a slot is
+        free, a host is back. Hints: calls too many are harmless."""
+        ...
+
+    async def build(self, job: TargetJob, on_line: OnLine, on_state: OnState) -> BuildResult:
+        """Builds and pushes. Raises BuildFailed, which leaves nothing behind; a cancel ends it at any moment, and when
+        it has ended nothing of it runs or lies around. It counts for `takes` from its first step on."""
+        ...
+
+    async def recover(self) -> None:
+        """Ends and removes what a killed controller left. Once, before the first build."""
+        ...
 
 
 class QueueBroken(Exception):

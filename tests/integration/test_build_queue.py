@@ -2,7 +2,7 @@
 `test_builder`, and both together end to end."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,16 @@ import pytest
 
 from controller.builds import queue as queue_module
 from controller.builds.logs import BuildLogs
-from controller.builds.model import BuildFailed, BuildResult, BuildState, BuildTarget, OnLine, OnState, TargetJob
+from controller.builds.model import (
+    ArtifactKind,
+    BuildFailed,
+    BuildResult,
+    BuildState,
+    BuildTarget,
+    OnLine,
+    OnState,
+    TargetJob,
+)
 from controller.builds.queue import BuildQueue
 from controller.store import Store, open_store
 from tests.support.async_waiting import until
@@ -33,6 +42,11 @@ class ScriptedBuilder:
         self.failures: list[BuildFailed] = []
         self.gate = asyncio.Event()
         self.busiest = self._busy = 0
+
+    def takes(self, profile: str, kind: ArtifactKind) -> bool:
+        return True
+
+    def on_free(self, listener: Callable[[], None]) -> None: ...
 
     async def recover(self) -> None:
         self.recovered += 1

@@ -2,14 +2,14 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from controller.builds.logs import BuildLogs
-from controller.builds.model import BuildResult, BuildState, BuildTarget, OnLine, OnState, TargetJob
+from controller.builds.model import ArtifactKind, BuildResult, BuildState, BuildTarget, OnLine, OnState, TargetJob
 from controller.builds.queue import BuildQueue, QueueBroken
 from controller.store import Store, Transaction, open_store
 from tests.support.rows import ARTIFACT, build
@@ -23,6 +23,11 @@ targets: [{profile: profile-0}]
 
 
 class QuickBuilder:
+    def takes(self, profile: str, kind: ArtifactKind) -> bool:
+        return True
+
+    def on_free(self, listener: Callable[[], None]) -> None: ...
+
     async def recover(self) -> None: ...
 
     async def build(self, job: TargetJob, on_line: OnLine, on_state: OnState) -> BuildResult:
