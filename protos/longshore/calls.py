@@ -59,6 +59,11 @@ class Deadline:
     def after(cls, seconds: float | None) -> "Deadline":
         return cls(None if seconds is None else time.monotonic() + seconds)
 
+    def within(self, seconds: float) -> "Deadline":
+        """In so many seconds, or at this one where it is earlier."""
+        left = self.left()
+        return Deadline.after(seconds if left is None else min(seconds, left))
+
     def left(self) -> float | None:
         """Seconds left, never negative; None for ever."""
         return None if self.at is None else max(0.0, self.at - time.monotonic())
@@ -135,7 +140,7 @@ def resuming(
     broken = False
     while True:
         try:
-            for message in _messages(open_stream, deadline, silence):
+            for message in pieces(open_stream, deadline, silence):
                 pauses.reset()
                 broken = False
                 yield message
@@ -149,10 +154,10 @@ def resuming(
         pauses.sleep(until)
 
 
-def _messages(
-    open_stream: Callable[[float | None], Stream], deadline: Deadline, silence: float | None
-) -> Iterator[Any]:
-    """Messages until the stream's end; the call is cancelled when the reader leaves."""
+def pieces(open_stream: Opener, deadline: Deadline, silence: float | None) -> Iterator[Any]:
+    """Messages of a stream that is opened once, until its end; the call is cancelled when the reader leaves.
+
+    Raises LongshoreError where it breaks."""
     stream = open_stream(deadline.left())
     watchdog = Watchdog(stream.cancel, silence) if silence else None
     try:

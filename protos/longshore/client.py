@@ -8,25 +8,23 @@ The client reads no YAML: `files` are the names under `build.files` of the deplo
 controller are repeated with the same request id, so that nothing is made twice; streams go on where they broke.
 """
 
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar, cast
 
-from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from longshore import calls, outcome
-from longshore.calls import NEVER, Deadline, Opener, Stream
+from longshore.builds import BuildCalls
+from longshore.calls import NEVER, Deadline
+from longshore.connection import new_request_id, opener, read_file
 from longshore.failures import Failed, LongshoreError
 from longshore.logs import LogCursor
-from longshore.sources import Source, collect
-from longshore.uploads import OnProgress, Uploader
+from longshore.sources import collect
+from longshore.uploads import OnProgress
 from longshore.v1 import (
-    build_pb2,
-    build_pb2_grpc,
     deployment_pb2,
     deployment_pb2_grpc,
     device_pb2,
@@ -36,13 +34,11 @@ from longshore.v1 import (
     types_pb2,
 )
 
-M = TypeVar("M", bound=Message)
 Answer = deployment_pb2.GetDeploymentResponse
 OnAnswer = Callable[[Answer], None]
 
 # The server sends a heartbeat each 15 s.
 EVENT_SILENCE = 45.0
-_BUILD_ENDED = (build_pb2.BUILD_STATE_SUCCEEDED, build_pb2.BUILD_STATE_FAILED)
 
 
 def project(user_id: str, project_id: str) -> types_pb2.Project:
@@ -50,7 +46,7 @@ def project(user_id: str, project_id: str) -> types_pb2.Project:
     return types_pb2.Project(user_id=user_id, project_id=project_id)
 
 
-class Client:
+class Client(BuildCalls):
     """A connection to one controller; safe to use from several threads.
 
     `timeout` bounds each single call, `patience` for how long an unreachable controller is tried again (both in
@@ -58,94 +54,23 @@ class Client:
     LongshoreError; streams are iterators, and leaving one ends its call.
     """
 
-    def __init__(
-        self,
-        address: str,
-        token: str,
-        ca_certificate: str | None,
-        *,
-        timeout: float = 30.0,
-        patience: float = 30.0,
-        page_size: int = 0,
-    ) -> None:
-        self._timeout, self._patience, self._page_size = timeout, patience, page_size
-        self._channel = calls.open_channel(address, token, ca_certificate)
-        channel = cast(Any, self._channel)  # the stubs are typed for the asyncio channel, and serve both
-        self._builds = build_pb2_grpc.BuildServiceStub(channel)
-        self._deployments = deployment_pb2_grpc.DeploymentServiceStub(channel)
-        self._devices = device_pb2_grpc.DeviceServiceStub(channel)
-        self._events = event_pb2_grpc.EventServiceStub(channel)
+    @cached_property
+    def _deployments(self) -> deployment_pb2_grpc.DeploymentServiceStub:
+        return deployment_pb2_grpc.DeploymentServiceStub(self._stub_channel)
+
+    @cached_property
+    def _devices(self) -> device_pb2_grpc.DeviceServiceStub:
+        return device_pb2_grpc.DeviceServiceStub(self._stub_channel)
+
+    @cached_property
+    def _events(self) -> event_pb2_grpc.EventServiceStub:
+        return event_pb2_grpc.EventServiceStub(self._stub_channel)
 
     def __enter__(self) -> "Client":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.close()
-
-    def close(self) -> None:
-        """Ends all calls. Idempotent."""
-        self._channel.close()
-
-    # Builds.
-
-    def upload(self, sources: Iterable[Source], on_progress: OnProgress | None = None) -> list[types_pb2.FileEntry]:
-        """Afterwards the server holds each content; only what it lacks is sent. Returns the entries in order."""
-        listed = list(sources)
-        Uploader(self._builds.StatUploads, self._builds.WriteUpload, self._timeout, self._patience).run(
-            listed, on_progress
-        )
-        return [source.entry for source in listed]
-
-    def build(
-        self,
-        path: Path,
-        project: types_pb2.Project,
-        *,
-        files: Iterable[str] = (),
-        on_progress: OnProgress | None = None,
-        request_id: str = "",
-    ) -> build_pb2.Build:
-        """Uploads `files`, relative to the folder of the deployment.yml at `path`, and starts a build of it."""
-        entries = self.upload(collect(path.parent, files), on_progress)
-        request = build_pb2.CreateBuildRequest(
-            project=project, spec=_read(path), files=entries, request_id=request_id or _request_id()
-        )
-        return self._call(self._builds.CreateBuild, request, build_pb2.CreateBuildResponse).build
-
-    def get_build(self, build_id: str) -> build_pb2.Build:
-        return self._call(
-            self._builds.GetBuild, build_pb2.GetBuildRequest(id=build_id), build_pb2.GetBuildResponse
-        ).build
-
-    def list_builds(self, project: types_pb2.Project | None = None) -> Iterator[build_pb2.Build]:
-        """Newest first; of all projects that the caller may see where none is given."""
-        for page in self._pages(
-            self._builds.ListBuilds, build_pb2.ListBuildsRequest(project=project), build_pb2.ListBuildsResponse
-        ):
-            yield from page.builds
-
-    def read_build_log(
-        self, build_id: str, *, from_number: int = 0, follow: bool = False, deadline: Deadline = NEVER
-    ) -> Iterator[build_pb2.ReadBuildLogResponse]:
-        """Lines from a number on; with `follow` until the build has ended. Without gap or repeat."""
-        request = build_pb2.ReadBuildLogRequest(build_id=build_id, from_number=from_number)
-        open_stream = _opener(self._builds.ReadBuildLog, request)
-        for patience in self._patiences(request, follow):
-            for answer in calls.resuming(open_stream, patience=patience, deadline=deadline):
-                request.from_number = answer.line.number + 1
-                yield answer
-
-    def wait_for_build(self, build_id: str, *, timeout: float | None = None) -> build_pb2.Build:
-        """The build once it has ended, whichever way. Raises WaitTimeout."""
-        deadline, pauses = Deadline.after(timeout), calls.Pauses()
-        while True:
-            for _ in self.read_build_log(build_id, from_number=2**62, follow=True, deadline=deadline):
-                pass
-            build = self.get_build(build_id)
-            if build.state in _BUILD_ENDED:
-                return build
-            deadline.check(f"build {build_id}")
-            pauses.sleep(deadline)
 
     # Deployments.
 
@@ -165,7 +90,11 @@ class Client:
         """
         entries = [] if build_id else self.upload(collect(path.parent, files), on_progress)
         request = deployment_pb2.ApplyDeploymentRequest(
-            project=project, spec=_read(path), files=entries, build_id=build_id, request_id=request_id or _request_id()
+            project=project,
+            spec=read_file(path),
+            files=entries,
+            build_id=build_id,
+            request_id=request_id or new_request_id(),
         )
         return self._call(self._deployments.ApplyDeployment, request, deployment_pb2.ApplyDeploymentResponse)
 
@@ -270,13 +199,7 @@ class Client:
 
     def _get_patiently(self, deployment_id: str, deadline: Deadline) -> Answer:
         request = deployment_pb2.GetDeploymentRequest(id=deployment_id)
-        method, left = self._deployments.GetDeployment, deadline.left()
-        try:
-            return calls.unary(method, request, Answer, timeout=self._timeout, patience=left)
-        except LongshoreError as failure:
-            if failure.unreachable:
-                deadline.check("the controller")
-            raise
+        return self._call_patiently(self._deployments.GetDeployment, request, Answer, deadline)
 
     def read_instance_log(
         self,
@@ -292,7 +215,7 @@ class Client:
             deployment_id=deployment_id, device_id=device_id, tail=tail, since=since, follow=follow
         )
         cursor = LogCursor(request)
-        open_stream = _opener(self._deployments.ReadInstanceLog, request)
+        open_stream = opener(self._deployments.ReadInstanceLog, request)
         patience = None if follow else self._patience
         for answer in calls.resuming(cursor.opening(open_stream), patience=patience):
             if cursor.is_new(answer.line):
@@ -348,50 +271,12 @@ class Client:
         for page in self._pages(self._devices.ListDevices, request, device_pb2.ListDevicesResponse):
             yield from page.devices
 
-    # The ways in which calls are made.
-
-    def _call(self, method: object, request: Message, answer: type[M]) -> M:
-        return calls.unary(method, request, answer, timeout=self._timeout, patience=self._patience)
-
-    def _pages(self, method: object, request: Any, answer: type[M]) -> Iterator[M]:
-        request.page.size = self._page_size
-        while True:
-            page: Any = self._call(method, request, answer)
-            yield page
-            if not page.next_page_token:
-                return
-            request.page.token = page.next_page_token
-
     def _event_answers(
         self, request: event_pb2.WatchEventsRequest, follow: bool, deadline: Deadline, *, reached: bool = False
     ) -> Iterator[event_pb2.WatchEventsResponse]:
-        open_stream = _opener(self._events.WatchEvents, request)
+        open_stream = opener(self._events.WatchEvents, request)
         for patience in self._patiences(request, follow, reached):
             for answer in calls.resuming(open_stream, patience=patience, deadline=deadline, silence=EVENT_SILENCE):
                 if answer.HasField("event"):
                     request.after_number = answer.event.number
                 yield answer
-
-    def _patiences(self, request: Any, follow: bool, reached: bool = False) -> Iterator[float | None]:
-        """What is stored is read with the client's patience, so that a controller that cannot be reached is told at
-        once; what follows, or whatever a controller is asked that was `reached` before, is waited for however long
-        it is away."""
-        yield None if reached else self._patience
-        if follow:
-            request.follow = True
-            yield None
-
-
-def _opener(method: object, request: Message) -> Opener:
-    return lambda timeout: cast(Callable[..., Stream], method)(request, timeout=timeout)
-
-
-def _request_id() -> str:
-    return secrets.token_hex(16)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise LongshoreError("FILES_UNUSABLE", f"cannot read {path}: {error.strerror}") from error

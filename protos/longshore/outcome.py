@@ -1,9 +1,9 @@
-"""Whether what was asked of a deployment is so: pure judgements of what the controller says."""
+"""Whether what was asked of a build or a deployment is so: pure judgements of what the controller says."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from longshore.v1 import deployment_pb2, types_pb2
+from longshore.v1 import build_pb2, deployment_pb2, types_pb2
 
 # An instance that failed so often in a row is taken for broken by those who wait.
 GIVE_UP_ATTEMPTS = 3
@@ -39,6 +39,23 @@ def ready(answer: deployment_pb2.GetDeploymentResponse, revision: int) -> Outcom
     if deployment.state == deployment_pb2.DEPLOYMENT_STATE_FAILED:
         return Outcome(False, deployment.reason, deployment.message, _lines(answer.instances))
     return _given_up(answer.instances, revision)
+
+
+def built(build: build_pb2.Build) -> Outcome | None:
+    """The outcome of waiting until a build has ended; None while it is still open. A failure tells of the first target
+    that failed, with its step and last lines."""
+    if build.state == build_pb2.BUILD_STATE_SUCCEEDED:
+        return Outcome(True)
+    if build.state == build_pb2.BUILD_STATE_CANCELLED:
+        return Outcome(False, "Cancelled", f"build {build.id} was cancelled")
+    if build.state != build_pb2.BUILD_STATE_FAILED:
+        return None
+    for target in build.targets:
+        if target.state == build_pb2.BUILD_STATE_FAILED:
+            step = f" (in: {target.failed_step})" if target.failed_step else ""
+            message = f"build {build.id} for {target.key or target.profile}: {target.message}{step}"
+            return Outcome(False, target.reason or build.reason, message, tuple(target.last_lines))
+    return Outcome(False, build.reason, f"build {build.id}: {build.message}")
 
 
 def stopped(answer: deployment_pb2.GetDeploymentResponse) -> Outcome | None:

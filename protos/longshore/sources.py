@@ -49,6 +49,14 @@ def collect(folder: Path, names: Iterable[str]) -> list[Source]:
     return sources
 
 
+def archive_source(path: Path) -> Source:
+    """An archive that is sent in place of the files in it. Raises LongshoreError where it cannot be read."""
+    try:
+        return _source(path.name, path)
+    except OSError as error:
+        raise LongshoreError("FILES_UNUSABLE", f"cannot read {path}: {error.strerror}") from error
+
+
 class _Unusable(Exception):
     def __init__(self, path: str, message: str) -> None:
         super().__init__(message)
