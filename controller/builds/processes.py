@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import ctypes
 import os
-import re
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,14 +11,10 @@ from pathlib import Path
 
 from controller.builds.cancelling import despite_cancel
 from controller.builds.model import OnLine
+from controller.builds.progress_lines import ProgressLines, joined
 
-# A longer line is cut into several: a program that never ends its line must not fill the memory.
-MAX_LINE = 8192
 STOP_DEADLINE = 10.0
 MNT_DETACH = 2
-LINE_END = re.compile(rb"\r\n|\n|\r")
-# Colours and cursor movements.
-ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|[@-Z\\-_])")
 
 # Ends a process that is not wanted any more; afterwards it does not run.
 Stop = Callable[[asyncio.subprocess.Process], Awaitable[None]]
@@ -37,7 +32,7 @@ async def run(argv: Sequence[str], env: Mapping[str, str]) -> Completed:
     out: list[str] = []
     err: list[str] = []
     code = await stream(argv, env, lambda name, text: (err if name == "stderr" else out).append(text))
-    return Completed(code, "\n".join(out), "\n".join(err))
+    return Completed(code, joined(out), joined(err))
 
 
 async def stream(argv: Sequence[str], env: Mapping[str, str], on_line: OnLine, stop: Stop | None = None) -> int:
@@ -114,20 +109,12 @@ def all_pids() -> list[int]:
 
 
 async def _read(pipe: asyncio.StreamReader, name: str, on_line: OnLine) -> None:
-    rest = b""
+    lines = ProgressLines()
     while piece := await pipe.read(65536):
-        *lines, rest = LINE_END.split(rest + piece)
-        if len(rest) > MAX_LINE:
-            lines, rest = [*lines, rest], b""
-        for line in lines:
-            _emit(line, name, on_line)
-    _emit(rest, name, on_line)
-
-
-def _emit(line: bytes, name: str, on_line: OnLine) -> None:
-    text = ESCAPES.sub("", line.decode(errors="replace")).rstrip()
-    for begin in range(0, len(text), MAX_LINE):
-        on_line(name, text[begin : begin + MAX_LINE])
+        for text in lines.feed(piece):
+            on_line(name, text)
+    for text in lines.end():
+        on_line(name, text)
 
 
 def _descendants(root: int) -> list[int]:

@@ -9,6 +9,7 @@ import pytest
 
 from controller.builds import processes
 from controller.builds.cancelling import in_thread
+from controller.builds.progress_lines import MAX_LINE
 from tests.support.waiting import eventually
 
 
@@ -27,17 +28,24 @@ async def lines_of(script: str) -> list[tuple[str, str]]:
     return lines
 
 
-async def test_lines_keep_their_stream_and_lose_colours_and_overwritten_progress_becomes_lines() -> None:
+async def test_lines_keep_their_stream_and_lose_colours_and_what_was_overwritten() -> None:
     script = r"import sys; print('one\n\x1b[31mred\x1b[0m\n 10%\r 20%\nno end', end=''); print('bad', file=sys.stderr)"
     lines = await lines_of(script)
-    assert [text for stream, text in lines if stream == "stdout"] == ["one", "red", " 10%", " 20%", "no end"]
+    assert [text for stream, text in lines if stream == "stdout"] == ["one", "red", " 20%", "no end"]
     assert [text for stream, text in lines if stream == "stderr"] == ["bad"]
 
 
 async def test_an_endless_line_is_cut() -> None:
     lines = await lines_of("print('x' * 100_000)")
     assert sum(len(text) for _, text in lines) == 100_000
-    assert max(len(text) for _, text in lines) <= processes.MAX_LINE
+    assert max(len(text) for _, text in lines) <= MAX_LINE
+
+
+async def test_what_a_command_answers_is_whole_also_where_a_line_is_long() -> None:
+    script = "print('x' * 100_000); print('y' * 8192); print('z')"
+    assert (await processes.run([sys.executable, "-c", script], os.environ)).stdout.split("\n") == [
+        "x" * 100_000, "y" * 8192, "z"
+    ]  # fmt: skip
 
 
 async def test_lines_come_while_the_program_runs(tmp_path: Path) -> None:
