@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import aiohttp
 
 from controller.builds.model import RegistryAccess
-from controller.builds.registry_session import API_HOSTS, RegistrySession, RegistryUnreachable, open_session
+from controller.builds.registry_session import API_HOSTS, RegistrySession, RegistryUnreachable, open_session, require
 
 __all__ = [
     "INDEX_TYPE", "MANIFEST_TYPE", "Manifest", "RegistryUnreachable", "check_answers", "get_manifest", "has_manifest",
@@ -71,8 +71,7 @@ async def get_manifest(
     ):
         if answer.status == 404:
             return None
-        if answer.status != 200:
-            raise RegistryUnreachable(f"{answer.url} answers with HTTP status {answer.status}")
+        await require(answer, 200)
         body = await answer.read()
         return Manifest(digest_of(body), _size(json.loads(body)), body, answer.content_type)
 
@@ -83,8 +82,7 @@ async def has_manifest(repository: str, reference: str, access: RegistryAccess, 
         RegistrySession(repository, access, timeout) as session,
         session.request("HEAD", f"manifests/{reference}", headers=ACCEPT) as answer,
     ):
-        if answer.status not in (200, 404):
-            raise RegistryUnreachable(f"{answer.url} answers with HTTP status {answer.status}")
+        await require(answer, 200, 404)
         return answer.status == 200
 
 
@@ -100,9 +98,7 @@ async def put_manifest(
         RegistrySession(repository, access, timeout) as session,
         session.request("PUT", f"manifests/{reference}", headers=headers, data=body) as answer,
     ):
-        if answer.status not in (200, 201):
-            text = (await answer.text(errors="replace"))[:300]
-            raise RegistryUnreachable(f"{answer.url} answers with HTTP status {answer.status}: {text}")
+        await require(answer, 200, 201)
     return digest_of(body)
 
 

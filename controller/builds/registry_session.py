@@ -29,6 +29,10 @@ class RegistryUnreachable(Exception):
     """No answer, or not a registry's; the text says what came instead."""
 
 
+class RegistryRefused(RegistryUnreachable):
+    """It answered, and would not do it."""
+
+
 class RegistrySession:
     """Requests to `repository` (host:port/name). Use as an async context manager.
 
@@ -110,6 +114,13 @@ class RegistrySession:
             return ""
         user, password = await asyncio.to_thread(self._access.credentials)
         return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+async def require(answer: aiohttp.ClientResponse, *statuses: int) -> None:
+    """Returns when the answer has one of these statuses. Raises RegistryRefused with the registry's words."""
+    if answer.status not in statuses:
+        text = (await answer.text(errors="replace"))[:300].strip()
+        raise RegistryRefused(f"{answer.url.with_query(None)} answers with HTTP status {answer.status}: {text}")
 
 
 def open_session(timeout: float | None, access: RegistryAccess | None) -> aiohttp.ClientSession:
