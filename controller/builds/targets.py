@@ -2,14 +2,19 @@
 
 import functools
 from collections.abc import Mapping
-from importlib.resources import files
-from types import MappingProxyType
+from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from controller.spec.model import CDI_KIND, IMAGE, INDEX_URL, NAME
+from controller.spec.definitions import InvalidDefinition, read_definitions
+from controller.spec.messages import nearest
+from controller.spec.model import CDI_KIND, ENV_NAME, IMAGE, INDEX_URL, NAME, Text
+from controller.spec.runtimes import RuntimeKind, load_runtimes
+
+# A CDI device: vendor/class=name. https://github.com/cncf-tags/container-device-interface
+CDI_DEVICE = CDI_KIND.removesuffix("$") + "=[A-Za-z0-9]([A-Za-z0-9_.:-]{0,62}[A-Za-z0-9])?$"
+Environment = dict[Annotated[str, Field(pattern=ENV_NAME)], Text]
 
 
 class Accelerator(BaseModel):
@@ -20,8 +25,9 @@ class Accelerator(BaseModel):
     # CDI vendor and class: "nvidia.com/gpu".
     kind: Annotated[str, Field(pattern=CDI_KIND)]
     # CDI devices that a workload gets: "nvidia.com/gpu=all".
-    devices: tuple[str, ...] = ()
-    environment: dict[str, str] = {}
+    devices: tuple[Annotated[str, Field(pattern=CDI_DEVICE)], ...] = ()
+    # Set in every image that is built for the profile, where the spec does not set it.
+    environment: Environment = {}
 
 
 class TargetProfile(BaseModel):
@@ -34,20 +40,22 @@ class TargetProfile(BaseModel):
     base: Annotated[str, Field(pattern=IMAGE)]
     # Base distribution to base image: what `build.distribution` may name.
     bases: dict[Annotated[str, Field(pattern=NAME)], Annotated[str, Field(pattern=IMAGE)]] = {}
-    description: str
+    description: Annotated[str, Field(min_length=1)]
     # What a user should know before relying on it, such as what was checked without the hardware.
     notes: str = ""
     # Version of the base's Python, "3.11", and the platform for which `uv --python-platform` resolves wheels there;
     # empty where wheels cannot be fetched without running the target's own Python.
     python: Annotated[str, Field(pattern=r"^(3\.[0-9]{1,2})?$")] = ""
-    wheels: str = ""
+    wheels: Annotated[str, Field(pattern=r"^([a-z0-9_]+-[a-z0-9_-]+)?$")] = ""
     # Package indexes asked besides the default one.
     pypi_indexes: tuple[Annotated[str, Field(pattern=INDEX_URL)], ...] = ()
-    # Kinds of runtimes that may run there.
+    # Kinds of runtimes that may run there, and those of them that `base` brings along: nothing is installed for these.
     engines: tuple[Annotated[str, Field(pattern=NAME)], ...] = ("python",)
+    provides: tuple[Annotated[str, Field(pattern=NAME)], ...] = ()
     accelerator: Accelerator | None = None
-    environment: dict[str, str] = {}
-    artifacts: tuple[Literal["image", "bundle"], ...] = ("image", "bundle")
+    # Set in every image that is built for the profile, where the spec does not set it.
+    environment: Environment = {}
+    artifacts: Annotated[tuple[Literal["image", "bundle"], ...], Field(min_length=1)] = ("image", "bundle")
 
     @property
     def architecture(self) -> str:
@@ -56,15 +64,22 @@ class TargetProfile(BaseModel):
 
 
 @functools.cache
-def load_profiles() -> Mapping[str, TargetProfile]:
-    """All profiles by name. Raises ValueError where a file is wrong or misnamed."""
-    profiles: dict[str, TargetProfile] = {}
-    folder = files("templates") / "targets"
-    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
-        if not entry.name.endswith(".yaml"):
-            continue
-        profile = TargetProfile.model_validate(yaml.safe_load(entry.read_text(encoding="utf-8")))
-        if entry.name != f"{profile.name}.yaml":
-            raise ValueError(f"templates/targets/{entry.name}: name is {profile.name}, expected the file's name")
-        profiles[profile.name] = profile
-    return MappingProxyType(profiles)
+def load_profiles(folder: Path | None = None) -> Mapping[str, TargetProfile]:
+    """All profiles by name: the shipped ones, and those in `folder`, which add to them or override them.
+
+    Raises InvalidDefinition, an OperatorError that names file, field and what is allowed.
+    """
+    profiles = read_definitions(TargetProfile, "targets", folder)
+    problems = [problem for profile in profiles.values() for problem in _unknown_engines(profile, load_runtimes())]
+    if problems:
+        raise InvalidDefinition("\n".join(problems))
+    return profiles
+
+
+def _unknown_engines(profile: TargetProfile, runtimes: Mapping[str, RuntimeKind]) -> list[str]:
+    where = f"{profile.name}.yaml: engines"
+    return [
+        f"{where}: there is no runtime '{name}'{nearest(name, runtimes)}; known: {', '.join(runtimes)}"
+        for name in (*profile.engines, *profile.provides)
+        if name not in runtimes
+    ]

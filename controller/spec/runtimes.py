@@ -1,15 +1,41 @@
 """Runtimes: what executes a model. One YAML file each in `templates/runtimes/`, a folder of its files beside it."""
 
 import functools
+import re
 from collections.abc import Mapping
 from importlib.resources import files
-from types import MappingProxyType
+from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Annotated
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from controller.spec.model import CDI_KIND, NAME, CheckSpec, Environment, Packages, PortSpec, Text
+from controller.spec.definitions import InvalidDefinition, read_definitions
+from controller.spec.model import (
+    CDI_KIND,
+    ENV_NAME,
+    NAME,
+    CheckSpec,
+    Environment,
+    MinimumSpec,
+    Packages,
+    PortSpec,
+    Text,
+)
+
+# In words of an entrypoint: the spec's runtime.path, its name, and the container's port of that name.
+PLACEHOLDER = re.compile(r"\{(path|name|port\.([a-z0-9-]+))\}")
+_FILE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
+_extra_folder: Path | None = None
+
+
+def _known_placeholders(word: str) -> str:
+    if "{" in PLACEHOLDER.sub("", word):
+        raise ValueError("expected no placeholders but {path}, {name} and {port.NAME}")
+    return word
+
+
+Word = Annotated[Text, AfterValidator(_known_placeholders)]
 
 
 class RuntimeKind(BaseModel):
@@ -18,41 +44,69 @@ class RuntimeKind(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Annotated[str, Field(pattern=NAME)]
-    description: str
+    description: Annotated[str, Field(min_length=1)]
     # What a user should know before relying on it.
     notes: str = ""
-    # It serves a model file by itself: `runtime.path` is a model, with one of these endings.
+    # It serves a model file by itself: `runtime.path` is a model, and has to be given.
     serves_models: bool = False
-    suffixes: tuple[str, ...] = ()
+    # Endings of which `runtime.path` has one; empty for any.
+    suffixes: tuple[Annotated[str, Field(pattern=r"^\.[a-z0-9]{1,16}$")], ...] = ()
     packages: Packages = Packages()
     # CDI kind to the packages that take the place of `packages` on a profile with such an accelerator.
     accelerated: dict[Annotated[str, Field(pattern=CDI_KIND)], Packages] = {}
-    # Names of files in `templates/runtimes/NAME/`; in the image they lie in /opt/longshore/runtime/.
-    files: tuple[str, ...] = ()
-    # "{path}" stands for `runtime.path` of the spec.
-    entrypoint: tuple[Text, ...] = ()
+    # Names of files in the folder NAME beside the runtime's YAML; in the image they lie in /opt/longshore/runtime/.
+    files: tuple[Annotated[str, Field(pattern=_FILE_NAME)], ...] = ()
+    entrypoint: tuple[Word, ...] = ()
     ports: tuple[PortSpec, ...] = ()
     readiness: CheckSpec | None = None
     environment: Environment = {}
+    minimum: MinimumSpec = MinimumSpec()
     # Environment variables that carry the number of cores a workload may use.
-    thread_variables: tuple[str, ...] = ()
+    thread_variables: tuple[Annotated[str, Field(pattern=ENV_NAME)], ...] = ()
+
+    @model_validator(mode="after")
+    def _ports_are_there(self) -> "RuntimeKind":
+        asked = {match[2] for word in self.entrypoint for match in PLACEHOLDER.finditer(word) if match[2]}
+        if self.readiness and (probe := self.readiness.http or self.readiness.tcp):
+            asked.add(probe.port)
+        if missing := asked - {port.name for port in self.ports}:
+            raise ValueError(f"ports has none named {', '.join(sorted(missing))}")
+        return self
 
 
-@functools.cache
+def use_folder(folder: Path | None) -> None:
+    """From now on load_runtimes() has the runtimes in `folder` too, in this whole process: every part of it has to
+    read a spec alike. Raises InvalidDefinition, and then changes nothing."""
+    global _extra_folder
+    _load(folder)
+    _extra_folder = folder
+
+
 def load_runtimes() -> Mapping[str, RuntimeKind]:
-    """All runtimes by name. Raises ValueError where a file is wrong or misnamed."""
-    runtimes: dict[str, RuntimeKind] = {}
-    folder = files("templates") / "runtimes"
-    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
-        if not entry.name.endswith(".yaml"):
-            continue
-        runtime = RuntimeKind.model_validate(yaml.safe_load(entry.read_text(encoding="utf-8")))
-        if entry.name != f"{runtime.name}.yaml":
-            raise ValueError(f"templates/runtimes/{entry.name}: name is {runtime.name}, expected the file's name")
-        runtimes[runtime.name] = runtime
-    return MappingProxyType(runtimes)
+    """All runtimes by name: the shipped ones, and those of `use_folder`, which add to them or override them."""
+    return _load(_extra_folder)
 
 
 def runtime_file(kind: str, name: str) -> bytes:
     """Content of one of the runtime's files."""
-    return (files("templates") / "runtimes" / kind / name).read_bytes()
+    return _file(_extra_folder, kind, name).read_bytes()
+
+
+@functools.cache
+def _load(folder: Path | None) -> Mapping[str, RuntimeKind]:
+    runtimes = read_definitions(RuntimeKind, "runtimes", folder)
+    missing = [
+        f"{kind}.yaml: files: there is no file {name} in the folder {kind} beside it"
+        for kind, runtime in runtimes.items()
+        for name in runtime.files
+        if not _file(folder, kind, name).is_file()
+    ]
+    if missing:
+        raise InvalidDefinition("\n".join(missing))
+    return runtimes
+
+
+def _file(folder: Path | None, kind: str, name: str) -> Traversable:
+    if folder is not None and (folder / f"{kind}.yaml").exists():
+        return folder / kind / name
+    return files("templates") / "runtimes" / kind / name

@@ -17,8 +17,9 @@ def test_profiles_for_both_kinds_of_plain_machines_are_there() -> None:
     assert platforms["arm64-cpu"] == "linux/arm64"
 
 
-def test_every_profile_builds_without_a_registry() -> None:
-    assert [name for name, profile in load_profiles().items() if recipe_for(profile.base) is None] == []
+def test_every_profile_but_those_on_a_vendors_base_builds_without_a_registry() -> None:
+    needing = {name for name, profile in load_profiles().items() if recipe_for(profile.base) is None}
+    assert needing == {"jetson-orin", "jetson-xavier", "jetson-nano"}
 
 
 def test_no_image_has_two_recipes() -> None:
