@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from controller.builds import host
-from controller.builds.builder import BUILD_OPTIONS
 from controller.builds.context import write_context
 from controller.builds.credentials import RegistryFiles
+from controller.builds.image_build import BUILD_OPTIONS
 from controller.builds.model import ContextFile, RegistryAccess, TargetJob
 from controller.builds.plan import plan_image
 from controller.builds.settings import BuilderSettings
@@ -49,7 +49,7 @@ class ByHand:
         folder = self._podman.temporary / job.build_id
         write_context(folder, render(plan_image(job, PROFILE, PROFILE.base)), job.files, self._workshop.uploads)
         settings = await host.read(BuilderSettings())
-        secrets = host.write_secrets(folder / "secrets", settings, host.uv_program(BuilderSettings()))
+        secrets = host.write_secrets(folder / "secrets", settings, host.programs(BuilderSettings()), {})
         options = [part for name, path in secrets.items() for part in ("--secret", f"id={name},src={path}")]
         pushing = await RegistryFiles(folder, self._access).options()
         begin = time.perf_counter()

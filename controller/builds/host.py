@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from controller.builds import processes
@@ -11,6 +12,7 @@ from controller.builds.host_settings import (
     APT_SECRET,
     CA_SECRET,
     ENV_SECRET,
+    MICROMAMBA_SECRET,
     UV_SECRET,
     HostSettings,
     pip_config_files,
@@ -28,20 +30,33 @@ async def read(settings: BuilderSettings) -> HostSettings:
     return await asyncio.to_thread(read_host_settings, os.environ, files, dump, settings.ca_bundle)
 
 
-def write_secrets(folder: Path, settings: HostSettings, uv: Path | None) -> dict[str, Path]:
-    """Files by secret name. Only this user can read them; the caller removes `folder`."""
+def write_secrets(
+    folder: Path, settings: HostSettings, programs: Mapping[str, Path], values: Mapping[str, bytes]
+) -> dict[str, Path]:
+    """Files by secret name: the machine's settings, programs that steps may use, and the user's own `values`. Only this
+    user can read them; the caller removes `folder`."""
     folder.mkdir(mode=0o700)
-    texts = {ENV_SECRET: settings.environment_script(), APT_SECRET: settings.apt_config}
+    texts = {
+        **values,
+        ENV_SECRET: settings.environment_script().encode(),
+        APT_SECRET: settings.apt_config.encode(),
+    }
     secrets = {}
     for name, text in texts.items():
-        if text:
+        if text or name in values:
             secrets[name] = folder / name
-            secrets[name].write_text(text)
+            secrets[name].write_bytes(text)
     if settings.ca_bundle is not None:
         secrets[CA_SECRET] = settings.ca_bundle.resolve()
-    if uv is not None:
-        secrets[UV_SECRET] = uv.resolve()
+    secrets.update({name: path.resolve() for name, path in programs.items()})
     return secrets
+
+
+def programs(settings: BuilderSettings) -> dict[str, Path]:
+    """The programs of this machine that steps may use, by the name of their secret."""
+    micromamba = settings.micromamba or shutil.which("micromamba")
+    found = {UV_SECRET: uv_program(settings), MICROMAMBA_SECRET: Path(micromamba) if micromamba else None}
+    return {name: path for name, path in found.items() if path is not None}
 
 
 def uv_program(settings: BuilderSettings) -> Path | None:

@@ -17,6 +17,7 @@ ENV_SECRET = "longshore-env"
 CA_SECRET = "longshore-ca"
 APT_SECRET = "longshore-apt"
 UV_SECRET = "longshore-uv"
+MICROMAMBA_SECRET = "longshore-micromamba"
 CA_PATH = f"/run/secrets/{CA_SECRET}"
 
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from controller.builds import processes
+from controller.builds.cancelling import in_thread
 from controller.builds.model import OnLine
 from controller.builds.processes import Completed
 
@@ -26,12 +27,14 @@ class Podman:
         self.storage = self.folder / "storage"
         self.run_folder = _run_folder(self.folder)
         self.temporary = self.folder / "tmp"
+        # What `RUN --mount=type=cache` keeps between builds: the caches of package managers.
+        self.cache = self.folder / "cache"
         self._driver = storage_driver
         self._conf = self.folder / "containers.conf"
 
     def prepare(self) -> None:
         """Makes folders and settings. Idempotent."""
-        for folder in (self.storage, self.run_folder, self.temporary):
+        for folder in (self.storage, self.run_folder, self.temporary, self.cache):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._conf.write_text(containers_conf())
 
@@ -44,8 +47,17 @@ class Podman:
 
     async def build(self, args: Sequence[str], temporary: Path, on_line: OnLine) -> int:
         """`podman build`; a cancel ends it and its RUN steps and leaves no container or mount."""
+        await in_thread(self._make_scratch, temporary)
         argv = self.argv(["build", *args])
         return await processes.stream(argv, self.environment(temporary), on_line, processes.stop_build)
+
+    def _make_scratch(self, folder: Path) -> None:
+        """A build's own folder for unfinished files, in which it finds the caches of all builds."""
+        folder.mkdir(exist_ok=True)
+        # Buildah keeps them below TMPDIR: https://github.com/containers/buildah/blob/v1.28.0/internal/parse/parse.go
+        link = folder / "buildah-cache"
+        if not link.is_symlink():
+            link.symlink_to(self.cache)
 
     def argv(self, args: Sequence[str]) -> list[str]:
         return [

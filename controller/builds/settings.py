@@ -20,3 +20,5 @@ class BuilderSettings:
     storage_driver: str = "overlay"
     # The program uv, used for Python packages during a build. None: the one installed beside the controller.
     uv: Path | None = None
+    # The program micromamba, used for conda packages. None: the one on PATH; without one a step fetches it.
+    micromamba: Path | None = None

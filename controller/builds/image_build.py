@@ -1,0 +1,161 @@
+"""The way of one target from its request to an image in the registry."""
+
+import asyncio
+import errno
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from controller.builds import host, registry
+from controller.builds.bases import Base, BaseResolver, require_allowed
+from controller.builds.cancelling import in_thread
+from controller.builds.context import write_context
+from controller.builds.emulation import own_architecture
+from controller.builds.host_settings import HostSettings
+from controller.builds.log import BuildLog
+from controller.builds.machine import Machine
+from controller.builds.materials import attach, image_materials
+from controller.builds.model import (
+    BuildFailed,
+    BuildResult,
+    BuildState,
+    BuiltArtifact,
+    OnLine,
+    OnState,
+    RegistryAccess,
+    TargetJob,
+)
+from controller.builds.outcome import build_failure
+from controller.builds.plan import plan_image
+from controller.builds.prepare import Prepared, prepare
+from controller.builds.settings import BuilderSettings
+from controller.builds.targets import TargetProfile
+from controller.builds.uploads import UploadStore
+from controller.rendering import CannotQuote, render
+
+BUILD_OPTIONS = (
+    "--force-rm", "--layers", "--timestamp", "0", "--network", "host", "--http-proxy=false", "--pull=never",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """What all builds of one builder work with."""
+
+    settings: BuilderSettings
+    profiles: Mapping[str, TargetProfile]
+    uploads: UploadStore
+    access: RegistryAccess
+    bases: BaseResolver
+
+
+class ImageBuild:
+    """One build of one target on one machine; `folder` is its own, and the caller removes it."""
+
+    def __init__(self, bench: Workbench, machine: Machine, job: TargetJob, folder: Path) -> None:
+        self._bench = bench
+        self._machine = machine
+        self._job = job
+        self._folder = folder
+
+    async def run(self, on_line: OnLine, on_state: OnState) -> BuildResult:
+        """Raises BuildFailed. What is unwanted then is noted in the machine's leavings."""
+        job, machine = self._job, self._machine
+        settings = await host.read(self._bench.settings)
+        log = BuildLog(on_line, (*settings.hidden(), *job.secrets.values()))
+        on_state(BuildState.PREPARING)
+        profile = self._profile()
+        await machine.check(profile)
+        name = job.spec.base or profile.base
+        require_allowed(name, job)
+        base = await self._bench.bases.resolve(name, profile, self._folder, log)
+        prepared = await prepare(job, profile, self._folder / "context", log)
+        await in_thread(self._write_context, profile, base, prepared)
+        await machine.have_base(base, log)
+        on_state(BuildState.BUILDING)
+        image = await self._make_image(profile, base, settings, log)
+        materials = await image_materials(machine.podman, image, job, log)
+        if not job.spec.push:
+            return BuildResult(None, prepared.notes, materials)
+        on_state(BuildState.PUSHING)
+        artifact = await self._push(profile, image, log)
+        await attach(artifact, materials, self._bench.access)
+        return BuildResult(artifact, prepared.notes, materials)
+
+    def _profile(self) -> TargetProfile:
+        profile = self._bench.profiles.get(self._job.profile)
+        if profile is None:
+            known = ", ".join(self._bench.profiles)
+            raise BuildFailed("UnknownProfile", f"there is no target profile {self._job.profile!r}; there are: {known}")
+        return profile
+
+    def _write_context(self, profile: TargetProfile, base: Base, prepared: Prepared) -> None:
+        try:
+            containerfile = render(plan_image(self._job, profile, base.name, prepared))
+        except CannotQuote as error:
+            raise BuildFailed("InvalidSpec", f"the image cannot be described: {error}") from error
+        try:
+            write_context(self._folder / "context", containerfile, self._job.files, self._bench.uploads)
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            reason = "DiskFull" if full else "BadPath"
+            raise BuildFailed(reason, f"cannot write the build context: {error}", retryable=full) from error
+
+    async def _make_image(self, profile: TargetProfile, base: Base, settings: HostSettings, log: BuildLog) -> str:
+        """Returns the id of the image."""
+        arguments = await in_thread(self._arguments, profile, base, settings)
+        leavings = self._machine.leavings
+        try:
+            status = await self._machine.build(arguments, base, self._folder / "scratch", log)
+        except BaseException:
+            leavings.killed()
+            leavings.unwanted(log.made_images())
+            raise
+        iid_file = self._folder / "iid"
+        if status != 0 or not iid_file.exists():
+            leavings.unwanted(log.made_images())
+            raise build_failure(log.recent(), status, profile.platform)
+        return (await asyncio.to_thread(iid_file.read_text)).strip().removeprefix("sha256:")
+
+    def _arguments(self, profile: TargetProfile, base: Base, settings: HostSettings) -> list[str]:
+        """Writes what the command reads, and returns its arguments."""
+        programs = self._programs(profile)
+        secrets = host.write_secrets(self._folder / "secrets", settings, programs, self._job.secrets)
+        context = self._folder / "context"
+        return [
+            *BUILD_OPTIONS, "--platform", profile.platform, "--from", base.image_id,
+            "--iidfile", str(self._folder / "iid"),
+            *(part for name, path in secrets.items() for part in ("--secret", f"id={name},src={path}")),
+            "--tag", kept_as(self._job), "--file", str(context / "Containerfile"), str(context),
+        ]  # fmt: skip
+
+    def _programs(self, profile: TargetProfile) -> dict[str, Path]:
+        """This machine's programs that steps may use, where they run there."""
+        if not profile.architecture == own_architecture() == self._machine.architecture:
+            return {}
+        return host.programs(self._bench.settings)
+
+    async def _push(self, profile: TargetProfile, image: str, log: BuildLog) -> BuiltArtifact:
+        repository = self._job.repository
+        target = f"{repository}:{self._job.build_id}"
+        log("system", f"pushing {target}")
+        try:
+            digest = await self._machine.push(image, target, self._folder, self._bench.access)
+        except BuildFailed as failure:
+            if not failure.retryable:
+                # What may be tried again finds its layers; what may not leaves none.
+                self._machine.leavings.unwanted([*log.made_images(), kept_as(self._job)])
+            raise
+        try:
+            manifest = await registry.read_manifest(repository, digest, self._bench.access)
+        except registry.RegistryUnreachable as error:
+            raise BuildFailed(
+                "RegistryUnreachable", f"pushed {target}, but it is not there: {error}", retryable=True
+            ) from error
+        log("system", f"pushed {repository}@{digest}, {manifest.size_bytes} bytes")
+        return BuiltArtifact(repository, digest, profile.platform, manifest.size_bytes)
+
+
+def kept_as(job: TargetJob) -> str:
+    """The name of the image in the builder's storage, where it stays as a cache of layers."""
+    return f"localhost/longshore/build/{job.profile}:{job.build_id}"
