@@ -1,14 +1,55 @@
 """What is inside an image: a CycloneDX bill of materials, read from its files, and attached to the artifact."""
 
+import asyncio
+
 from controller.builds.log import BuildLog
-from controller.builds.model import BuiltArtifact, RegistryAccess, TargetJob
+from controller.builds.materials_document import MEDIA_TYPE, document
+from controller.builds.materials_image import CannotRead, image_root
+from controller.builds.materials_reading import RPM_FORMAT, Package, has_rpm, installed_packages, rpm_packages
+from controller.builds.model import BuildFailed, BuiltArtifact, RegistryAccess, TargetJob
 from controller.builds.podman import Podman
+from controller.builds.referrers import attach_document
+from controller.builds.registry import RegistryUnreachable
 
 
 async def image_materials(podman: Podman, image_id: str, job: TargetJob, log: BuildLog) -> bytes:
     """The document of an image in the builder's storage, in JSON. Raises BuildFailed."""
-    return b""
+    try:
+        async with image_root(podman, image_id) as root:
+            packages = await asyncio.to_thread(installed_packages, root)
+            if await asyncio.to_thread(has_rpm, root):
+                packages += rpm_packages(await _ask_rpm(podman, image_id), root)
+    except CannotRead as error:
+        raise BuildFailed(
+            "MaterialsUnreadable", f"cannot read what is inside the image: {error}; it is tried again", retryable=True
+        ) from error
+    log("system", f"contains {_counts(packages)}")
+    return await asyncio.to_thread(document, job, packages, job.files)
 
 
 async def attach(artifact: BuiltArtifact, materials: bytes, access: RegistryAccess) -> None:
-    """Afterwards the document lies in the registry as a referrer of the artifact. Raises RegistryUnreachable."""
+    """Afterwards the document lies in the registry as a referrer of the artifact; again is harmless.
+
+    Raises RegistryUnreachable.
+    """
+    if materials:
+        await attach_document(artifact.repository, artifact.digest, materials, MEDIA_TYPE, access)
+
+
+async def _ask_rpm(podman: Podman, image_id: str) -> str:
+    """rpm's database changes its form with its version, so the image's own rpm reads it."""
+    options = ("--rm", "--network", "none", "--read-only", "--entrypoint", "rpm")
+    listed = await podman.run("run", *options, image_id, "-qa", "--qf", RPM_FORMAT)
+    if listed.returncode != 0:
+        raise CannotRead(listed.stderr.strip()[-300:])
+    return listed.stdout
+
+
+def _counts(packages: list[Package]) -> str:
+    """ "80 deb, 12 pypi" """
+    kinds = [package.purl.partition("/")[0].removeprefix("pkg:") for package in packages]
+    counted = [f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds))]
+    return f"packages: {', '.join(counted)}" if counted else "no packages that a package manager knows"
+
+
+__all__ = ["RegistryUnreachable", "attach", "image_materials"]

@@ -1,0 +1,75 @@
+"""Bills of materials of images in a real Podman storage, kept nowhere mounted and attached in a real registry."""
+
+import asyncio
+import json
+import tarfile
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from controller.builds.log import BuildLog
+from controller.builds.materials import image_materials
+from controller.builds.podman import Podman
+from controller.builds.processes import Completed
+from tests.support.building import Workshop, open_workshop
+from tests.support.image_roots import PURLS, make_root
+
+pytestmark = [pytest.mark.podman, pytest.mark.asyncio(loop_scope="module")]
+
+
+class WithoutMounting(Podman):
+    """As it is without root, or on another machine."""
+
+    async def run(self, *args: str, **more: Any) -> Completed:
+        if args[:2] == ("image", "mount"):
+            return Completed(125, "", "Error: cannot run command in rootless mode")
+        return await super().run(*args, **more)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def workshop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Workshop]:
+    async with open_workshop(tmp_path_factory.mktemp("materials")) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def image(workshop: Workshop) -> str:
+    archive = workshop.folder / "root.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(make_root(workshop.folder / "root"), arcname=".")
+    return (await asyncio.to_thread(workshop.podman, "import", "-q", str(archive))).strip()
+
+
+def purls(materials: bytes) -> list[str]:
+    return [part["purl"] for part in json.loads(materials)["components"] if "purl" in part]
+
+
+@pytest.mark.parametrize("kind", [Podman, WithoutMounting])
+async def test_what_is_inside_an_image_is_read_and_nothing_is_left(
+    workshop: Workshop, image: str, kind: type[Podman]
+) -> None:
+    lines: list[str] = []
+    podman = kind(workshop.builder.podman.folder)
+    log = BuildLog(lambda _, text: lines.append(text))
+    job = workshop.job("b-1", {})
+    several = await asyncio.gather(*(image_materials(podman, image, job, log) for _ in range(3)))
+    assert purls(several[0]) == PURLS
+    assert several[0] == several[1] == several[2]
+    assert lines[0] == "contains packages: 2 apk, 1 conda, 2 deb, 2 pypi"
+    assert workshop.leftovers() == []
+
+
+@pytest.mark.parametrize("kind", [Podman, WithoutMounting])
+async def test_a_cancel_while_an_image_is_read_leaves_nothing(
+    workshop: Workshop, image: str, kind: type[Podman]
+) -> None:
+    podman = kind(workshop.builder.podman.folder)
+    log = BuildLog(lambda *_: None)
+    for delay in (0.0, 0.05, 0.1, 0.2, 0.4):
+        reading = asyncio.create_task(image_materials(podman, image, workshop.job("b-1", {}), log))
+        await asyncio.sleep(delay)
+        reading.cancel()
+        await asyncio.wait([reading])
+    assert workshop.leftovers() == []
