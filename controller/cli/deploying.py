@@ -1,4 +1,4 @@
-"""`longshore deploy` and `longshore build`: from a deployment.yml to a ready deployment or an ended build."""
+"""`longshore deploy`: from a deployment.yml to a ready deployment."""
 
 import sys
 import threading
@@ -9,15 +9,20 @@ from typing import Annotated
 import typer
 
 from controller.cli import output, session, words
+from controller.cli.errors import UsageProblem
 from controller.cli.output import Format
 from controller.cli.progress import Progress, progress
 from controller.cli.session import Session
-from longshore.calls import Deadline
+from longshore import outcome
 from longshore.client import Answer, Client
 from longshore.failures import Failed, LongshoreError, WaitTimeout
 from longshore.v1 import build_pb2, deployment_pb2
 
 DEFAULT_FILE = Path("deployment.yml")
+_SECRETS_FIRST = (
+    "this deployment.yml has build.secrets, whose values only a build takes: "
+    "`longshore build --secret name=FILE`, then `longshore deploy --build ID`"
+)
 
 
 def deploy(
@@ -45,53 +50,14 @@ def deploy(
     """
     limit = session.seconds(timeout)
     spec = session.read_spec(file)
+    if spec.build.secrets and not build_id:
+        raise UsageProblem(_SECRETS_FIRST)
     with session.session(context, user, project) as here, progress(show_log=False) as view:
         began = time.monotonic()
-        files = [] if build_id else spec.build.files
+        files = [] if build_id else session.files_of(spec)
         applied = here.client.deploy(file, here.project, files=files, build_id=build_id, on_progress=view.upload)
         answer = _await_ready(here, applied, view, limit) if wait else Answer(deployment=applied.deployment)
     _tell(answer, form, time.monotonic() - began if wait else None)
-
-
-def build(
-    file: session.SpecFile = DEFAULT_FILE,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once the build is accepted.")] = False,
-    timeout: Annotated[str, typer.Option(help="Give up waiting after this long: 90s, 10m.", show_default=False)] = "",
-    user: session.User = "",
-    project: session.ProjectName = "",
-    form: session.Output = Format.TABLE,
-    context: session.ContextFile = None,
-) -> None:
-    """Build a deployment.yml without deploying it, and show the build's log.
-
-    Examples:
-
-      longshore build -f deployment.yml
-
-      longshore build -f deployment.yml --detach -o name
-    """
-    limit = session.seconds(timeout)
-    spec = session.read_spec(file)
-    with session.session(context, user, project) as here, progress(show_log=True) as view:
-        made = here.client.build(file, here.project, files=spec.build.files, on_progress=view.upload)
-        if not detach:
-            made = _await_build(here.client, made, view, limit)
-    if form is not Format.TABLE:
-        output.write_one(made, made.id, form)
-    elif detach:
-        print(f"build {made.id} accepted; `longshore logs --follow --build {made.id}` shows its log")
-    for target in made.targets if form is Format.TABLE and not detach else ():
-        image = f"{target.artifact.repository}@{target.artifact.digest}"
-        print(f"{target.profile}: {image if target.artifact.digest else words.build_state(target.state)}")
-    if made.state == build_pb2.BUILD_STATE_FAILED:
-        raise build_failure(made)
-
-
-def _await_build(client: Client, made: build_pb2.Build, view: Progress, limit: float | None) -> build_pb2.Build:
-    deadline = Deadline.after(limit)
-    for line in client.read_build_log(made.id, follow=True, deadline=deadline):
-        view.log(line)
-    return client.wait_for_build(made.id, timeout=deadline.left())
 
 
 def _await_ready(
@@ -131,26 +97,16 @@ def _with_build(client: Client, deployment: deployment_pb2.Deployment, failed: F
     """A failure of the build tells step and output; any other stays as it is."""
     if deployment.build_id:
         made = client.get_build(deployment.build_id)
-        if made.state == build_pb2.BUILD_STATE_FAILED:
-            return build_failure(made)
+        if made.state == build_pb2.BUILD_STATE_FAILED and (end := outcome.built(made)):
+            return Failed(end.reason, end.message, end.lines)
     return failed
-
-
-def build_failure(made: build_pb2.Build) -> Failed:
-    """What a failed build says: its first failed target with step and last lines."""
-    for target in made.targets:
-        if target.state == build_pb2.BUILD_STATE_FAILED:
-            step = f" (in: {target.failed_step})" if target.failed_step else ""
-            message = f"build {made.id} for {target.profile}: {target.message}{step}"
-            return Failed(target.reason or made.reason, message, tuple(target.last_lines))
-    return Failed(made.reason, f"build {made.id}: {made.message}")
 
 
 def _tell(answer: Answer, form: Format, took: float | None) -> None:
     deployment = answer.deployment
     if form is Format.NAME:
         output.write_one(deployment, deployment.name, form)
-    elif form is not Format.TABLE:
+    elif not form.for_people:
         output.write_one(answer, deployment.name, form)
     elif took is None:
         hint = f"`longshore deployments {deployment.name}` shows how far it is"

@@ -132,7 +132,7 @@ def _await(here: Session, deployment_id: str, judge: outcome.Judge, limit: float
 def _show(answer: Answer, form: Format) -> None:
     """One deployment in full."""
     deployment = answer.deployment
-    if form is not Format.TABLE:
+    if not form.for_people:
         output.write_one(deployment if form is Format.NAME else answer, deployment.name, form)
         return
     now = datetime.now(UTC)

@@ -83,7 +83,7 @@ def pairs(given: list[str] | None) -> dict[str, str]:
 
 
 def _show(device: device_pb2.Device, form: Format) -> None:
-    if form is not Format.TABLE:
+    if not form.for_people:
         output.write_one(device, device.name, form)
         return
     output.draw(words.devices([device], datetime.now(UTC)))

@@ -7,6 +7,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from controller.errors import InvalidSpec, Problem
+from longshore.errors import Reason
 from longshore.failures import Failed, LongshoreError, WaitTimeout
 
 
@@ -21,10 +22,23 @@ class Exit(IntEnum):
     TIMEOUT = 3
     # The controller does not answer, or does not accept the token.
     NO_ACCESS = 4
+    # Ctrl-C, as shells count it.
+    INTERRUPTED = 130
+
+
+# What to look at where something of this kind does not exist.
+_LISTED_BY: dict[str, str] = {
+    Reason.NO_SUCH_BUILD: "; `longshore builds` lists those of this project",
+    Reason.NO_SUCH_DEPLOYMENT: "; `longshore deployments` lists those of this project",
+}
 
 
 class UsageProblem(Exception):
     """The person can mend it: a setting, an option, a file."""
+
+
+class Interrupted(Exception):
+    """The person stopped waiting; the message says what goes on, and how to end that."""
 
 
 class InvalidFile(Exception):
@@ -40,6 +54,8 @@ def exit_code(error: Exception) -> Exit:
     """The exit code that stands for an error."""
     if isinstance(error, UsageProblem | InvalidFile):
         return Exit.INVALID
+    if isinstance(error, Interrupted):
+        return Exit.INTERRUPTED
     if isinstance(error, WaitTimeout):
         return Exit.TIMEOUT
     if isinstance(error, LongshoreError) and not isinstance(error, Failed):
@@ -60,6 +76,8 @@ def explain(error: Exception, address: str = "") -> list[str]:
         return [f"failed: {error.reason}: {error.message}", *(f"  | {line}" for line in error.lines)]
     if isinstance(error, LongshoreError):
         return _explain_call(error, address)
+    if isinstance(error, Interrupted):
+        return [str(error)]
     return [f"error: {error}"]
 
 
@@ -71,7 +89,8 @@ def _explain_call(error: LongshoreError, address: str) -> list[str]:
         return [f"error: the controller refused the token: {error.message}{hint}"]
     if error.problems:
         return [f"error: {error.message}", *(f"  {problem_line(Problem(**vars(p)))}" for p in error.problems)]
-    return [f"error: {error.message}"]
+    hint = _LISTED_BY.get(error.reason, "")
+    return [f"error: {error.message}{hint}"]
 
 
 def problem_line(problem: Problem, file: str = "") -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from controller.cli import output, progress, session, words
+from controller.cli import build_records, output, progress, session, words
 from controller.cli.errors import UsageProblem
 from controller.cli.output import Format
 from controller.cli.session import Session
@@ -51,7 +51,7 @@ def events(
             print(output.encode([output.as_dict(event) for event in found], form), end="")
             return
         for event in found:
-            if form is Format.TABLE:
+            if form.for_people:
                 print(words.event_line(event), flush=True)
             else:
                 output.write_item(event, str(event.number), form)
@@ -77,7 +77,7 @@ def logs(
 
       longshore logs digits --device edge-7 --since 10m
 
-      longshore logs --build 01JD7 --follow
+      longshore logs --build ID --follow
     """
     if bool(name) == bool(build):
         raise UsageProblem("name a deployment, or a build by --build; see `longshore logs --help`")
@@ -89,12 +89,7 @@ def logs(
 
 
 def _build_lines(here: Session, build_id: str, follow: bool, tail: int) -> Iterator[tuple[Timestamp, str]]:
-    """`tail` counts from the end of what is there now."""
-    start = 0
-    if tail:
-        numbers = [answer.line.number for answer in here.client.read_build_log(build_id)]
-        start = numbers[-tail] if len(numbers) > tail else 0
-    for answer in here.client.read_build_log(build_id, from_number=start, follow=follow):
+    for answer in build_records.lines(here, build_id, "", follow, 0, tail):
         yield answer.line.time, progress.log_line(answer)
 
 

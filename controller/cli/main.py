@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from controller.cli import builds, deploying, deployments, devices, events, login
-from controller.cli.errors import Exit, InvalidFile, UsageProblem, report, report_unexpected
+from controller.cli import build_group, builds, catalogue, deploying, deployments, devices, events, login
+from controller.cli.errors import Exit, Interrupted, InvalidFile, UsageProblem, report, report_unexpected
 from controller.cli.session import Address
 from longshore.failures import LongshoreError
 
@@ -20,11 +20,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(deploying.deploy)
-app.command()(deploying.build)
+app.add_typer(build_group.app)
 app.command()(deployments.deployments)
 app.command()(deployments.instances)
 app.command()(devices.devices)
 app.command()(builds.builds)
+app.command()(catalogue.images)
+app.command()(catalogue.targets)
+app.command()(catalogue.runtimes)
+app.command(name="form")(catalogue.form_fields)
+app.command()(catalogue.hosts)
 app.command()(events.events)
 app.command()(events.logs)
 app.command()(deployments.stop)
@@ -49,7 +54,8 @@ def options(
 
     The controller is that of `longshore login`; --user and --project name whose things are meant.
 
-    Exit codes: 0 it is so, 1 it failed, 2 wrong command line or file, 3 timeout, 4 no access to the controller.
+    Exit codes: 0 it is so, 1 it failed, 2 wrong command line or file, 3 timeout, 4 no access to the controller,
+    130 Ctrl-C.
     """
 
 
@@ -59,7 +65,7 @@ def run(arguments: Sequence[str]) -> int:
         app(list(arguments), prog_name="longshore")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else Exit.OK
-    except (LongshoreError, UsageProblem, InvalidFile) as error:
+    except (LongshoreError, UsageProblem, InvalidFile, Interrupted) as error:
         return report(error, Address.value)
     except Exception as error:  # noqa: BLE001  # the last resort of a command for people; the traceback is on request
         return report_unexpected(error)

@@ -27,6 +27,7 @@ _STYLES = {
     "DEGRADED": "yellow",
     "OFFLINE": "red",
     "PENDING": "yellow",
+    "CANCELLED": "yellow",
     "STOPPED": "dim",
     "DELETED": "dim",
 }
@@ -34,9 +35,15 @@ _STYLES = {
 
 class Format(StrEnum):
     TABLE = "table"
+    # A table with more columns, where there are more to show.
+    WIDE = "wide"
     JSON = "json"
     YAML = "yaml"
     NAME = "name"
+
+    @property
+    def for_people(self) -> bool:
+        return self in (Format.TABLE, Format.WIDE)
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ def encode(data: object, form: Format) -> str:
 
 def write_list(messages: Iterable[Message], names: Sequence[str], sheet: Sheet, form: Format) -> None:
     """A list in the form asked for; `names` and the rows of `sheet` belong to the messages in order."""
-    if form is Format.TABLE:
+    if form.for_people:
         draw(sheet)
     elif form is Format.NAME:
         sys.stdout.write("".join(f"{name}\n" for name in names))

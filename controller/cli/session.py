@@ -29,7 +29,9 @@ User = Annotated[str, typer.Option("--user", "-u", help="User id.", envvar="LONG
 ProjectName = Annotated[
     str, typer.Option("--project", "-p", help="Project id.", envvar="LONGSHORE_PROJECT", show_default=False)
 ]
-Output = Annotated[Format, typer.Option("--output", "-o", help="table for people; json, yaml, name for programs.")]
+Output = Annotated[
+    Format, typer.Option("--output", "-o", help="table or wide for people; json, yaml, name for programs.")
+]
 SpecFile = Annotated[Path, typer.Option("--file", "-f", help="The deployment.yml; its files lie beside it.")]
 AllProjects = Annotated[bool, typer.Option("--all-projects", "-A", help="Everything that the token may see.")]
 
@@ -54,9 +56,13 @@ def session(context_file: Path | None, user: str = "", project_id: str = "") -> 
     """A session with the controller of the context. Flags and variables win over the context's names."""
     context = load_context(context_path(context_file))
     Address.value = context.address
-    owner = project(user or context.user or DEFAULT_NAME, project_id or context.project or DEFAULT_NAME)
     with Client(context.address, context.token, context.ca or None, patience=PATIENCE) as client:
-        yield Session(client, context, owner)
+        yield Session(client, context, owner(context, user, project_id))
+
+
+def owner(context: Context, user: str, project_id: str) -> types_pb2.Project:
+    """The project that is meant: as given, or else the context's."""
+    return project(user or context.user or DEFAULT_NAME, project_id or context.project or DEFAULT_NAME)
 
 
 def read_spec(path: Path) -> Spec:
@@ -67,6 +73,21 @@ def read_spec(path: Path) -> Spec:
         raise InvalidFile(path, refusal) from None
     except OSError as error:
         raise UsageProblem(f"cannot read {path}: {error.strerror}") from None
+
+
+def spec_path(given: Path | None, option: Path | None) -> Path:
+    """The deployment.yml meant by an argument or by --file: a folder stands for the one in it, nothing for the one
+    here."""
+    if given and option:
+        raise UsageProblem(f"name the file once: {given}, or --file {option}")
+    path = given or option or Path()
+    return path / "deployment.yml" if path.is_dir() else path
+
+
+def files_of(spec: Spec) -> list[str]:
+    """All files that the spec asks for, relative to its folder."""
+    runtime = spec.build.runtime
+    return [*spec.build.files, *([runtime.path] if runtime and runtime.path else [])]
 
 
 def seconds(text: str) -> float | None:

@@ -86,7 +86,7 @@ def deployments(entries: Sequence[deployment_pb2.Deployment], now: datetime, *, 
         )
         for entry in entries
     )
-    return _owned(columns, rows, [entry.project for entry in entries] if owner else None)
+    return owned(columns, rows, [entry.project for entry in entries] if owner else None)
 
 
 def instances(entries: Sequence[deployment_pb2.Instance], now: datetime) -> Sheet:
@@ -106,22 +106,6 @@ def instances(entries: Sequence[deployment_pb2.Instance], now: datetime) -> Shee
         for entry in entries
     )
     return Sheet(columns, rows)
-
-
-def builds(entries: Sequence[build_pb2.Build], now: datetime, *, owner: bool = False) -> Sheet:
-    columns = ("ID", "NAME", "STATE", "TARGETS", "CREATED", "MESSAGE")
-    rows = tuple(
-        (
-            entry.id,
-            entry.name,
-            build_state(entry.state),
-            " ".join(f"{target.profile}:{build_state(target.state)}" for target in entry.targets) or "-",
-            age(entry.created, now),
-            said(entry.reason, entry.message),
-        )
-        for entry in entries
-    )
-    return _owned(columns, rows, [entry.project for entry in entries] if owner else None)
 
 
 def devices(entries: Sequence[device_pb2.Device], now: datetime) -> Sheet:
@@ -155,9 +139,7 @@ def event_line(event: event_pb2.Event) -> str:
     return f"{event.number:>6}  {clock(event.time)}  {kind:<10}  {state:<13}  {what}{revision}  {why}".rstrip()
 
 
-def _owned(
-    columns: tuple[str, ...], rows: tuple[tuple[str, ...], ...], owners: list[types_pb2.Project] | None
-) -> Sheet:
+def owned(columns: tuple[str, ...], rows: tuple[tuple[str, ...], ...], owners: list[types_pb2.Project] | None) -> Sheet:
     """With a first column that names the project, where several are shown."""
     if owners is None:
         return Sheet(columns, rows)

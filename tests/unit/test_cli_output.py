@@ -9,7 +9,7 @@ import yaml
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 
-from controller.cli import output, words
+from controller.cli import build_words, output, words
 from controller.cli.output import Format
 from controller.cli.progress import PlainProgress, picture, state_lines
 from longshore.uploads import UploadProgress
@@ -111,7 +111,7 @@ def test_devices_and_builds_have_their_tables() -> None:
     assert drawn(words.devices([device], NOW))[1].split() == ["edge", "ONLINE", "-", "-", "a=1,b=2", "d1"]
     target = build_pb2.BuildTarget(profile="x86-cpu", state=build_pb2.BUILD_STATE_PUSHING)
     build = build_pb2.Build(id="b1", name="digits", state=build_pb2.BUILD_STATE_PUSHING, targets=[target])
-    assert drawn(words.builds([build], NOW))[1].split() == ["b1", "digits", "PUSHING", "x86-cpu:PUSHING", "-"]
+    assert drawn(build_words.builds([build], NOW))[1].split() == ["b1", "digits", "PUSHING", "x86-cpu:PUSHING", "-"]
 
 
 def test_event_is_one_line_even_with_a_message_of_several() -> None:

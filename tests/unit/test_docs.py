@@ -64,10 +64,13 @@ def known_options(program: str, words: list[str]) -> set[str] | None:
         commands = getattr(node, "commands", {})
         if not commands or word.startswith("-"):
             break
+        word = word if word in commands else getattr(node, "default", word)
         if word not in commands:
             return None
         node = commands[word]
         options |= _options(node)
+    default = getattr(node, "commands", {}).get(getattr(node, "default", ""))
+    options |= _options(default) if default else set()
     return options | {"--help"}
 
 
