@@ -1,10 +1,11 @@
 """The controller's settings: `controller.yml` in its data folder, made by `longshore-controller init`."""
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from controller.errors import OperatorError
 
@@ -23,6 +24,16 @@ def _address(value: str) -> str:
 
 
 Address = Annotated[str, AfterValidator(_address)]
+HOST_URL = re.compile(
+    r"ssh://[A-Za-z0-9_][A-Za-z0-9_.-]*@[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?(/[A-Za-z0-9_.-]+)+"
+    r"|tls://[A-Za-z0-9][A-Za-z0-9.-]*:[0-9]{1,5}"
+)
+
+
+def _host_url(value: str) -> str:
+    if not HOST_URL.fullmatch(value):
+        raise ValueError("expected ssh://user@host[:port]/run/podman/podman.sock or tls://host:port")
+    return value
 
 
 class Part(BaseModel):
@@ -50,6 +61,25 @@ class Registry(Part):
     ca_file: Path | None = None
 
 
+class BuilderHost(Part):
+    """A further machine that builds: its Podman service, over ssh or over TLS with certificates of both sides."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    # ssh://user@host[:port]/path/of/podman.sock or tls://host:port
+    url: Annotated[str, AfterValidator(_host_url)]
+    # What it can build: the machine's own platform, which it is asked for where none is given, and those by emulation.
+    platforms: tuple[Literal["linux/amd64", "linux/arm64", "linux/arm/v7"], ...] = ()
+    # Builds at a time.
+    slots: int = Field(default=2, ge=1, le=64)
+    # ssh: the private key, and the file that names the host's key.
+    ssh_key: Path | None = None
+    known_hosts: Path | None = None
+    # TLS: what verifies the other side, and what it verifies us by. The controller's own where they are not given.
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+
 class Builds(Part):
     """How many targets are built at a time, and what building may use of this machine."""
 
@@ -60,6 +90,23 @@ class Builds(Part):
     bootstrap_mirror: str = ""
     # Certificates (PEM) that package downloads trust during builds; the system's where it is not given.
     ca_bundle: Path | None = None
+    # The program micromamba for conda packages; the one on PATH where it is not given.
+    micromamba: Path | None = None
+    # Target profiles and runtimes of the operator's own, which add to ours or override them.
+    targets_folder: Path | None = None
+    runtimes_folder: Path | None = None
+    # Whether this machine builds, and which others do.
+    local: bool = True
+    hosts: tuple[BuilderHost, ...] = ()
+
+    @model_validator(mode="after")
+    def _somebody_builds(self) -> "Builds":
+        names = [host.name for host in self.hosts]
+        if len(set(names)) < len(names) or "local" in names:
+            raise ValueError('every builder host needs a name of its own, other than "local"')
+        if not self.local and not self.hosts:
+            raise ValueError("with local: false there has to be a builder host")
+        return self
 
 
 class Settings(Part):
