@@ -13,7 +13,7 @@ from controller.builds.builder import ImageBuilder
 from controller.builds.model import BuildFailed, BuildState, BuiltArtifact, ContextFile, RegistryAccess, TargetJob
 from controller.builds.settings import BuilderSettings
 from controller.builds.uploads import UploadStore
-from controller.spec.model import BuildSpec
+from controller.spec.model import BuildSpec, DeploySpec
 from tests.support.registry import RegistryUnderTest, running_registry
 
 # Bootstrapped bases outlive a run of the tests: making one takes half a minute.
@@ -51,10 +51,20 @@ class Workshop:
             failed.add_note("\n".join(failed.last_lines))
             raise
 
-    def job(self, build_id: str, spec: Mapping[str, Any], files: Sequence[ContextFile] = (), **more: Any) -> TargetJob:
+    def job(
+        self,
+        build_id: str,
+        spec: Mapping[str, Any],
+        files: Sequence[ContextFile] = (),
+        entrypoint: Sequence[str] = (),
+        ports: Sequence[int] = (),
+        **more: Any,
+    ) -> TargetJob:
+        network = {"ports": [{"name": f"port-{port}", "container": port} for port in ports]}
         job = TargetJob(
             build_id=build_id, user_id="alice", project_id="vision", name="digits", profile="x86-cpu",
             spec=BuildSpec.model_validate(spec), files=tuple(files),
+            deploy=DeploySpec.model_validate({"entrypoint": list(entrypoint), "network": network}),
             repository=f"{self.registry.address}/alice/digits",
         )  # fmt: skip
         return replace(job, **more)
