@@ -3,6 +3,8 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
+from controller.builds.model import Build
+from controller.builds.service import BuildRequest
 from controller.errors import InvalidRequest
 from controller.rpc import convert
 from controller.rpc.access import require_project, visible_user
@@ -29,7 +31,8 @@ class BuildServicer(
         self._logs = parts.logs
 
     async def CancelBuild(self, request: build_pb2.CancelBuildRequest, context: Any) -> build_pb2.CancelBuildResponse:
-        raise NotImplementedError
+        await self._visible(request.id)
+        return build_pb2.CancelBuildResponse(build=await self._message(await self._builds.cancel(request.id)))
 
     async def StatUploads(self, request: build_pb2.StatUploadsRequest, context: Any) -> build_pb2.StatUploadsResponse:
         if len(request.digests) > MOST_DIGESTS:
@@ -49,18 +52,28 @@ class BuildServicer(
     async def CreateBuild(self, request: build_pb2.CreateBuildRequest, context: Any) -> build_pb2.CreateBuildResponse:
         project = convert.project_from(request.project)
         require_project(project)
-        files = convert.files_from(list(request.files))
-        request_id = convert.request_id_from(request)
-        build = await self._builds.create(project, request.spec, files, request_id)
-        return build_pb2.CreateBuildResponse(build=convert.build_to(build))
+        wanted = BuildRequest(
+            project,
+            request.spec,
+            convert.files_from(list(request.files)),
+            convert.request_id_from(request),
+            convert.secrets_from(request.secrets),
+            request.no_cache,
+            tuple(request.targets),
+            request.archive,
+        )
+        build = await self._builds.create(wanted)
+        return build_pb2.CreateBuildResponse(build=await self._message(build))
 
     async def GetBuild(self, request: build_pb2.GetBuildRequest, context: Any) -> build_pb2.GetBuildResponse:
-        return build_pb2.GetBuildResponse(build=convert.build_to(await self._visible(request.id)))
+        return build_pb2.GetBuildResponse(build=await self._message(await self._visible(request.id)))
 
     async def ListBuilds(self, request: build_pb2.ListBuildsRequest, context: Any) -> build_pb2.ListBuildsResponse:
         project = convert.project_from(request.project) if request.HasField("project") else None
         builds, token = await self._builds.page(project, visible_user(), convert.page_from(request.page))
-        return build_pb2.ListBuildsResponse(builds=map(convert.build_to, builds), next_page_token=token)
+        positions = await self._builds.positions(builds)
+        messages = [convert.build_to(build, positions) for build in builds]
+        return build_pb2.ListBuildsResponse(builds=messages, next_page_token=token)
 
     async def ReadBuildLog(
         self, request: build_pb2.ReadBuildLogRequest, context: Any
@@ -70,8 +83,12 @@ class BuildServicer(
         async def ended() -> bool:
             return (await self._builds.get(request.build_id)).ended > 0
 
-        async for line in self._logs.read(request.build_id, request.from_number, request.follow, ended):
+        wanted = (request.build_id, request.from_number, request.follow)
+        async for line in self._logs.read(*wanted, ended, request.target):
             yield convert.build_line_to(line)
+
+    async def _message(self, build: Build) -> build_pb2.Build:
+        return convert.build_to(build, await self._builds.positions([build]))
 
     def _state(self, digest: str) -> build_pb2.UploadState:
         complete, held = self._uploads.stat(digest)

@@ -168,24 +168,6 @@ async def test_a_controller_that_was_killed_takes_begun_targets_up_again(store: 
     assert builder.begun == ["b-1", "b-1"]
 
 
-async def test_a_log_that_a_kill_cut_in_a_line_goes_on_with_the_next_number(tmp_path: Path) -> None:
-    logs = BuildLogs(tmp_path)
-    for text in ("one", "two"):
-        logs.append("b-1", "x86-cpu", "stdout", text)
-    logs.close("b-1")
-    with (tmp_path / "b-1.jsonl").open("ab") as file:
-        file.write(b'{"n":3,"t":1')
-    again = BuildLogs(tmp_path)
-    again.append("b-1", "x86-cpu", "stdout", "three")
-    again.close("b-1")
-
-    async def has_ended() -> bool:
-        return True
-
-    lines = [(line.number, line.text) async for line in again.read("b-1", 2, False, has_ended)]
-    assert lines == [(2, "two"), (3, "three")]
-
-
 async def test_a_cancel_that_comes_together_with_new_work_ends_the_queue(store: Store, tmp_path: Path) -> None:
     builder = ScriptedBuilder()
     queue = BuildQueue(store, builder, BuildLogs(tmp_path / "logs"), "registry:5000", 2)
