@@ -4,8 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-PACKAGES=(podman buildah runc conmon netavark aardvark-dns iptables iproute2 mosquitto docker-registry mmdebstrap
-  debian-archive-keyring uidmap slirp4netns catatonit util-linux ca-certificates)
+PACKAGES=(podman buildah runc conmon netavark aardvark-dns iptables iproute2 mosquitto docker-registry
+  debian-archive-keyring qemu-user-static binfmt-support uidmap slirp4netns catatonit util-linux ca-certificates)
 
 fail() { echo "setup: $*" >&2; exit 1; }
 
@@ -69,6 +69,18 @@ install_python_packages() {
   echo "$wanted" >"$stamp"
 }
 
+# Steps of images for other architectures run by emulation, which the kernel has to be told of. Where that is refused,
+# as in many containers, all but those steps works, and their tests are skipped.
+enable_emulation() {
+  local table=/proc/sys/fs/binfmt_misc
+  case "$(uname -m)" in x86_64) ;; *) return 0 ;; esac
+  [ ! -e "$table/qemu-aarch64" ] || return 0
+  may_install || return 0
+  [ -e "$table/register" ] || as_root mount -t binfmt_misc binfmt_misc "$table" 2>/dev/null || return 0
+  as_root update-binfmts --enable >/dev/null 2>&1 || true
+}
+
 PYTHON=$(find_python)
 install_packages
+enable_emulation
 install_python_packages

@@ -1,7 +1,8 @@
 """Base images from a distribution's own packages, for machines that reach no registry.
 
-A recipe in `templates/bases/` says for which images it stands in. Its file tree is made once by mmdebstrap, kept in a
-folder that all builders of a machine may share, and imported into a builder's storage when first needed.
+A recipe in `templates/bases/` says for which images it stands in. Its image is made once, without running anything of
+it, so that every architecture's takes as long; it is kept in a folder that all builders of a machine may share, and
+loaded into a builder's storage when first needed. The same packages give the same image on every machine.
 """
 
 import asyncio
@@ -11,6 +12,8 @@ import functools
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import AsyncIterator
 from importlib.resources import files
 from pathlib import Path
@@ -19,18 +22,21 @@ from typing import Annotated
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from controller.builds import processes
-from controller.builds.cancelling import in_thread
+from controller.builds import host
+from controller.builds.bootstrap_archive import write_archive
+from controller.builds.cancelling import despite_cancel, in_thread
+from controller.builds.debian.apt import AptFailed, PrivateApt
+from controller.builds.debian.system import KeysMissing, make_system, sources_list
 from controller.builds.model import BuildFailed, OnLine
+from controller.builds.outcome import MAX_LAST_LINES, NO_SPACE
 from controller.builds.podman import Podman
+from controller.builds.settings import BuilderSettings
 from controller.files import sync_folder
 from controller.spec.model import IMAGE, NAME
 
-# Raised when the way to make the tree below changes, so that kept trees of before are not used.
-REVISION = 1
-# Documentation and translations, which the slim images of registries lack too.
-LEFT_OUT = ("doc", "man", "locale", "info", "lintian", "bash-completion", "doc-base", "linda", "groff")
-MERGED_USR = Path("/usr/share/mmdebstrap/hooks/merged-usr")
+# Raised when the way to make the tree changes, so that kept images of before are not used.
+REVISION = 2
+PART = ".part"
 LOCK_POLL = 0.2
 
 
@@ -66,12 +72,12 @@ def recipe_for(image: str) -> Recipe | None:
 
 
 class Bootstrapper:
-    """Makes bases from recipes; `cache` keeps their trees. `mirror` is empty for the distribution's own."""
+    """Makes bases from recipes; `cache` keeps their images."""
 
-    def __init__(self, podman: Podman, cache: Path, mirror: str = "") -> None:
+    def __init__(self, podman: Podman, cache: Path, settings: BuilderSettings | None = None) -> None:
         self._podman = podman
         self._cache = cache
-        self._mirror = mirror
+        self._settings = settings or BuilderSettings()
 
     async def image_id(self, recipe: Recipe, architecture: str, on_line: OnLine) -> str:
         """The recipe's image in the builder's storage, made where it is not there. Raises BuildFailed."""
@@ -79,103 +85,65 @@ class Bootstrapper:
         if found := await self._find(image):
             return found
         await asyncio.to_thread(self._cache.mkdir, parents=True, exist_ok=True)
-        tree = self._cache / f"{recipe.key(architecture)}.tar"
-        async with _locked(tree.with_suffix(".lock")):
-            if not tree.exists():
-                for stale in self._cache.glob(f"{tree.stem}.*.part"):
-                    stale.unlink()
+        archive = self._cache / f"{recipe.key(architecture)}.tar"
+        async with _locked(archive.with_suffix(".lock")):
+            if not archive.exists():
+                for stale in self._cache.glob(f"{archive.stem}.*{PART}"):
+                    await in_thread(shutil.rmtree, stale, True)
                 on_line("system", f"making {recipe.name} for {architecture} from packages of {recipe.suite}, once")
-                await self._make_tree(recipe, architecture, tree, on_line)
+                await self._make(recipe, architecture, archive, on_line)
             # Another build of this builder may have been first.
-            return await self._find(image) or await self._import(tree, image, architecture)
+            return await self._find(image) or await self._load(archive, image)
 
     async def _find(self, image: str) -> str | None:
         found = await self._podman.run("image", "inspect", "--format", "{{.Id}}", image)
         return found.stdout.strip() if found.returncode == 0 else None
 
-    async def _import(self, tree: Path, image: str, architecture: str) -> str:
-        done = await self._podman.run("import", "-q", "--os", "linux", "--arch", architecture, str(tree), image)
+    async def _load(self, archive: Path, image: str) -> str:
+        done = await self._podman.run("load", "-q", "-i", str(archive))
         if done.returncode != 0:
-            raise BuildFailed("BaseUnusable", f"cannot import {tree.name}: {done.stderr}", retryable=True)
-        return done.stdout.strip().removeprefix("sha256:")
+            raise BuildFailed("BaseUnusable", f"cannot load {archive.name}: {done.stderr}", retryable=True)
+        loaded = done.stdout.strip().rpartition(" ")[2]
+        named = await self._podman.run("tag", loaded, image)
+        found = await self._find(image)
+        if found is None:
+            raise BuildFailed("BaseUnusable", f"{archive.name} is not there: {named.stderr}", retryable=True)
+        return found
 
-    async def _make_tree(self, recipe: Recipe, architecture: str, tree: Path, on_line: OnLine) -> None:
-        unfinished = tree.with_suffix(f".{os.getpid()}.part")
-        lines: list[str] = []
-
-        def keep(stream: str, text: str) -> None:
-            lines.append(text)
-            on_line(stream, text)
-
-        argv = mmdebstrap(recipe, architecture, unfinished, self._mirror)
-        if os.geteuid() != 0:
-            # Its own way without root takes only ids other than ours, which may not enter our folders.
-            argv = self._podman.argv(["unshare", argv[0], "--mode=root", *argv[1:]])
-        # mmdebstrap takes the format from the name unless told.
-        environment = self._podman.environment()
+    async def _make(self, recipe: Recipe, architecture: str, archive: Path, on_line: OnLine) -> None:
+        folder = Path(tempfile.mkdtemp(prefix=f"{archive.stem}.", suffix=PART, dir=self._cache))
         try:
-            code = await processes.stream(argv, environment, keep)
-            if code != 0:
-                raise _bootstrap_failure(recipe, architecture, lines)
-            await in_thread(_keep, unfinished, tree)
-        except FileNotFoundError as error:
-            raise BuildFailed(
-                "BaseUnreachable",
-                f"no registry has {recipe.stands_for[0]} in reach, and mmdebstrap is not installed; install it",
-                retryable=True,
-            ) from error
+            settings = await host.read(self._settings)
+            tree, unfinished = folder / "tree.tar", folder / archive.name
+            apt = PrivateApt(folder / "apt", architecture, settings, self._podman.environment())
+            sources = sources_list(recipe.suite, self._settings.bootstrap_mirror)
+            await make_system(apt, sources, recipe.include, tree, on_line)
+            comment = f"packages of {recipe.suite}: {' '.join(recipe.include)}"
+            await in_thread(write_archive, tree, unfinished, architecture, comment)
+            await in_thread(_keep, unfinished, archive)
+        except (AptFailed, KeysMissing, FileNotFoundError) as error:
+            raise _bootstrap_failure(recipe, error) from error
         finally:
-            unfinished.unlink(missing_ok=True)
+            await despite_cancel(asyncio.to_thread(shutil.rmtree, folder, True))
 
 
-def mmdebstrap(recipe: Recipe, architecture: str, target: Path, mirror: str) -> list[str]:
-    """The command line. The tree has apt, but neither perl nor traces of this machine."""
-    no_usrmerge = r"printf 'Package: usrmerge\nPin: release *\nPin-Priority: -1\n'"
-    traces = "preferences.d/usrmerge apt.conf.d/99mmdebstrap"
-    options = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in LEFT_OUT]
-    options += [
-        "--dpkgopt=path-include=/usr/share/doc/*/copyright",
-        # Whether the tree is whole is decided by the rename at the end, not by each file's fsync.
-        "--dpkgopt=force-unsafe-io",
-        # A host whose apt keeps no package cache would read all lists again for each call.
-        '--aptopt=Dir::Cache::pkgcache "pkgcache.bin"',
-        '--aptopt=Dir::Cache::srcpkgcache "srcpkgcache.bin"',
-        f'--setup-hook={no_usrmerge} > "$1/etc/apt/preferences.d/usrmerge"',
-        f'--customize-hook=cd "$1/etc" && (cd apt && rm -f {traces}); rm -f hostname resolv.conf',
-        '--customize-hook=rm -rf "$1"/var/log/*.log "$1"/var/log/apt "$1"/var/cache/debconf/*-old',
-    ]
-    if MERGED_USR.is_dir():
-        options.insert(0, f"--hook-dir={MERGED_USR}")
-    included = [f"--include={','.join(recipe.include)}"] if recipe.include else []
-    source = [mirror] if mirror else []
-    return [
-        "mmdebstrap", "--quiet", "--variant=apt", "--format=tar", f"--architectures={architecture}", *included,
-        *options, recipe.suite, str(target), *source,
-    ]  # fmt: skip
+def _bootstrap_failure(recipe: Recipe, error: Exception) -> BuildFailed:
+    last = error.lines[-MAX_LAST_LINES:] if isinstance(error, AptFailed) else (str(error),)
+    beginning = f"no registry has {recipe.stands_for[0]} in reach" if recipe.stands_for else "there is no such image"
+    if any(NO_SPACE.search(line) for line in last):
+        return BuildFailed("DiskFull", f"cannot make {recipe.name}: the disk is full", last_lines=last, retryable=True)
+    if isinstance(error, FileNotFoundError):
+        cause = f"{error.filename} is not there; making it needs Debian's or Ubuntu's apt and dpkg on this machine"
+    else:
+        cause = f"it cannot be made from packages of {recipe.suite}; see the last lines"
+    return BuildFailed("BaseUnreachable", f"{beginning}, and {cause}", last_lines=last, retryable=True)
 
 
-def _bootstrap_failure(recipe: Recipe, architecture: str, lines: list[str]) -> BuildFailed:
-    last = tuple(lines[-20:])
-    if any("can neither be executed natively nor via qemu" in line for line in lines):
-        return BuildFailed(
-            "EmulationUnavailable",
-            f"this machine cannot run programs for {architecture}; install qemu-user-static and binfmt-support",
-            last_lines=last,
-        )
-    return BuildFailed(
-        "BaseUnreachable",
-        f"no registry has {recipe.stands_for[0]} in reach, and it cannot be made from packages of {recipe.suite}; "
-        "see the last lines",
-        last_lines=last,
-        retryable=True,
-    )
-
-
-def _keep(unfinished: Path, tree: Path) -> None:
+def _keep(unfinished: Path, archive: Path) -> None:
     with unfinished.open("ab") as file:
         os.fsync(file.fileno())
-    unfinished.replace(tree)
-    sync_folder(tree.parent)
+    unfinished.replace(archive)
+    sync_folder(archive.parent)
 
 
 @contextlib.asynccontextmanager

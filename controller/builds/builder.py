@@ -37,13 +37,13 @@ class ImageBuilder:
         cache = settings.base_cache or work_dir / "bases"
         bases = BaseResolver(
             self.podman,
-            Bootstrapper(self.podman, cache, settings.bootstrap_mirror),
+            Bootstrapper(self.podman, cache, settings),
             access,
             settings.registry_timeout,
             settings.unreachable_memory,
         )
         self._bench = Workbench(settings, profiles, uploads, access, bases)
-        self._machine = OwnMachine(self.podman)
+        self.machine = OwnMachine(self.podman)
         self._able = False
 
     async def probe(self) -> str:
@@ -74,7 +74,7 @@ class ImageBuilder:
         """
         if not self._able and (wrong := await self.probe()):
             raise BuildFailed("PodmanUnavailable", wrong, retryable=True)
-        machine = machine or self._machine
+        machine = machine or self.machine
         folder = Path(tempfile.mkdtemp(prefix="build-", dir=self.podman.temporary))
         machine.leavings.begin()
         try:

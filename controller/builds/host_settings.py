@@ -45,6 +45,12 @@ class HostSettings:
         """Shell text that a step reads in."""
         return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(self.environment.items()))
 
+    def native_environment(self) -> dict[str, str]:
+        """The same for a program that runs on this machine itself, where certificates lie elsewhere."""
+        bundle = "" if self.ca_bundle is None else str(self.ca_bundle)
+        found = {name: value.replace(CA_PATH, bundle) for name, value in self.environment.items()}
+        return {name: value for name, value in found.items() if name != "APT_CONFIG"}
+
     def hidden(self) -> tuple[str, ...]:
         """Passwords and user names in URLs, longest first."""
         found = set(_credentials(self.apt_config))

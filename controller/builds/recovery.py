@@ -81,7 +81,7 @@ def _builds(pid: int) -> bool:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    return b"build" in words or not words[0].endswith((b"podman", b"mmdebstrap", b"perl"))
+    return b"build" in words or not words[0].endswith((b"podman", b"apt-get", b"xargs", b"uv"))
 
 
 def _in_container(pid: int, podman: Podman) -> bool:

@@ -6,7 +6,7 @@ import pytest
 
 from controller.builds import emulation
 from controller.builds.bases import full_name
-from controller.builds.bootstrap import load_recipes, mmdebstrap, recipe_for
+from controller.builds.bootstrap import load_recipes, recipe_for
 from controller.builds.model import BuildFailed
 from controller.builds.targets import load_profiles
 
@@ -50,12 +50,6 @@ def test_a_kept_base_is_used_only_for_the_same_recipe_and_architecture() -> None
     assert len(keys) == 2 * len(load_recipes())
     recipe = load_recipes()[0]
     assert recipe.model_copy(update={"include": (*recipe.include, "curl")}).key("amd64") not in keys
-
-
-def test_a_mirror_is_asked_only_where_one_is_set(tmp_path: Path) -> None:
-    recipe = load_recipes()[0]
-    assert mmdebstrap(recipe, "amd64", tmp_path, "")[-2:] == [recipe.suite, str(tmp_path)]
-    assert mmdebstrap(recipe, "amd64", tmp_path, "http://mirror/debian")[-1] == "http://mirror/debian"
 
 
 def test_a_foreign_architecture_needs_a_handler_in_the_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
