@@ -29,6 +29,10 @@ class BuildGroup(TyperGroup):
             args = [DEFAULT, *args]
         return super().parse_args(ctx, args)
 
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Commands, and options of the default one."""
+        return [*super().shell_complete(ctx, incomplete), *self.commands[DEFAULT].shell_complete(ctx, incomplete)]
+
     def _refuse_mistyped(self, word: str) -> None:
         """`longshore build cancl ID` means no file."""
         hint = near(word, set(self.commands) - {DEFAULT})

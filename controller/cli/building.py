@@ -86,9 +86,9 @@ def build(
 
 def watch(client: Client, made: build_pb2.Build, view: BuildProgress, limit: float | None) -> build_pb2.Build:
     """The build once it has ended. Raises WaitTimeout, and Interrupted at Ctrl-C; the build goes on then."""
-    view.build(made)
     hint = f"it goes on: `longshore build logs {made.id} --follow` shows it, `longshore build cancel {made.id}` ends it"
     try:
+        view.build(made)
         with _log_shown(client, made.id, view):
             for seen in client.follow_build(made.id, deadline=Deadline.after(limit)):
                 view.build(made := seen)
