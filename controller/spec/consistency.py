@@ -1,25 +1,23 @@
 """What no single field can tell: problems between the parts of a `deployment.yml`."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from controller.spec.build_rules import build_findings, bundle_findings
+from controller.spec.completing import complete_network, entrypoint_of, runtime_of
+from controller.spec.findings import Finding
+from controller.spec.launching import CannotLaunch, launch_words
 from controller.spec.messages import nearest
 from controller.spec.model import BuildSpec, CheckSpec, ChecksSpec, DeploySpec, MountSpec, NetworkSpec, TargetSpec
+from controller.spec.pairing import Profile, pair_findings, unknown_profiles
+from controller.spec.runtimes import RuntimeKind
 from controller.spec.tree import Path
 
 M = TypeVar("M", bound=BaseModel)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A problem at a path that may not be in the file."""
-
-    path: Path
-    message: str
 
 
 @dataclass(frozen=True)
@@ -49,19 +47,33 @@ def sections(data: object) -> Sections:
     )
 
 
-def findings(data: object, known_profiles: Collection[str] | None) -> Iterator[Finding]:
-    """Everything that is wrong between the valid parts."""
+def findings(
+    data: object, profiles: Mapping[str, Profile] | None, runtimes: Mapping[str, RuntimeKind]
+) -> Iterator[Finding]:
+    """Everything that is wrong between the valid parts. Without `profiles` nothing is said about them, nor about
+    runtimes that are not known: the server may know more."""
     parts = sections(data)
+    runtime = runtime_of(parts.build, runtimes) if parts.build else None
+    network = complete_network(parts.network, runtime) if parts.network and runtime else parts.network
     if parts.network is not None:
         yield from _ports(parts.network)
-    if parts.network is not None and parts.checks is not None:
-        yield from _readiness(parts.network, parts.checks)
-    if parts.build is not None and parts.deploy is not None:
-        yield from _something_to_run(parts.build, parts.deploy)
+    # What an unknown runtime would add is unknown too.
+    guessing = parts.build is not None and parts.build.runtime is not None and runtime is None
+    if network is not None and parts.checks is not None and not guessing:
+        yield from _readiness(network, parts.checks)
+    if parts.build is not None:
+        yield from build_findings(parts.build)
+        yield from _model_path(parts.build, parts.deploy, runtime)
+    if parts.build is not None and parts.deploy is not None and not guessing:
+        yield from _something_to_run(parts.build, parts.deploy, runtime)
     yield from _mounts(parts.mounts or [])
     yield from _targets(parts.targets or [])
-    if known_profiles is not None:
-        yield from _profiles(data, known_profiles)
+    if parts.build is not None:
+        yield from bundle_findings(parts.build, parts.deploy, parts.targets or [])
+    if profiles is not None:
+        yield from unknown_profiles(data, profiles)
+        if parts.build is not None:
+            yield from pair_findings(parts.build, parts.targets or [], profiles, runtimes)
 
 
 def _ports(network: NetworkSpec) -> Iterator[Finding]:
@@ -102,12 +114,36 @@ def _port_of(check: CheckSpec) -> tuple[str, str] | None:
     return ("tcp", check.tcp.port) if check.tcp else None
 
 
-def _something_to_run(build: BuildSpec, deploy: DeploySpec) -> Iterator[Finding]:
-    if build.base is None and not deploy.entrypoint:
-        message = (
-            "required, unless build.base names an image that has a command of its own; such as [python, server.py]"
+def _model_path(build: BuildSpec, deploy: DeploySpec | None, runtime: RuntimeKind | None) -> Iterator[Finding]:
+    """A runtime that serves models needs one; and what the runtime starts has the ending that it knows."""
+    if runtime is None or build.runtime is None or (deploy and deploy.entrypoint and not runtime.serves_models):
+        return
+    path: Path = ("build", "runtime", "path")
+    given = build.runtime.path
+    endings = " or ".join(runtime.suffixes)
+    if given is None and runtime.serves_models:
+        yield Finding(
+            path, f"required: the model that {runtime.name} serves, such as model/digits{runtime.suffixes[0]}"
         )
+    if given is not None and runtime.suffixes and not given.lower().endswith(runtime.suffixes):
+        yield Finding(
+            path, f"'{given[:200]}' is not allowed for {runtime.name}; expected a file that ends in {endings}"
+        )
+
+
+def _something_to_run(build: BuildSpec, deploy: DeploySpec, runtime: RuntimeKind | None) -> Iterator[Finding]:
+    if runtime is not None and runtime.serves_models:
+        # Without a model it has been said already that one is required.
+        return
+    entrypoint = deploy.entrypoint or (entrypoint_of(runtime, "", build, []) if runtime else [])
+    if build.base is None and not entrypoint:
+        hint = "or name the program as build.runtime.path" if runtime else "such as [python, server.py]"
+        message = f"required, unless build.base names an image that has a command of its own; {hint}"
         yield Finding(("deploy", "entrypoint"), message)
+    try:
+        launch_words(deploy.pre_exec, entrypoint or ["unknown"] * (build.base is None))
+    except CannotLaunch as error:
+        yield Finding(("deploy", "pre_exec"), str(error))
 
 
 def _mounts(mounts: list[MountSpec]) -> Iterator[Finding]:
@@ -118,18 +154,10 @@ def _mounts(mounts: list[MountSpec]) -> Iterator[Finding]:
 
 def _targets(targets: list[TargetSpec]) -> Iterator[Finding]:
     for index, target in enumerate(targets):
+        if target.platform is not None:
+            yield Finding(("targets", index, "platform"), "expected either profile or platform, not both")
         if target in targets[:index]:
             yield Finding(("targets", index), "the same target is given twice")
-
-
-def _profiles(data: object, known: Collection[str]) -> Iterator[Finding]:
-    """Looks at what is written, so that a misspelled profile gets its suggestion even where it is no name at all."""
-    targets = data.get("targets") if isinstance(data, dict) else None
-    for index, target in enumerate(targets if isinstance(targets, list) else []):
-        name = target.get("profile") if isinstance(target, dict) else None
-        if isinstance(name, str) and name not in known:
-            message = f"unknown target profile '{name[:60]}'{nearest(name, known)}; known: {', '.join(sorted(known))}"
-            yield Finding(("targets", index, "profile"), message)
 
 
 def _valid(kind: type[M], data: object) -> M | None:

@@ -1,23 +1,29 @@
 """Reads a `deployment.yml`: a valid Spec, or every problem in it, each with its place."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from controller.errors import InvalidSpec, Problem
-from controller.spec.consistency import Finding, findings
+from controller.spec.completing import complete
+from controller.spec.consistency import findings
+from controller.spec.findings import Finding
 from controller.spec.messages import fields_at, sentence, unknown_key
 from controller.spec.model import Spec
+from controller.spec.pairing import Profile
+from controller.spec.runtimes import load_runtimes
 from controller.spec.tree import Branch, Path, Tree, Unreadable, path_text, plain, read_tree
 
 
-def load_spec(data: bytes, known_profiles: Collection[str] | None = None) -> Spec:
-    """The Spec that `data` holds.
+def load_spec(data: bytes, known_profiles: Mapping[str, Profile] | None = None) -> Spec:
+    """The Spec that `data` holds, completed by what its runtime adds (controller.spec.completing).
 
     Raises InvalidSpec with all problems at once, in the order of the file; any other input is a valid Spec.
-    `known_profiles`: where given, targets must name one of them.
+    `known_profiles`: where given, targets must name one of them and ask for nothing that it does not have, and the
+    runtime has to be known.
     """
+    runtimes = load_runtimes()
     try:
         tree = read_tree(data)
     except Unreadable as unreadable:
@@ -28,10 +34,10 @@ def load_spec(data: bytes, known_profiles: Collection[str] | None = None) -> Spe
         place = tree.root.place
         raise InvalidSpec([Problem("", place.line, place.column, "expected a mapping with version, name, ...")])
     spec, errors = _validate(values)
-    problems += [_placed(tree, finding) for finding in (*errors, *findings(values, known_profiles))]
+    problems += [_placed(tree, finding) for finding in (*errors, *findings(values, known_profiles, runtimes))]
     if problems or spec is None:
         raise InvalidSpec(_ordered(problems))
-    return spec
+    return complete(spec, runtimes)
 
 
 def _validate(values: object) -> tuple[Spec | None, list[Finding]]:

@@ -129,108 +129,196 @@ class CondaPackages(Model):
     """An environment of its own in /opt/conda, made by micromamba."""
 
     channels: list[Annotated[str, Field(pattern=CONDA_CHANNEL)]] = Field(
-        default=["conda-forge"], min_length=1, max_length=16
+        default=["conda-forge"],
+        min_length=1,
+        max_length=16,
+        description="Channels that are asked, the first one first: names, or https URLs.",
+        examples=["conda-forge"],
     )
-    packages: list[Annotated[str, Field(pattern=CONDA_PACKAGE)]] = Field(min_length=1, max_length=10_000)
+    packages: list[Annotated[str, Field(pattern=CONDA_PACKAGE)]] = Field(
+        min_length=1, max_length=10_000, description="Conda packages.", examples=["numpy=1.26"]
+    )
 
 
 class Packages(Model):
     """What is installed into the image, besides what the base has. Of apt, dnf and apk the one that the base has."""
 
-    apt: list[Annotated[str, Field(pattern=APT_PACKAGE)]] = Field(default=[], max_length=10_000)
-    dnf: list[Annotated[str, Field(pattern=DNF_PACKAGE)]] = Field(default=[], max_length=10_000)
-    apk: list[Annotated[str, Field(pattern=APK_PACKAGE)]] = Field(default=[], max_length=10_000)
-    pypi: list[Annotated[str, Field(pattern=PYPI_REQUIREMENT)]] = Field(default=[], max_length=10_000)
-    # Asked besides the default index.
-    pypi_indexes: list[Annotated[str, Field(pattern=INDEX_URL)]] = Field(default=[], max_length=16)
-    conda: CondaPackages | None = None
+    apt: list[Annotated[str, Field(pattern=APT_PACKAGE)]] = Field(
+        default=[], max_length=10_000, description="Packages of Debian and Ubuntu bases.", examples=["libgomp1"]
+    )
+    dnf: list[Annotated[str, Field(pattern=DNF_PACKAGE)]] = Field(
+        default=[], max_length=10_000, description="Packages of Fedora and Red Hat bases.", examples=["libgomp"]
+    )
+    apk: list[Annotated[str, Field(pattern=APK_PACKAGE)]] = Field(
+        default=[], max_length=10_000, description="Packages of Alpine bases.", examples=["libgomp"]
+    )
+    pypi: list[Annotated[str, Field(pattern=PYPI_REQUIREMENT)]] = Field(
+        default=[],
+        max_length=10_000,
+        description="Python packages, installed by uv into an environment of their own.",
+        examples=["onnxruntime>=1.17,<2"],
+    )
+    pypi_indexes: list[Annotated[str, Field(pattern=INDEX_URL)]] = Field(
+        default=[],
+        max_length=16,
+        description="Package indexes that are asked besides the default one. Credentials are never part of a URL.",
+        examples=["https://download.pytorch.org/whl/cpu"],
+    )
+    conda: CondaPackages | None = Field(default=None, description="Conda packages, in an environment of their own.")
 
 
 class RuntimeSpec(Model):
     """What executes the model: a kind from `templates/runtimes/`."""
 
-    kind: Name
-    # The model file (a runtime that serves models) or the program (the others), relative to the deployment.yml; it is
-    # one of the files without being named there.
-    path: RelativePath | None = None
+    kind: Name = Field(
+        description="The engine. Some serve a model file without any code; the others install what a program needs.",
+        examples=["onnx"],
+    )
+    # It is one of the files without being named there.
+    path: RelativePath | None = Field(
+        default=None,
+        description="The model file of a runtime that serves models, or the program of the others; relative to the "
+        "deployment.yml, and one of the files without being named there.",
+        examples=["model/digits.onnx"],
+    )
 
 
 class MinimumSpec(Model):
     """What a device has to have. A smaller one gets no workload; kept as labels of the image too."""
 
-    cpu: Annotated[float, Field(gt=0, le=4096, allow_inf_nan=False, strict=True)] | None = None
-    memory: Annotated[Size, Field(ge=1)] | None = None
-    # CDI kind to count: {nvidia.com/gpu: 1}
-    accelerators: dict[Annotated[str, Field(pattern=CDI_KIND)], Annotated[int, Field(ge=1, le=64, strict=True)]] = {}
+    cpu: Annotated[float, Field(gt=0, le=4096, allow_inf_nan=False, strict=True)] | None = Field(
+        default=None, description="Processor cores.", examples=[2]
+    )
+    memory: Annotated[Size, Field(ge=1)] | None = Field(default=None, description="Main memory.", examples=["1GiB"])
+    # CDI kind to count.
+    accelerators: dict[Annotated[str, Field(pattern=CDI_KIND)], Annotated[int, Field(ge=1, le=64, strict=True)]] = (
+        Field(default={}, description="Number of accelerators of each CDI kind.", examples=[{"nvidia.com/gpu": 1}])
+    )
 
 
 class BuildSpec(Model):
     """How the artifact is made."""
 
-    base: Annotated[str, Field(pattern=IMAGE)] | None = None
-    # One of the base distributions that each target profile offers, such as debian-bookworm; not together with `base`.
-    distribution: Name | None = None
-    runtime: RuntimeSpec | None = None
-    packages: Packages = Packages()
-    # Files and folders, relative to the deployment.yml, copied to `workdir` under the same relative paths.
-    files: list[RelativePath] = Field(default=[], max_length=10_000)
-    workdir: AbsolutePath = "/app"
-    # Shell commands, run as root in `workdir` after packages and files are there; each is a step of its own.
-    steps: list[Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_printable)]] = Field(
-        default=[], max_length=100
+    runtime: RuntimeSpec | None = Field(default=None, description="What executes the model.")
+    base: Annotated[str, Field(pattern=IMAGE)] | None = Field(
+        default=None,
+        description="The image to build on, with its registry. The target profile's where it is not given.",
+        examples=["docker.io/library/python:3.11-slim-bookworm"],
     )
-    # Names of secrets whose values come with the request; steps read them at /run/secrets/NAME, no layer holds them.
-    secrets: list[Annotated[str, Field(pattern=SECRET_NAME)]] = Field(default=[], max_length=32)
-    environment: Environment = {}
-    labels: dict[Annotated[str, Field(pattern=LABEL_KEY)], Text] = {}
-    volumes: list[AbsolutePath] = Field(default=[], max_length=64)
-    # Run as root, with sudo installed; otherwise as user 1000, and without sudo.
-    allow_root: bool = Field(default=False, strict=True)
-    minimum: MinimumSpec = MinimumSpec()
-    # The last part of the artifact's name in the registry; the spec's name where it is not given.
-    image: Name | None = None
-    # Tags that name the result besides the build's id.
-    tags: list[Annotated[str, Field(pattern=TAG)]] = Field(default=[], max_length=32)
-    # Without it the result stays with the builder: a trial that no device can run.
-    push: bool = Field(default=True, strict=True)
-    # Of each target, from its first step on.
-    timeout: Annotated[Duration, _at_least(timedelta(seconds=1))] = timedelta(hours=2)
+    distribution: Name | None = Field(
+        default=None,
+        description="One of the base distributions that every target profile of this file offers; not with `base`.",
+        examples=["debian-bookworm"],
+    )
+    packages: Packages = Field(default=Packages(), description="What is installed besides what the base has.")
+    files: list[RelativePath] = Field(
+        default=[],
+        max_length=10_000,
+        description="Files and folders beside the deployment.yml, copied below `workdir` under the same relative "
+        "paths; `.` means all.",
+        examples=["server.py"],
+    )
+    workdir: AbsolutePath = Field(
+        default="/app", description="The working directory, in which the files lie.", examples=["/app"]
+    )
+    steps: list[Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_printable)]] = Field(
+        default=[],
+        max_length=100,
+        description="Shell commands, run as root in `workdir` after packages and files are there.",
+        examples=["python -m compileall ."],
+    )
+    # Steps read them at /run/secrets/NAME, no layer holds them.
+    secrets: list[Annotated[str, Field(pattern=SECRET_NAME)]] = Field(
+        default=[],
+        max_length=32,
+        description="Names of secrets whose values come with the request; steps read them at /run/secrets/NAME.",
+        examples=["token"],
+    )
+    environment: Environment = Field(
+        default={}, description="Variables that are kept in the image.", examples=[{"PRECISION": "fp16"}]
+    )
+    labels: dict[Annotated[str, Field(pattern=LABEL_KEY)], Text] = Field(
+        default={}, description="Labels of the image.", examples=[{"com.example.team": "vision"}]
+    )
+    volumes: list[AbsolutePath] = Field(
+        default=[],
+        max_length=64,
+        description="Folders that the image declares as volumes: what is written there is no part of the container.",
+        examples=["/data"],
+    )
+    allow_root: bool = Field(
+        default=False,
+        strict=True,
+        description="Run as root, with sudo installed; otherwise as user 1000, and without sudo.",
+    )
+    minimum: MinimumSpec = Field(default=MinimumSpec(), description="What a device has to have.")
+    image: Name | None = Field(
+        default=None,
+        description="The last part of the artifact's name in the registry; `name` where it is not given.",
+        examples=["digits"],
+    )
+    tags: list[Annotated[str, Field(pattern=TAG)]] = Field(
+        default=[], max_length=32, description="Tags that name the result besides the build's id.", examples=["v1"]
+    )
+    push: bool = Field(
+        default=True,
+        strict=True,
+        description="Push the result. Without it the result stays with the builder: a trial that no device can run.",
+    )
+    timeout: Annotated[Duration, _at_least(timedelta(seconds=1))] = Field(
+        default=timedelta(hours=2), description="How long each target may take, from its first step on."
+    )
 
 
 class PortSpec(Model):
-    name: Name
-    container: PortNumber
-    # The same number as `container` where it is not given; "auto" lets the device pick a free one.
-    host: PortNumber | Literal["auto"] | None = None
+    name: Name = Field(description="The name by which checks and endpoints call it.", examples=["http"])
+    container: PortNumber = Field(description="Where the service listens.", examples=[8080])
+    host: PortNumber | Literal["auto"] | None = Field(
+        default=None,
+        description="Where the device publishes it; `auto` for a free one; `container`'s number where it is not given.",
+        examples=["auto"],
+    )
 
 
 class NetworkSpec(Model):
-    ports: list[PortSpec] = Field(default=[], max_length=64)
+    ports: list[PortSpec] = Field(default=[], max_length=64, description="Ports of the service.")
 
 
 class HttpCheck(Model):
-    port: Name
-    path: Annotated[str, Field(pattern=HTTP_PATH)] = "/"
+    port: Name = Field(description="Name of one of the ports.", examples=["http"])
+    path: Annotated[str, Field(pattern=HTTP_PATH)] = Field(
+        default="/", description="What is asked by GET; a status from 200 to 399 is a yes.", examples=["/healthz"]
+    )
 
 
 class TcpCheck(Model):
-    port: Name
+    port: Name = Field(description="Name of the port that has to accept a connection.", examples=["http"])
 
 
 class CommandCheck(Model):
-    command: list[Text] = Field(min_length=1, max_length=64)
+    command: list[Text] = Field(
+        min_length=1, max_length=64, description="Run inside; 0 is a yes.", examples=[["test", "-e", "/tmp/ready"]]
+    )
 
 
 class CheckSpec(Model):
     """Exactly one of `http`, `tcp` and `command`."""
 
-    http: HttpCheck | None = None
-    tcp: TcpCheck | None = None
-    command: CommandCheck | None = None
-    period: Annotated[Duration, _at_least(timedelta(seconds=0.1))] = timedelta(seconds=10)
-    timeout: Annotated[Duration, _at_least(timedelta(seconds=0.1))] = timedelta(seconds=2)
-    deadline: Annotated[Duration, _at_least(timedelta(seconds=1))] = timedelta(seconds=120)
-    failure_threshold: int = Field(default=3, ge=1, le=1000, strict=True)
+    http: HttpCheck | None = Field(default=None, description="Ask by HTTP.")
+    tcp: TcpCheck | None = Field(default=None, description="Connect by TCP.")
+    command: CommandCheck | None = Field(default=None, description="Run a command.")
+    period: Annotated[Duration, _at_least(timedelta(seconds=0.1))] = Field(
+        default=timedelta(seconds=10), description="Time between two checks of an instance that is ready."
+    )
+    timeout: Annotated[Duration, _at_least(timedelta(seconds=0.1))] = Field(
+        default=timedelta(seconds=2), description="How long one check may take."
+    )
+    deadline: Annotated[Duration, _at_least(timedelta(seconds=1))] = Field(
+        default=timedelta(seconds=120), description="An instance that has not answered for so long has failed."
+    )
+    failure_threshold: int = Field(
+        default=3, ge=1, le=1000, strict=True, description="So many failed checks in a row make it not ready."
+    )
 
     @model_validator(mode="after")
     def _one_probe(self) -> "CheckSpec":
@@ -240,63 +328,91 @@ class CheckSpec(Model):
 
 
 class ChecksSpec(Model):
-    # Where it is not given: a TCP connection to the first port.
-    readiness: CheckSpec | None = None
+    readiness: CheckSpec | None = Field(
+        default=None, description="How to ask whether it can serve; a TCP connection to the first port by default."
+    )
 
 
 class ResourcesSpec(Model):
     """Limits on each device."""
 
-    cpu: Annotated[float, Field(gt=0, le=4096, allow_inf_nan=False, strict=True)] | None = None
-    memory: Annotated[Size, Field(ge=4 * 2**20)] | None = None
-    pids: Annotated[int, Field(ge=1, le=4_194_304, strict=True)] | None = None
+    cpu: Annotated[float, Field(gt=0, le=4096, allow_inf_nan=False, strict=True)] | None = Field(
+        default=None, description="Cores.", examples=[0.5]
+    )
+    memory: Annotated[Size, Field(ge=4 * 2**20)] | None = Field(
+        default=None, description="Memory.", examples=["512MiB"]
+    )
+    pids: Annotated[int, Field(ge=1, le=4_194_304, strict=True)] | None = Field(
+        default=None, description="Processes and threads.", examples=[256]
+    )
 
 
 class MountSpec(Model):
     """A file or folder of the device, seen inside."""
 
-    src: AbsolutePath
-    dst: AbsolutePath
-    read_only: bool = True
+    src: AbsolutePath = Field(description="Path on the device.", examples=["/srv/data"])
+    dst: AbsolutePath = Field(description="Path inside.", examples=["/data"])
+    read_only: bool = Field(default=True, description="Whether writing is refused.")
 
 
 class DeploySpec(Model):
     """How the artifact runs."""
 
-    entrypoint: list[Text] = Field(default=[], max_length=1024)
-    # Commands that run to their end, one after the other, before the entrypoint of each start.
-    pre_exec: list[Annotated[list[Text], Field(min_length=1, max_length=1024)]] = Field(default=[], max_length=64)
-    environment: Environment = {}
-    network: NetworkSpec = NetworkSpec()
-    checks: ChecksSpec = ChecksSpec()
-    resources: ResourcesSpec = ResourcesSpec()
-    mounts: list[MountSpec] = Field(default=[], max_length=64)
-    restart: Literal["always", "on-failure", "never"] = "always"
-    stop_grace: Duration = timedelta(seconds=10)
+    entrypoint: list[Text] = Field(
+        default=[],
+        max_length=1024,
+        description="Command and arguments; no shell is involved. The runtime's or the base image's by default.",
+        examples=[["python", "server.py"]],
+    )
+    pre_exec: list[Annotated[list[Text], Field(min_length=1, max_length=1024)]] = Field(
+        default=[],
+        max_length=64,
+        description="Commands that run to their end, one after the other, before the entrypoint of each start.",
+        examples=[[["python", "warm_up.py"]]],
+    )
+    environment: Environment = Field(
+        default={}, description="Variables at run time; they win over those of `build`.", examples=[{"THREADS": "2"}]
+    )
+    network: NetworkSpec = Field(default=NetworkSpec(), description="How it is reached.")
+    checks: ChecksSpec = Field(default=ChecksSpec(), description="How it is asked for its health.")
+    resources: ResourcesSpec = Field(default=ResourcesSpec(), description="Limits on each device.")
+    mounts: list[MountSpec] = Field(
+        default=[], max_length=64, description="Files and folders of the device, seen inside."
+    )
+    restart: Literal["always", "on-failure", "never"] = Field(
+        default="always", description="What follows when it has ended."
+    )
+    stop_grace: Duration = Field(default=timedelta(seconds=10), description="Time from TERM to KILL.")
 
 
 class TargetSpec(Model):
     """Devices of one profile that carry all of these labels; without labels every device of the profile.
 
-    A plain platform stands for its profile in PLATFORM_PROFILES.
+    A plain platform stands for its profile in PLATFORM_PROFILES; `platform` is None once it was read.
     """
 
-    profile: Name
-    artifact: Literal["image", "bundle"] = "image"
-    labels: Labels = {}
+    profile: Name = Field(description="The target profile of the devices, or a platform in its place.")
+    platform: Literal["linux/amd64", "linux/arm64", "linux/arm/v7"] | None = Field(
+        default=None, description="In place of a profile: devices of which nothing but this is assumed."
+    )
+    artifact: Literal["image", "bundle"] = Field(
+        default="image", description="A container image, or a bundle for devices without containers."
+    )
+    labels: Labels = Field(
+        default={},
+        description="Labels that a device must carry, all of them; every device of the profile by default.",
+        examples=[{"site": "hall-1"}],
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _platform(cls, value: object) -> object:
-        if not isinstance(value, dict) or "platform" not in value:
+        if not isinstance(value, dict) or "profile" in value or value.get("platform") is None:
             return value
-        if "profile" in value:
-            raise ValueError("expected either profile or platform, not both")
-        rest = {key: part for key, part in value.items() if key != "platform"}
-        platform = value["platform"]
-        if not isinstance(platform, str) or platform not in PLATFORM_PROFILES:
-            raise ValueError(f"expected one of the platforms {', '.join(PLATFORM_PROFILES)}")
-        return {**rest, "profile": PLATFORM_PROFILES[platform]}
+        profile = PLATFORM_PROFILES.get(value["platform"]) if isinstance(value["platform"], str) else None
+        # An unknown platform is the one problem then, and not a missing profile too.
+        kept = {key: part for key, part in value.items() if key != "platform" or profile is None}
+        return {**kept, "profile": profile or "unknown"}
 
     @property
     def key(self) -> str:
@@ -312,8 +428,8 @@ def target_key(profile: str, artifact: str) -> str:
 class Spec(Model):
     """A whole `deployment.yml`."""
 
-    version: Annotated[Literal[1], BeforeValidator(_not_boolean)]
-    name: Name
-    build: BuildSpec = BuildSpec()
-    deploy: DeploySpec = DeploySpec()
-    targets: list[TargetSpec] = Field(min_length=1, max_length=64)
+    version: Annotated[Literal[1], BeforeValidator(_not_boolean)] = Field(description="Of the file's format.")
+    name: Name = Field(description="Name of the deployment, unique in its project.", examples=["digits"])
+    build: BuildSpec = Field(default=BuildSpec(), description="How the artifact is made.")
+    deploy: DeploySpec = Field(default=DeploySpec(), description="How it runs.")
+    targets: list[TargetSpec] = Field(min_length=1, max_length=64, description="On which devices.")

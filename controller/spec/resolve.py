@@ -1,10 +1,13 @@
 """From a Spec to what agents are told: the wire's WorkloadSpec, with every default filled in."""
 
+import math
 from datetime import timedelta
 
 from google.protobuf.duration_pb2 import Duration
 
+from controller.spec.launching import launch_words
 from controller.spec.model import CheckSpec, DeploySpec, PortSpec, ResourcesSpec, Spec
+from controller.spec.runtimes import thread_variables
 from longshore.v1 import types_pb2
 
 _RESTART = {
@@ -17,12 +20,13 @@ _RESTART = {
 def workload_spec(spec: Spec) -> types_pb2.WorkloadSpec:
     """How the spec's workload runs on each device.
 
-    Only `deploy.environment` is in it, since that of `build` lies in the image, as does the working directory.
+    Of the environment it has that of `deploy` and the variables that carry the number of cores, where the spec says
+    how many; that of `build` lies in the image, as does the working directory.
     """
     deploy = spec.deploy
     return types_pb2.WorkloadSpec(
-        entrypoint=deploy.entrypoint,
-        environment=deploy.environment,
+        entrypoint=launch_words(deploy.pre_exec, deploy.entrypoint),
+        environment={**core_counts(spec), **deploy.environment},
         ports=[_port(port) for port in deploy.network.ports],
         mounts=[types_pb2.Mount(source=m.src, target=m.dst, read_only=m.read_only) for m in deploy.mounts],
         resources=_resources(deploy.resources),
@@ -30,6 +34,16 @@ def workload_spec(spec: Spec) -> types_pb2.WorkloadSpec:
         restart=_RESTART[deploy.restart],
         stop_grace=_duration(deploy.stop_grace),
     )
+
+
+def core_counts(spec: Spec) -> dict[str, str]:
+    """The number of cores in each variable that carries it and that the spec does not set itself: numeric libraries
+    start as many threads as the machine has cores, whatever the workload's share. Empty where no share is given."""
+    cores = spec.deploy.resources.cpu or spec.build.minimum.cpu
+    if cores is None:
+        return {}
+    names = (name for name in thread_variables(spec.build) if name not in spec.build.environment)
+    return {name: str(max(1, math.ceil(cores))) for name in names}
 
 
 def readiness(deploy: DeploySpec) -> CheckSpec:

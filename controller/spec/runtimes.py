@@ -15,6 +15,7 @@ from controller.spec.model import (
     CDI_KIND,
     ENV_NAME,
     NAME,
+    BuildSpec,
     CheckSpec,
     Environment,
     MinimumSpec,
@@ -25,6 +26,8 @@ from controller.spec.model import (
 
 # In words of an entrypoint: the spec's runtime.path, its name, and the container's port of that name.
 PLACEHOLDER = re.compile(r"\{(path|name|port\.([a-z0-9-]+))\}")
+# What carries the number of cores where no runtime says it: OpenMP, OpenBLAS, MKL, and scripts.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")
 _FILE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
 _extra_folder: Path | None = None
 
@@ -85,6 +88,12 @@ def use_folder(folder: Path | None) -> None:
 def load_runtimes() -> Mapping[str, RuntimeKind]:
     """All runtimes by name: the shipped ones, and those of `use_folder`, which add to them or override them."""
     return _load(_extra_folder)
+
+
+def thread_variables(build: BuildSpec) -> tuple[str, ...]:
+    """Environment variables that carry the number of cores a workload of this build may use."""
+    runtime = load_runtimes().get(build.runtime.kind) if build.runtime else None
+    return runtime.thread_variables if runtime else THREAD_VARIABLES
 
 
 def runtime_file(kind: str, name: str) -> bytes:

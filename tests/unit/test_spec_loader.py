@@ -1,7 +1,10 @@
 """A deployment.yml is either a valid Spec or all of its problems, each with its place."""
 
+from collections.abc import Mapping
+
 import pytest
 
+from controller.builds.targets import TargetProfile, load_profiles
 from controller.errors import InvalidSpec, Problem
 from controller.spec.loader import load_spec
 from controller.spec.model import Spec
@@ -28,14 +31,14 @@ targets:
 """
 
 
-def problems(text: str | bytes, known: list[str] | None = None) -> list[Problem]:
+def problems(text: str | bytes, known: Mapping[str, TargetProfile] | None = None) -> list[Problem]:
     data = text.encode() if isinstance(text, str) else text
     with pytest.raises(InvalidSpec) as caught:
         load_spec(data, known)
     return caught.value.problems
 
 
-def only(text: str | bytes, known: list[str] | None = None) -> Problem:
+def only(text: str | bytes, known: Mapping[str, TargetProfile] | None = None) -> Problem:
     (problem,) = problems(text, known)
     return problem
 
@@ -46,7 +49,7 @@ def changed(old: str, new: str) -> str:
 
 
 def test_valid_file_becomes_a_spec_with_what_was_written() -> None:
-    spec = load_spec(VALID.encode(), ["x86-cpu"])
+    spec = load_spec(VALID.encode(), load_profiles())
     assert isinstance(spec, Spec)
     assert spec.build.files == ["server.py", "model", "model/digits.onnx"]
     assert spec.deploy.resources.memory == 512 * 2**20
@@ -60,7 +63,7 @@ def test_scalars_of_the_environment_keep_their_spelling() -> None:
 def test_every_problem_is_reported_at_once_in_the_order_of_the_file() -> None:
     text = changed("name: digits", "nam: Digits").replace("container: 8080", "container: 99999")
     text = text.replace("cpu: 1", "cpu: -1").replace("x86-cpu", "x86-cpo")
-    found = problems(text, ["x86-cpu", "arm64-cpu"])
+    found = problems(text, load_profiles())
     assert [problem.path for problem in found] == [
         "name",
         "nam",
@@ -81,12 +84,13 @@ def test_misspelled_key_is_placed_at_the_key_and_gets_a_suggestion() -> None:
     problem = only(changed("  packages:", "  packges:"))
     assert (problem.path, problem.line, problem.column) == ("build.packges", 4, 3)
     assert problem.message == (
-        "unknown key; did you mean 'packages'?; allowed: base, environment, files, packages, workdir"
+        "unknown key; did you mean 'packages'?; allowed: allow_root, base, distribution, environment, files, "
+        "image, labels, minimum, packages, push, runtime, secrets, steps, tags, timeout, volumes, workdir"
     )
 
 
 def test_unknown_profile_is_refused_with_the_nearest_known_one() -> None:
-    problem = only(changed("x86-cpu", "x86-cpuu"), ["arm64-cpu", "x86-cpu"])
+    problem = only(changed("x86-cpu", "x86-cpuu"), {name: load_profiles()[name] for name in ("arm64-cpu", "x86-cpu")})
     assert problem.message == "unknown target profile 'x86-cpuu'; did you mean 'x86-cpu'?; known: arm64-cpu, x86-cpu"
 
 

@@ -6,6 +6,7 @@ import string
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from controller.builds.targets import load_profiles
 from controller.errors import InvalidSpec, Problem
 from controller.spec.loader import load_spec
 from controller.spec.model import Spec
@@ -54,7 +55,7 @@ def check(data: bytes) -> None:
 
 def outcome(data: bytes) -> tuple[Spec | None, list[Problem]]:
     try:
-        return load_spec(data, ["x86-cpu"]), []
+        return load_spec(data, load_profiles()), []
     except InvalidSpec as refusal:
         return None, refusal.problems
 

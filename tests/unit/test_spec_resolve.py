@@ -42,7 +42,32 @@ def test_command_check_and_tiny_cpu_share_are_kept() -> None:
     assert spec.resources.cpu_millis == 1
 
 
-def test_only_the_environment_of_deploy_travels() -> None:
-    spec = resolved(changed("  resources:", "  environment: {MODE: fast}\n  resources:"))
+def test_of_the_environment_only_that_of_deploy_travels() -> None:
+    spec = resolved(changed("  resources: {cpu: 1,", "  environment: {MODE: fast}\n  resources: {"))
     assert dict(spec.environment) == {"MODE": "fast"}
     assert spec.working_dir == ""
+
+
+def test_a_share_of_the_cores_is_told_to_numeric_libraries() -> None:
+    counts = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC"), "3")
+    assert dict(resolved(changed("cpu: 1,", "cpu: 2.5,")).environment) == counts
+    wished = changed("cpu: 1,", "").replace("build:", "build:\n  minimum: {cpu: 3}")
+    assert dict(resolved(wished).environment) == counts
+
+
+def test_a_share_below_one_core_is_one_thread() -> None:
+    assert resolved(changed("cpu: 1,", "cpu: 0.2,")).environment["OMP_NUM_THREADS"] == "1"
+
+
+def test_numbers_of_threads_that_a_user_sets_stay() -> None:
+    text = changed("PRECISION: 1.10", "NPROC: 7").replace(
+        "  resources:", "  environment: {OMP_NUM_THREADS: 4}\n  resources:"
+    )
+    environment = dict(resolved(text).environment)
+    assert environment == {"OMP_NUM_THREADS": "4", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def test_commands_before_the_entrypoint_are_part_of_what_starts() -> None:
+    spec = resolved(changed("  network:", "  pre_exec: [[python, warm_up.py]]\n  network:"))
+    assert spec.entrypoint[:2] == ["/bin/sh", "-c"]
+    assert spec.entrypoint[-2:] == ["python", "server.py"]

@@ -1,0 +1,74 @@
+"""What is wrong between the parts of `build`, and between it and the kinds of artifacts that are wanted."""
+
+from collections.abc import Iterator, Sequence
+
+from controller.spec.findings import Finding
+from controller.spec.model import BuildSpec, DeploySpec, Packages, TargetSpec
+from controller.spec.tree import Path
+
+# Labels that say what the builder did are the builder's; of the OCI's own these are free for a user to set.
+# https://github.com/opencontainers/image-spec/blob/main/annotations.md
+RESERVED_PREFIXES = ("dev.longshore.", "org.opencontainers.")
+FREE_LABELS = frozenset(
+    f"org.opencontainers.image.{name}"
+    for name in (
+        "authors",
+        "description",
+        "documentation",
+        "licenses",
+        "revision",
+        "source",
+        "url",
+        "vendor",
+        "version",
+    )
+)
+# What a bundle cannot hold: the field, and why.
+_NOT_IN_BUNDLES: tuple[tuple[Path, str], ...] = (
+    (("build", "packages", "dnf"), "a device without containers is asked for Debian packages only (packages.apt)"),
+    (("build", "packages", "apk"), "a device without containers is asked for Debian packages only (packages.apt)"),
+    (("build", "packages", "conda"), "a bundle holds one virtual environment; name the packages under packages.pypi"),
+    (("build", "steps"), "nothing runs while a bundle is made; do it in deploy.pre_exec, or make the files beforehand"),
+    (("build", "secrets"), "only steps read them, and nothing runs while a bundle is made"),
+    (("build", "volumes"), "a bundle runs in the device's own file system; write to a folder of the device instead"),
+)
+
+
+def is_reserved(label: str) -> bool:
+    """Whether a label of an image is ours to set, and not a user's."""
+    return label.startswith(RESERVED_PREFIXES) and label not in FREE_LABELS
+
+
+def build_findings(build: BuildSpec) -> Iterator[Finding]:
+    """What is wrong in `build` alone."""
+    if build.base is not None and build.distribution is not None:
+        yield Finding(("build", "distribution"), "expected either base or distribution, not both")
+    yield from _one_manager(build.packages)
+    for label in build.labels:
+        if is_reserved(label):
+            free = ", ".join(sorted(FREE_LABELS))
+            hint = f"; of org.opencontainers. these are free: {free}" if label.startswith("org") else ""
+            yield Finding(("build", "labels", label), f"'{label}' is set by the builder; take another name{hint}")
+
+
+def bundle_findings(build: BuildSpec, deploy: DeploySpec | None, targets: Sequence[TargetSpec]) -> Iterator[Finding]:
+    """What is asked for and cannot be in the bundle of one of the targets."""
+    where = next((index for index, target in enumerate(targets) if target.artifact == "bundle"), None)
+    if where is None:
+        return
+    for path, why in _NOT_IN_BUNDLES:
+        value: object = build
+        for part in path[1:]:
+            value = getattr(value, str(part))
+        if value:
+            yield Finding(path, f"cannot be in a bundle, which targets[{where}] asks for: {why}")
+    if build.base is not None and deploy is not None and not deploy.entrypoint:
+        message = f"required for the bundle that targets[{where}] asks for, which has no base image"
+        yield Finding(("deploy", "entrypoint"), message)
+
+
+def _one_manager(packages: Packages) -> Iterator[Finding]:
+    used = [name for name in ("apt", "dnf", "apk") if getattr(packages, name)]
+    for name in used[1:]:
+        message = f"a base has one package manager, and packages.{used[0]} is given; keep the one that the base has"
+        yield Finding(("build", "packages", name), message)
