@@ -12,14 +12,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from controller.builds import host
-from controller.builds.context import write_context
+from controller.builds.context import make_context
 from controller.builds.credentials import RegistryFiles
 from controller.builds.image_build import BUILD_OPTIONS
 from controller.builds.model import ContextFile, RegistryAccess, TargetJob
-from controller.builds.plan import plan_image
+from controller.builds.plan import NOTHING
 from controller.builds.settings import BuilderSettings
 from controller.builds.targets import load_profiles
-from controller.rendering import render
 from tests.support.building import Workshop, builder_in, open_workshop
 
 ROUNDS = 7
@@ -47,7 +46,7 @@ class ByHand:
 
     async def build(self, job: TargetJob) -> None:
         folder = self._podman.temporary / job.build_id
-        write_context(folder, render(plan_image(job, PROFILE, PROFILE.base)), job.files, self._workshop.uploads)
+        make_context(folder, job, PROFILE, PROFILE.base, NOTHING, self._workshop.uploads)
         settings = await host.read(BuilderSettings())
         secrets = host.write_secrets(folder / "secrets", settings, host.programs(BuilderSettings()), {})
         options = [part for name, path in secrets.items() for part in ("--secret", f"id={name},src={path}")]

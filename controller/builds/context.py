@@ -1,35 +1,62 @@
-"""A build's context folder: the Containerfile, and the user's files below `files/`, by hard links where it can be.
+"""A build's context folder: all that a Containerfile copies and reads, so that `podman build` needs nothing else.
+
+    Containerfile
+    packages/   lists of packages, by kind
+    runtime/    files of the runtime
+    large/NN/   a large file of the user, each as a layer of its own
+    files/      all other files of the user
+    prepared/   what was made outside of Podman; written by controller.builds.prepare
 
 Modes and modification times are always the same for the same content, since Podman's layer cache looks at them.
 """
 
+import errno
 import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from controller.builds.model import BuildFailed, ContextFile
+from controller.builds.layers import file_layers
+from controller.builds.model import BuildFailed, ContextFile, TargetJob
+from controller.builds.plan import plan_image
+from controller.builds.prepare import Prepared
+from controller.builds.targets import TargetProfile
 from controller.builds.uploads import UploadStore
 from controller.errors import NotFound
+from controller.rendering import CannotQuote, ImagePlan, render
 
 MAX_PATH_BYTES = 4000
+# Folders that are written here; the others are somebody else's.
+OWN_FOLDERS = ("packages", "runtime", "large", "files")
 
 
-def write_context(folder: Path, containerfile: str, files: Sequence[ContextFile], uploads: UploadStore) -> None:
-    """Makes `folder`, which is not there yet. Raises BuildFailed for a bad path or a missing upload; blocks."""
-    root = folder / "files"
-    root.mkdir(parents=True, mode=0o755)
-    (folder / "Containerfile").write_text(containerfile, encoding="utf-8")
-    check_paths(files)
-    for file in sorted(files, key=lambda file: file.path):
-        try:
-            source = uploads.path(file.digest)
-        except NotFound as error:
-            raise BuildFailed("UploadMissing", f"{file.path}: {error.message}") from error
-        _place(source, root / file.path, file.executable)
-    for current, _, _ in os.walk(root, topdown=False):
-        Path(current).chmod(0o755)
-        os.utime(current, (0, 0))
+def make_context(
+    folder: Path, job: TargetJob, profile: TargetProfile, base: str, prepared: Prepared, uploads: UploadStore,
+    base_digest: str = "",
+) -> None:  # fmt: skip
+    """Fills `folder`, which may hold what was prepared. `base` is the full name of the base image.
+
+    Raises BuildFailed for what cannot be rendered, a bad path, a missing upload or a full disk; blocks.
+    """
+    try:
+        plan = plan_image(job, profile, base, prepared, base_digest)
+        check_paths(job.files)
+        write_context(folder, plan, job.files, uploads)
+    except CannotQuote as error:
+        raise BuildFailed("InvalidSpec", f"the image cannot be described: {error}") from error
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = "DiskFull" if full else "BadPath"
+        raise BuildFailed(reason, f"cannot write the build context: {error}", retryable=full) from error
+
+
+def write_context(folder: Path, plan: ImagePlan, files: Sequence[ContextFile], uploads: UploadStore) -> None:
+    """Files are hard links of the uploads where they can be. Raises BuildFailed for a missing upload."""
+    _write_texts(folder, plan)
+    for name, layer in file_layers(files).items():
+        _place_all(folder / name, layer, uploads)
+    for name in OWN_FOLDERS:
+        _settle(folder / name)
 
 
 def check_paths(files: Sequence[ContextFile]) -> None:
@@ -46,6 +73,38 @@ def check_paths(files: Sequence[ContextFile]) -> None:
         folders.update("/".join(parts[:count]) for count in range(1, len(parts)))
     if both := sorted(seen & folders):
         raise BuildFailed("BadPath", f"{both[0]!r} is a file and a folder at once")
+
+
+def _write_texts(folder: Path, plan: ImagePlan) -> None:
+    containerfile = render(plan)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+    _write(folder / "Containerfile", containerfile.encode())
+    for packages in plan.package_lists().values():
+        _write(folder / packages.path, packages.text.encode())
+    for name, content in plan.runtime_files:
+        _write(folder / "runtime" / name, content)
+
+
+def _place_all(root: Path, files: Sequence[ContextFile], uploads: UploadStore) -> None:
+    for file in files:
+        try:
+            source = uploads.path(file.digest)
+        except NotFound as error:
+            raise BuildFailed("UploadMissing", f"{file.path}: {error.message}") from error
+        _place(source, root / file.path, file.executable)
+
+
+def _settle(root: Path) -> None:
+    for current, _, _ in os.walk(root, topdown=False):
+        Path(current).chmod(0o755)
+        os.utime(current, (0, 0))
+
+
+def _write(target: Path, content: bytes) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(content)
+    target.chmod(0o644)
+    os.utime(target, (0, 0))
 
 
 def _place(source: Path, target: Path, executable: bool) -> None:

@@ -1,7 +1,6 @@
 """The way of one target from its request to an image in the registry."""
 
 import asyncio
-import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 from controller.builds import host, registry
 from controller.builds.bases import Base, BaseResolver, require_allowed
 from controller.builds.cancelling import in_thread
-from controller.builds.context import write_context
+from controller.builds.context import make_context
 from controller.builds.emulation import own_architecture
 from controller.builds.host_settings import HostSettings
 from controller.builds.log import BuildLog
@@ -26,12 +25,10 @@ from controller.builds.model import (
     TargetJob,
 )
 from controller.builds.outcome import build_failure
-from controller.builds.plan import plan_image
 from controller.builds.prepare import Prepared, prepare
 from controller.builds.settings import BuilderSettings
 from controller.builds.targets import TargetProfile
 from controller.builds.uploads import UploadStore
-from controller.rendering import CannotQuote, render
 
 BUILD_OPTIONS = (
     "--force-rm", "--layers", "--timestamp", "0", "--network", "host", "--http-proxy=false", "--pull=never",
@@ -90,16 +87,7 @@ class ImageBuild:
         return profile
 
     def _write_context(self, profile: TargetProfile, base: Base, prepared: Prepared) -> None:
-        try:
-            containerfile = render(plan_image(self._job, profile, base.name, prepared))
-        except CannotQuote as error:
-            raise BuildFailed("InvalidSpec", f"the image cannot be described: {error}") from error
-        try:
-            write_context(self._folder / "context", containerfile, self._job.files, self._bench.uploads)
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            reason = "DiskFull" if full else "BadPath"
-            raise BuildFailed(reason, f"cannot write the build context: {error}", retryable=full) from error
+        make_context(self._folder / "context", self._job, profile, base.name, prepared, self._bench.uploads)
 
     async def _make_image(self, profile: TargetProfile, base: Base, settings: HostSettings, log: BuildLog) -> str:
         """Returns the id of the image."""

@@ -1,5 +1,6 @@
 """What a failed step means: reason, message, step and last lines, from what the programs printed. Pure."""
 
+import json
 import re
 from collections.abc import Callable, Sequence
 
@@ -9,8 +10,12 @@ MAX_LAST_LINES = 20
 MAX_STEP = 300
 STEP_LINE = re.compile(r"^(STEP \d+/\d+: )(.*)$")
 ERROR_LINE = re.compile(r'^(Error: building at STEP ")(.*)(": while running .*)$')
-# What a package step is about, between the mechanics around it in `templates/parts/`.
-PACKAGE_STEP = re.compile(r".*(apt-get install|pip install) (.*?)\s*; rm -rf [^;]*$")
+# What a step of `templates/parts/` says of itself; the command that a user's step is given as its last argument, in an
+# announcement and in an error; and the sentence with which a step explains why it cannot go on.
+OWN_STEP = re.compile(r"^RUN : '([^']*)'")
+USER_STEP = re.compile(r'^RUN (\["/bin/sh", "-c", .*\])$')
+FAILED_USER_STEP = re.compile(r'^RUN /bin/sh -c .*?; exec /bin/sh -c "\$1" step (.*)$')
+EXPLAINED = re.compile(r"^longshore: (.+)$")
 NO_SPACE = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
 UNREACHABLE = re.compile(
     r"no such host|connection refused|connection reset|connection timed out|i/o timeout|network is unreachable"
@@ -55,6 +60,8 @@ def build_failure(lines: Sequence[str], returncode: int, platform: str) -> Build
             "EmulationUnavailable",
             f"this machine cannot run programs for {platform}; install qemu-user-static and binfmt-support",
         )
+    if explained := next((match[1] for line in output if (match := EXPLAINED.match(line))), None):
+        return failed("BaseUnsuitable", explained)
     if found := _package_failure(text, platform, failed):
         return found
     return failed("StepFailed", f"a step of the build failed with status {returncode}: {step or 'before the first'}")
@@ -124,10 +131,13 @@ def _failed_step(lines: Sequence[str]) -> tuple[str, list[str]]:
 
 def readable_step(step: str) -> str:
     """The instruction without its mechanics, cut to what a table can show."""
-    text = " ".join(re.sub(r"--mount=\S+", "", step).split())
-    if match := PACKAGE_STEP.search(text):
-        words = [word for word in match[2].split() if not word.startswith(("-", "APT::", "Dpkg::", "/opt/venv/"))]
-        text = f"RUN {match[1]} {' '.join(words)}"
+    text = " ".join(re.sub(r"^RUN(\s+--mount=\S+)+", "RUN", step).split())
+    if match := OWN_STEP.match(text):
+        text = f"RUN {match[1]}"
+    elif match := USER_STEP.match(text):
+        text = f"RUN {json.loads(match[1])[-1]}"
+    elif match := FAILED_USER_STEP.match(text):
+        text = f"RUN {match[1]}"
     return text if len(text) <= MAX_STEP else text[: MAX_STEP - 1] + "…"
 
 

@@ -1,35 +1,72 @@
 """What image a job asks for. Pure."""
 
+from controller.builds.image_labels import image_labels
+from controller.builds.layers import file_layers
 from controller.builds.model import TargetJob
 from controller.builds.prepare import Prepared
+from controller.builds.requirements import requirements_of, runtime_of
 from controller.builds.targets import TargetProfile
-from controller.rendering import ImagePlan
+from controller.rendering import CannotQuote, ImagePlan
+from controller.spec.launching import CannotLaunch, launch_words
+from controller.spec.runtimes import runtime_file
 
 NOTHING = Prepared()
-ANNOTATIONS = "org.opencontainers.image"
+# Secrets of the build host, whose names no secret of a user may have.
+HOST_SECRETS = "longshore-"
 
 
-def plan_image(job: TargetJob, profile: TargetProfile, base: str, prepared: Prepared = NOTHING) -> ImagePlan:
-    """The plan of the job's Containerfile. `base` is the full name of its base image.
-
-    Neither build id nor time is in it: the same request gives the same image.
-    """
-    labels = {
-        f"{ANNOTATIONS}.base.name": base,
-        f"{ANNOTATIONS}.title": job.name,
-        "dev.longshore.name": job.name,
-        "dev.longshore.profile": job.profile,
-        "dev.longshore.project": job.project_id,
-        "dev.longshore.user": job.user_id,
-    }
+def plan_image(
+    job: TargetJob, profile: TargetProfile, base: str, prepared: Prepared = NOTHING, base_digest: str = ""
+) -> ImagePlan:
+    """The plan of the job's Containerfile. `base` is the full name of its base image. Raises CannotQuote."""
+    packages = requirements_of(job, profile)
+    runtime = runtime_of(job)
+    _check(job)
     return ImagePlan(
         base=base,
         workdir=job.spec.workdir,
-        apt=tuple(dict.fromkeys(job.spec.packages.apt)),
-        pypi=tuple(dict.fromkeys(job.spec.packages.pypi)),
-        has_files=bool(job.files),
-        environment=tuple(sorted(job.spec.environment.items())),
-        labels=tuple(sorted(labels.items())),
+        # A package's own code runs while it is installed, and could change what a cache holds for others.
+        cache_scope=f"{job.user_id}\n{profile.platform}",
+        apt=packages.apt,
+        dnf=packages.dnf,
+        apk=packages.apk,
+        conda=packages.conda,
+        conda_channels=packages.conda_channels,
+        pypi=packages.pypi,
+        pypi_indexes=packages.pypi_indexes,
+        prepared_apt=prepared.apt,
+        configure_apt=prepared.apt_configure,
+        prepared_pypi=prepared.pypi,
+        runtime_files=tuple((name, runtime_file(runtime.name, name)) for name in runtime.files) if runtime else (),
+        folders=tuple(file_layers(job.files)),
+        steps=tuple(job.spec.steps),
+        secrets=tuple(sorted(job.spec.secrets)),
+        environment=tuple(sorted({**(runtime.environment if runtime else {}), **job.spec.environment}.items())),
+        labels=tuple(sorted(image_labels(job, base, base_digest).items())),
         ports=tuple(sorted({port.container for port in job.deploy.network.ports})),
-        entrypoint=tuple(job.deploy.entrypoint),
+        volumes=tuple(sorted(set(job.spec.volumes))),
+        entrypoint=_entrypoint(job),
+        allow_root=job.spec.allow_root,
+    )
+
+
+def _entrypoint(job: TargetJob) -> tuple[str, ...]:
+    try:
+        return launch_words(job.deploy.pre_exec, job.deploy.entrypoint)
+    except CannotLaunch as error:
+        raise CannotQuote(str(error)) from error
+
+
+def _check(job: TargetJob) -> None:
+    if wrong := next((name for name in job.spec.secrets if name.startswith(HOST_SECRETS)), None):
+        raise CannotQuote(f"build.secrets names {wrong}; names that begin with {HOST_SECRETS} are the builder's own")
+    if not job.spec.allow_root and (wrong := _sudo(job)):
+        raise CannotQuote(f"build.packages names {wrong}, which needs build.allow_root: true")
+
+
+def _sudo(job: TargetJob) -> str:
+    packages = job.spec.packages
+    named = (*packages.apt, *packages.dnf, *packages.apk)
+    return next(
+        (name for name in named if name.partition("=")[0].partition(":")[0] in ("sudo", "doas", "opendoas")), ""
     )

@@ -1,12 +1,14 @@
 """Containerfiles from the templates in `templates/`: the same plan always gives the same text."""
 
 import functools
+import hashlib
 from dataclasses import dataclass
 from importlib.resources import files
 
 from jinja2 import BaseLoader, Environment, StrictUndefined, TemplateNotFound
 
-from controller.rendering import quoting
+from controller.rendering import packages, quoting
+from controller.rendering.packages import PackageList
 
 # A shell command is one argument of a process, which Linux limits to 128 KiB.
 MAX_COMMAND = 120_000
@@ -14,25 +16,65 @@ MAX_COMMAND = 120_000
 
 @dataclass(frozen=True)
 class ImagePlan:
-    """All that a Containerfile says. Names and values as typed; they are quoted where they are written."""
+    """All that a Containerfile says. Names and values as typed; they are quoted where they are written.
+
+    `cache_scope` names those who share caches of packages. `folders`: of the build context, each copied into `workdir`
+    as a layer of its own, in this order. `prepared_*`: the parts lie in the context, no step installs them.
+    """
 
     base: str
     workdir: str
+    cache_scope: str = ""
     apt: tuple[str, ...] = ()
+    dnf: tuple[str, ...] = ()
+    apk: tuple[str, ...] = ()
+    conda: tuple[str, ...] = ()
+    conda_channels: tuple[str, ...] = ()
     pypi: tuple[str, ...] = ()
-    has_files: bool = False
+    pypi_indexes: tuple[str, ...] = ()
+    prepared_apt: bool = False
+    configure_apt: bool = False
+    prepared_pypi: bool = False
+    runtime_files: tuple[tuple[str, bytes], ...] = ()
+    folders: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     ports: tuple[int, ...] = ()
+    volumes: tuple[str, ...] = ()
     entrypoint: tuple[str, ...] = ()
+    allow_root: bool = False
+
+    @property
+    def owner(self) -> str:
+        """User and group that the service runs as."""
+        return "0:0" if self.allow_root else "1000:1000"
+
+    def package_lists(self) -> dict[str, PackageList]:
+        """The files below `packages/` of the build context, by kind of package. Raises quoting.CannotQuote."""
+        lists = {}
+        for manager, names in (("apt", () if self.prepared_apt else self.apt), ("dnf", self.dnf), ("apk", self.apk)):
+            if names:
+                lists[manager] = packages.names_list(manager, names)
+        if self.conda:
+            lists["conda"] = packages.conda_environment(self.conda, self.conda_channels)
+        if self.pypi and not self.prepared_pypi:
+            lists["pypi"] = packages.requirements_list(self.pypi, self.pypi_indexes)
+        return lists
+
+    def cache_id(self, tool: str) -> str:
+        """Name of the cache that a tool has for this base, shared only within `cache_scope`."""
+        scope = hashlib.sha256(f"{self.cache_scope}\n{self.base}".encode()).hexdigest()
+        return f"longshore-{tool}-{scope[:16]}"
 
 
 def render(plan: ImagePlan) -> str:
-    """The Containerfile; its build context has the user's files below `files/`. Raises quoting.CannotQuote."""
-    for packages in (plan.apt, plan.pypi):
-        if sum(len(package.encode()) + 12 for package in packages) > MAX_COMMAND:
-            raise quoting.CannotQuote(f"{len(packages)} packages make a command longer than Linux takes; name fewer")
-    return _environment().get_template("Containerfile.j2").render(image=plan).rstrip("\n") + "\n"
+    """The Containerfile; `controller.builds.context` lays out its build context. Raises quoting.CannotQuote."""
+    if sum(len(quoting.shell(path)) for path in (plan.workdir, *plan.volumes)) > MAX_COMMAND:
+        raise quoting.CannotQuote(f"{len(plan.volumes)} volumes make a command longer than Linux takes; name fewer")
+    template = _environment().get_template("Containerfile.j2")
+    return template.render(image=plan, lists=plan.package_lists()).rstrip("\n") + "\n"
 
 
 class _PackageLoader(BaseLoader):
@@ -49,9 +91,15 @@ class _PackageLoader(BaseLoader):
 def _environment() -> Environment:
     # No autoescape: this is no HTML; every value passes one of the quoting filters.
     environment = Environment(
-        loader=_PackageLoader(), undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True
+        loader=_PackageLoader(),
+        undefined=StrictUndefined,
+        autoescape=False,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    for quote in (quoting.word, quoting.shell, quoting.json_words, quoting.env_name, quoting.base_name):
+    for quote in (quoting.word, quoting.shell, quoting.json_words, quoting.json_paths):
         environment.filters[quote.__name__] = quote
-    environment.filters["apt_package"] = quoting.apt_package
+    for check in (quoting.env_name, quoting.base_name, quoting.secret_name):
+        environment.filters[check.__name__] = check
     return environment

@@ -129,7 +129,7 @@ async def test_an_unknown_apt_package_is_named_and_nothing_is_left(workshop: Wor
     failure = await failure_of(workshop, job)
     assert (failure.reason, failure.retryable) == ("PackageNotFound", False)
     assert "no-such-package" in failure.message
-    assert failure.step == "RUN apt-get install 'curl' 'no-such-package'"
+    assert failure.step == "RUN apt-get install (2 packages)"
     assert "E: Unable to locate package no-such-package" in failure.last_lines
     assert len(failure.last_lines) <= 20
     assert workshop.images() == images
@@ -141,7 +141,7 @@ async def test_an_unknown_python_package_is_named_and_nothing_is_left(workshop: 
     failure = await failure_of(workshop, workshop.job("nopypi", {"packages": {"pypi": ["no-such-package-at-all"]}}))
     assert (failure.reason, failure.retryable) == ("PackageNotFound", False)
     assert "no-such-package-at-all" in failure.message
-    assert "no-such-package-at-all" in failure.step
+    assert failure.step == "RUN uv pip install (1 package)"
     assert workshop.images() == images
 
 

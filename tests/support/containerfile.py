@@ -29,6 +29,25 @@ class Instruction:
         assert isinstance(words, list)
         return words
 
+    def paths(self) -> list[str]:
+        """The paths of a VOLUME: JSON, in whose words quotes and variables are read once more."""
+        return [unquote(path) for path in self.exec_form()]
+
+    def run_form(self) -> list[str]:
+        """The words of a RUN whose command is given as JSON."""
+        words = json.loads(self.command())
+        assert isinstance(words, list)
+        return words
+
+    def command(self) -> str:
+        """What a RUN executes, without its mounts."""
+        return re.sub(r"^(--mount=\S+\s+)+", "", self.text)
+
+    def mounts(self) -> list[dict[str, str]]:
+        """The mounts of a RUN, by option."""
+        flags = re.findall(r"--mount=(\S+)\s", self.text[: len(self.text) - len(self.command())])
+        return [dict(option.split("=", 1) for option in flag.split(",")) for flag in flags]
+
     def shell_words(self) -> list[str]:
         """Words and operators of the command of a RUN, as a POSIX shell splits them."""
         lexer = shlex.shlex(self.text, posix=True, punctuation_chars=True)

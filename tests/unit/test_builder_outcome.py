@@ -6,10 +6,15 @@ from controller.builds.log import BuildLog
 from controller.builds.outcome import build_failure, push_failure, readable_line, readable_step
 
 APT_STEP = (
-    "RUN --mount=type=secret,id=longshore-env     set -eu; if [ -r /x ]; then . /x; fi;     apt-get update -q;     "
-    "apt-get install -q -y --no-install-recommends -o APT::Cmd::Pattern-Only=true       'curl'       'nosuch'     ; "
-    "rm -rf /var/lib/apt/lists/*"
+    "RUN --mount=type=secret,id=longshore-env     --mount=type=bind,source=packages/apt.txt,target=/run/packages     "
+    ": 'apt-get install (2 packages)' packages/apt.txt sha256:12; set -euf;     apt-get install $(cat /run/packages)"
 )
+# As Podman announces a step that is given as JSON, and as it names the same step in an error.
+USER_STEP = (
+    'RUN --mount=type=secret,id=a     ["/bin/sh", "-c", ". /x; exec /bin/sh -c \\"$1\\"", "step", '
+    '"make --mount=\\"a\\""]'
+)
+FAILED_USER_STEP = 'RUN /bin/sh -c . /x; exec /bin/sh -c "$1" step make --mount="a"'
 
 
 def failed(*output: str, step: str = APT_STEP) -> tuple[str, str, bool]:
@@ -48,6 +53,7 @@ def test_a_missing_package_is_named(line: str, name: str) -> None:
         ("error: Failed to fetch: `https://x/` cause: error sending request", "PackageIndexUnreachable", True),
         ("write /x: no space left on device", "DiskFull", True),
         ("exec /bin/sh: exec format error", "EmulationUnavailable", False),
+        ("longshore: the base image has no apt-get; take another build.base", "BaseUnsuitable", False),
         ("something else", "StepFailed", False),
     ],
 )
@@ -65,14 +71,15 @@ def test_step_and_last_lines_are_those_of_the_failing_step() -> None:
     output = [f"line {number}" for number in range(50)]
     end = f'Error: building at STEP "{APT_STEP}": while running runtime: exit status 100'
     failure = build_failure([*before, f"STEP 3/9: {APT_STEP}", *output, end], 100, "linux/amd64")
-    assert failure.step == "RUN apt-get install 'curl' 'nosuch'"
+    assert failure.step == "RUN apt-get install (2 packages)"
     assert len(failure.last_lines) == 20
     assert failure.last_lines[0] == "line 31"
     assert failure.last_lines[-1].endswith('": while running runtime: exit status 100')
 
 
 def test_steps_are_shown_without_their_mechanics() -> None:
-    assert readable_line(f"STEP 4/9: {APT_STEP}") == "STEP 4/9: RUN apt-get install 'curl' 'nosuch'"
+    assert readable_line(f"STEP 4/9: {APT_STEP}") == "STEP 4/9: RUN apt-get install (2 packages)"
+    assert readable_step(USER_STEP) == readable_step(FAILED_USER_STEP) == 'RUN make --mount="a"'
     assert readable_step("COPY  x y") == "COPY x y"
     assert len(readable_step("RUN " + "x" * 5000)) == 300
 
