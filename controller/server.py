@@ -17,9 +17,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from controller.builds.builder import ImageBuilder
+from controller.builds.joining import Joiner
 from controller.builds.logs import BuildLogs
+from controller.builds.materials_store import MaterialsStore
 from controller.builds.model import RegistryAccess
-from controller.builds.queue import BuildQueue
+from controller.builds.queue import BuildQueue, Desk
+from controller.builds.reuse import Reuse
+from controller.builds.secrets import SecretBox
 from controller.builds.service import BuildService
 from controller.builds.settings import BuilderSettings
 from controller.builds.targets import load_profiles
@@ -80,15 +84,17 @@ class Controller:
         self._profiles = profiles = dict(load_profiles())
         self._uploads = UploadStore(root / "uploads", min_free_bytes=self.settings.min_free_mib * 2**20)
         self._logs = BuildLogs(root / "logs")
-        self._builds = BuildService(self._store, self._uploads, profiles)
+        self._registry_access = access = self._registry()
+        self._secrets = SecretBox(self._folder.secrets_key)
+        self._materials = MaterialsStore(self._folder.materials)
+        self._reuse = Reuse(self._store, access, self.settings.builds.reuse_hours)
+        self._builds = BuildService(self._store, self._uploads, profiles, self._reuse, self._secrets, access.address)
         self._deployments = DeploymentService(self._store, self._builds)
         self._devices = DeviceService(self._store, self._ca, self.settings.public.address, profiles)
         self._messages = DeviceMessages(self._store, self._broker_settings())
         self._sessions = Sessions(self._messages.invite)
         self._image_builder = self._builder()
-        self._queue = BuildQueue(
-            self._store, self._image_builder, self._logs, self.settings.registry.address, self.settings.builds.parallel
-        )
+        self._queue = self._build_queue(access)
         self._feed = EventFeed(self._store)
         self._web = WebServer(self._tokens, self._pullable)
         self._servers: list[grpc.aio.Server] = []
@@ -160,15 +166,26 @@ class Controller:
             host, port, ca_file, self._folder.tls / "controller.crt", self._folder.tls / "controller.key"
         )
 
+    def _build_queue(self, access: RegistryAccess) -> BuildQueue:
+        builds, retry = self.settings.builds, self.settings.builds.retry_hours * 3600
+        desk = Desk(
+            self._store, self._image_builder, self._logs, self._reuse, self._secrets, self._materials, self._profiles,
+            access.address, retry,
+        )  # fmt: skip
+        joiner = Joiner(self._store, self._logs, access, retry)
+        return BuildQueue(desk, joiner, builds.parallel, builds.parallel_per_user)
+
     def _builder(self) -> ImageBuilder:
         builds = self.settings.builds
         settings = BuilderSettings(builds.base_cache, builds.bootstrap_mirror, builds.ca_bundle)
-        registry = RegistryAccess(
+        return ImageBuilder(self._folder.root / "builder", self._uploads, self._registry_access, settings)
+
+    def _registry(self) -> RegistryAccess:
+        return RegistryAccess(
             self.settings.registry.address,
             self.settings.registry.ca_file or self._folder.ca / "ca.crt",
             self._push_credentials,
         )
-        return ImageBuilder(self._folder.root / "builder", self._uploads, registry, settings)
 
     def _push_credentials(self) -> tuple[str, str]:
         credential = self._tokens.credential(CONTROLLER)

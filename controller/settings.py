@@ -84,6 +84,12 @@ class Builds(Part):
     """How many targets are built at a time, and what building may use of this machine."""
 
     parallel: int = Field(default=2, ge=1, le=64)
+    # Of one user, however much room there is.
+    parallel_per_user: int = Field(default=2, ge=1, le=64)
+    # For so long an identical request is answered with what was built before; 0 for never.
+    reuse_hours: float = Field(default=24.0, ge=0, le=24 * 365)
+    # For so long a target whose failure may pass is tried again.
+    retry_hours: float = Field(default=24.0, gt=0, le=24 * 365)
     # Where bootstrapped base images are kept; several controllers of one machine may share it.
     base_cache: Path | None = None
     # A mirror of the distribution for bootstrapped bases; the distribution's own where it is not given.

@@ -39,6 +39,15 @@ class DataFolder:
         return self.root / "registry-tokens"
 
     @property
+    def secrets_key(self) -> Path:
+        """What seals build-time secrets in the database."""
+        return self.root / "secrets.key"
+
+    @property
+    def materials(self) -> Path:
+        return self.root / "materials"
+
+    @property
     def database(self) -> Path:
         return self.root / "controller.db"
 

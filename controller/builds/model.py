@@ -168,6 +168,7 @@ class Build:
     files: tuple[ContextFile, ...]
     targets: tuple[BuildTarget, ...]
     created: float
+    tags: tuple[str, ...] = ()
     no_cache: bool = False
     cancel_requested: bool = False
     image_index: BuiltArtifact | None = None

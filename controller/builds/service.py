@@ -1,147 +1,199 @@
-"""What users do with builds, short of building: accept, read, list."""
+"""What users do with builds, short of building: accept, read, list, cancel."""
 
 import asyncio
 import time
-from bisect import bisect_left
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from controller.access import new_id
-from controller.builds.model import ArtifactKind, Build, BuildTarget, ContextFile
+from controller.builds.archives import expand
+from controller.builds.cache_key import cache_key
+from controller.builds.jobs import target_job
+from controller.builds.listing import check_listed
+from controller.builds.model import ArtifactKind, Build, BuildState, BuildTarget, ContextFile
+from controller.builds.order import positions
+from controller.builds.recording import cancelled, needs_naming, record, target_event
+from controller.builds.reuse import Reuse
+from controller.builds.secrets import SecretBox, check_secrets
 from controller.builds.targets import TargetProfile
 from controller.builds.uploads import UploadStore
 from controller.errors import FailedPrecondition, InvalidRequest, NotFound
-from controller.events.model import EventKind, NewEvent, Project
+from controller.events.model import Project
 from controller.spec.loader import load_spec
 from controller.spec.model import Spec
 from controller.store import Store, Transaction
+from controller.store.images import Image
 from controller.store.rows import Page
 from longshore.errors import Reason
 
-# Of a file name and of a path in bytes, as Linux has them, and of folders in folders.
-LONGEST_NAME, LONGEST_PATH, DEEPEST_PATH = 255, 2000, 64
+Row = TypeVar("Row")
+# Build's id and target's key -> its place in the queue.
+Positions = Mapping[tuple[str, str], int]
 
 
-def new_build(project: Project, spec: Spec, source: bytes, files: Sequence[ContextFile]) -> Build:
-    """A build of each target profile that the spec names, queued; platforms are filled in by `BuildService.add`."""
-    wanted = {target.key: target for target in spec.targets}
-    targets = tuple(BuildTarget(key, one.profile, "", ArtifactKind(one.artifact)) for key, one in wanted.items())
-    return Build(
-        new_id("b"), project.user_id, project.project_id, spec.name, source, tuple(files), targets, time.time()
-    )
+@dataclass(frozen=True)
+class BuildRequest:
+    """What a build is asked for with. `targets`: keys of those wanted, all of them where it is empty."""
+
+    project: Project
+    spec: bytes
+    files: tuple[ContextFile, ...] = ()
+    request_id: str = ""
+    secrets: Mapping[str, bytes] = field(default_factory=dict)
+    no_cache: bool = False
+    targets: tuple[str, ...] = ()
+    archive: str = ""
 
 
-def target_event(build: Build, target: BuildTarget) -> NewEvent:
-    """The event that says in which state a target is."""
-    return NewEvent(
-        project=Project(build.user_id, build.project_id),
-        kind=EventKind.BUILD,
-        state=target.state.value,
-        build_id=build.id,
-        reason=target.reason,
-        message=f"{target.key}: {target.message}" if target.message else target.key,
-    )
+@dataclass(frozen=True)
+class Accepted:
+    """A request that can be built: its spec, and its build as it is to be stored."""
+
+    spec: Spec
+    build: Build
+    sealed: bytes | None
 
 
 class BuildService:
-    def __init__(self, store: Store, uploads: UploadStore, profiles: dict[str, TargetProfile]) -> None:
+    """`registry`: host:port of the registry where artifacts go."""
+
+    def __init__(
+        self,
+        store: Store,
+        uploads: UploadStore,
+        profiles: Mapping[str, TargetProfile],
+        reuse: Reuse,
+        secrets: SecretBox,
+        registry: str,
+    ) -> None:
         self._store = store
         self._uploads = uploads
         self._profiles = profiles
+        self._reuse = reuse
+        self._secrets = secrets
+        self._registry = registry
 
-    async def create(self, project: Project, source: bytes, files: Sequence[ContextFile], request_id: str) -> Build:
-        """Accepts a build. Errors: InvalidSpec, InvalidRequest, FailedPrecondition MISSING_UPLOADS."""
-        spec = await asyncio.to_thread(self.accept, source, files)
-        build = new_build(project, spec, source, files)
-        return await self._store.transact(lambda tx: self._create(tx, build, request_id))
+    async def create(self, request: BuildRequest) -> Build:
+        """Accepts a build; what was built before for an identical request has succeeded at once.
+
+        Errors: InvalidSpec, InvalidRequest, FailedPrecondition MISSING_UPLOADS.
+        """
+        accepted = await self.accept(request)
+        return await self._store.transact(lambda tx: self._create(tx, accepted, request))
+
+    async def accept(self, request: BuildRequest) -> Accepted:
+        """Checks a request to its end and looks up what needs no building; stores nothing. Errors as `create`."""
+        accepted = await asyncio.to_thread(self._accept, request)
+        if request.no_cache:
+            return accepted
+        ready = await self._reuse.answer({target.key: target for target in accepted.build.targets})
+        return replace(accepted, build=_with_ready(accepted.build, ready))
+
+    async def read_spec(self, source: bytes) -> Spec:
+        """The spec. Raises InvalidSpec."""
+        return await asyncio.to_thread(load_spec, source, self._profiles)
 
     async def get(self, build_id: str) -> Build:
         """Raises NotFound."""
-        build = await self._store.transact(lambda tx: tx.builds.get(build_id))
-        if build is None:
-            raise NotFound(Reason.NO_SUCH_BUILD, f"no build {build_id}")
-        return build
+        return await self._store.transact(lambda tx: _existing(tx, build_id))
 
     async def page(self, project: Project | None, user_id: str, page: Page) -> tuple[list[Build], str]:
         return await self._store.transact(lambda tx: tx.builds.page(project, user_id, page))
 
-    def add(self, tx: Transaction, build: Build, request_id: str) -> None:
-        """Queues a build, with an event for each target."""
-        targets = tuple(replace(target, platform=self._profiles[target.profile].platform) for target in build.targets)
-        build = replace(build, targets=targets)
-        tx.builds.add(build, request_id)
-        for target in targets:
+    async def images(self, project: Project | None, user_id: str, page: Page) -> tuple[list[Image], str]:
+        """The artifacts of builds, newest first, and the token of the next page."""
+        return await self._store.transact(lambda tx: tx.images.page(project, user_id, page))
+
+    async def positions(self, builds: Iterable[Build]) -> Positions:
+        """Where in the queue the waiting targets of these builds are; empty where none of them waits."""
+        if not any(target.state is BuildState.QUEUED for build in builds for target in build.targets):
+            return {}
+        return await self._store.transact(lambda tx: positions(tx.queue.waiting(), tx.queue.load()))
+
+    async def cancel(self, build_id: str) -> Build:
+        """The wish is durable: waiting targets are CANCELLED now, those that run once they have ended. Harmless for a
+        build that has ended. Raises NotFound."""
+        return await self._store.transact(lambda tx: _cancel(tx, build_id))
+
+    def add(self, tx: Transaction, accepted: Accepted, request_id: str) -> None:
+        """Stores a build, with an event for each target. What is not ready waits from now on."""
+        build = accepted.build
+        tx.builds.add(build, request_id, None if _all_done(build) else accepted.sealed)
+        for target in build.targets:
             tx.events.append(target_event(build, target))
 
-    def accept(self, source: bytes, files: Sequence[ContextFile] | None) -> Spec:
-        """The spec, once it and the files (where they matter) are what can be built. Blocks: for the largest, seconds.
+    def _accept(self, request: BuildRequest) -> Accepted:
+        """Blocks: for the largest spec, seconds."""
+        spec = load_spec(request.spec, known_profiles=self._profiles)
+        check_secrets(spec.build.secrets, request.secrets)
+        files = self._files(spec, request)
+        wanted = _wanted(spec, request.targets)
+        build = Build(
+            new_id("b"), request.project.user_id, request.project.project_id, spec.name, request.spec, files,
+            tuple(wanted), time.time(), tags=tuple(spec.build.tags), no_cache=request.no_cache,
+        )  # fmt: skip
+        targets = tuple(self._named(build, target, spec, request.secrets) for target in wanted)
+        return Accepted(spec, replace(build, targets=targets), self._secrets.seal(request.secrets))
 
-        Errors: InvalidSpec, InvalidRequest, FailedPrecondition MISSING_UPLOADS.
-        """
-        spec = load_spec(source, known_profiles=self._profiles)
-        if files is not None:
-            self.require_files(spec, files)
-        return spec
+    def _named(self, build: Build, target: BuildTarget, spec: Spec, secrets: Mapping[str, bytes]) -> BuildTarget:
+        """The target with its platform, and with its cache key where its artifact may be for others too."""
+        profile = self._profiles[target.profile]
+        job = target_job(build, target, spec, self._registry, secrets)
+        name = cache_key(job, profile, self._secrets) if spec.build.push else ""
+        return replace(target, platform=profile.platform, cache_key=name)
 
-    def require_files(self, spec: Spec, files: Sequence[ContextFile]) -> None:
-        """Every file that the spec names is listed, nothing else is, and all contents are uploaded.
-
-        Errors: InvalidRequest, FailedPrecondition MISSING_UPLOADS.
-        """
-        check_listed(spec.build.files, [file.path for file in files])
-        missing = sorted({file.digest for file in files if not self._uploads.stat(file.digest)[0]})
+    def _files(self, spec: Spec, request: BuildRequest) -> tuple[ContextFile, ...]:
+        """Every file that the spec names is listed, nothing else is, and all contents are uploaded."""
+        if request.archive and request.files:
+            raise InvalidRequest("archive", "files are listed as well; send either files or an archive")
+        listed = expand(request.archive, self._uploads) if request.archive else request.files
+        check_listed(spec.build.files, [file.path for file in listed])
+        missing = sorted({file.digest for file in listed if not self._uploads.stat(file.digest)[0]})
         if missing:
             message = f"{len(missing)} contents are not uploaded, the first is {missing[0]}; send them by WriteUpload"
             raise FailedPrecondition(Reason.MISSING_UPLOADS, message, missing=",".join(missing[:50]))
+        return listed
 
-    def _create(self, tx: Transaction, build: Build, request_id: str) -> Build:
-        project = Project(build.user_id, build.project_id)
-        if request_id and (earlier := tx.builds.by_request(project, request_id)):
+    def _create(self, tx: Transaction, accepted: Accepted, request: BuildRequest) -> Build:
+        if request.request_id and (earlier := tx.builds.by_request(request.project, request.request_id)):
             return earlier
-        self.add(tx, build, request_id)
-        stored = tx.builds.get(build.id)
-        if stored is None:
-            raise RuntimeError("a build that was just stored is gone")
-        return stored
+        self.add(tx, accepted, request.request_id)
+        return _existing(tx, accepted.build.id)
 
 
-def check_listed(wanted: Sequence[str], listed: Collection[str]) -> None:
-    """Raises InvalidRequest where the listed paths are not those that `build.files` names, or make no tree."""
-    for path in listed:
-        _check_path(path)
-    if len(present := set(listed)) != len(listed):
-        raise InvalidRequest("files", "a path is listed twice")
-    entries, ordered = set(wanted), sorted(present)
-    for path in ordered:
-        above = list(_above(path))
-        if inside := next((folder for folder in above if folder in present), None):
-            raise InvalidRequest("files", f"{inside!r} is listed as a file and has files below it, such as {path!r}")
-        if "." not in entries and path not in entries and not any(folder in entries for folder in above):
-            raise InvalidRequest("files", f"{path!r} is not named by build.files of the spec")
-    for entry in entries:
-        if entry != "." and entry not in present and not _has_below(ordered, entry):
-            raise InvalidRequest("files", f"build.files names {entry!r}, and no such file was sent")
-    if "." in entries and not ordered:
-        raise InvalidRequest("files", "build.files names '.', and no file was sent")
+def _wanted(spec: Spec, keys: Sequence[str]) -> list[BuildTarget]:
+    """The targets of the spec that are wanted. Raises InvalidRequest for one that it does not have."""
+    known = {target.key: target for target in spec.targets}
+    if unknown := [key for key in keys if key not in known]:
+        raise InvalidRequest("targets", f"the spec has no target {unknown[0]!r}; it has {', '.join(known)}")
+    chosen = [target for key, target in known.items() if not keys or key in keys]
+    return [BuildTarget(target.key, target.profile, "", ArtifactKind(target.artifact)) for target in chosen]
 
 
-def _check_path(path: str) -> None:
-    parts = path.split("/")
-    if any(part in ("", ".", "..") or len(part.encode()) > LONGEST_NAME for part in parts) or "\0" in path:
-        raise InvalidRequest("files", f"{path[:200]!r} is not a plain relative path, such as model/digits.onnx")
-    if len(path.encode()) > LONGEST_PATH or len(parts) > DEEPEST_PATH:
-        limits = f"at most {LONGEST_PATH} bytes and {DEEPEST_PATH} levels are allowed"
-        raise InvalidRequest("files", f"{path[:200]!r}... is too long; {limits}")
+def _with_ready(build: Build, ready: Mapping[str, BuildTarget]) -> Build:
+    build = replace(build, targets=tuple(ready.get(target.key, target) for target in build.targets))
+    return replace(build, join_next=time.time()) if _all_done(build) and needs_naming(build) else build
 
 
-def _above(path: str) -> Iterator[str]:
-    """The folders in which a file lies."""
-    at = path.find("/")
-    while at != -1:
-        yield path[:at]
-        at = path.find("/", at + 1)
+def _all_done(build: Build) -> bool:
+    return all(target.done for target in build.targets)
 
 
-def _has_below(ordered: Sequence[str], folder: str) -> bool:
-    at = bisect_left(ordered, f"{folder}/")
-    return at < len(ordered) and ordered[at].startswith(f"{folder}/")
+def _cancel(tx: Transaction, build_id: str) -> Build:
+    build = _existing(tx, build_id)
+    if build.ended or build.cancel_requested or _all_done(build):
+        return build
+    tx.builds.change(replace(build, cancel_requested=True))
+    for target in build.targets:
+        if target.state is BuildState.QUEUED:
+            record(tx, build_id, cancelled(target))
+    tx.builds.tell_cancelled(build_id)
+    return _existing(tx, build_id)
+
+
+def _existing(tx: Transaction, build_id: str) -> Build:
+    build = tx.builds.get(build_id)
+    if build is None:
+        raise NotFound(Reason.NO_SUCH_BUILD, f"no build {build_id}")
+    return build

@@ -21,6 +21,8 @@ def condition(deployment: Deployment, build: Build | None, placements: Sequence[
     if build is not None and build.state is BuildState.FAILED and (target := build.failure) is not None:
         message = f"the build for {target.key} failed: {target.message}"
         return Condition(DeploymentState.FAILED, "BuildFailed", message)
+    if build is not None and build.state is BuildState.CANCELLED:
+        return Condition(DeploymentState.FAILED, "BuildCancelled", f"build {build.id} was cancelled; deploy again")
     if build is not None and build.state is not BuildState.SUCCEEDED:
         return _building(build)
     if not placements:

@@ -1,12 +1,11 @@
 """What users do with deployments. Every call is one transaction: acknowledged means durable."""
 
-import asyncio
 import time
 from dataclasses import dataclass, replace
 
 from controller.access import new_id
 from controller.builds.model import Build, ContextFile
-from controller.builds.service import BuildService, new_build
+from controller.builds.service import Accepted, BuildRequest, BuildService
 from controller.deployments.assess import reassess, state_event
 from controller.deployments.model import Condition, Deployment, DeploymentState, Wish
 from controller.deployments.placing import place, withdraw
@@ -45,9 +44,10 @@ class DeploymentService:
 
     async def apply(self, request: Request) -> Applied:
         """Makes a deployment or a new revision of it. Errors: InvalidSpec, FailedPrecondition, NotFound."""
-        files = None if request.build_id else request.files
-        spec = await asyncio.to_thread(self._builds.accept, request.spec, files)
-        return await self._store.transact(lambda tx: self._apply(tx, request, spec))
+        accepted = None if request.build_id else await self._accept(request)
+        spec = await self._builds.read_spec(request.spec) if accepted is None else accepted.spec
+        require_deployable(spec)
+        return await self._store.transact(lambda tx: self._apply(tx, request, spec, accepted))
 
     async def get(self, deployment_id: str) -> Deployment:
         """Raises NotFound."""
@@ -78,11 +78,22 @@ class DeploymentService:
         """Devices are wished to remove it. Idempotent. Raises NotFound."""
         return await self._store.transact(lambda tx: _wish(tx, deployment_id, Wish.DELETE))
 
-    def _apply(self, tx: Transaction, request: Request, spec: Spec) -> Applied:
+    async def _accept(self, request: Request) -> Accepted:
+        """The build that the deployment needs, not stored yet."""
+        spec = await self._builds.read_spec(request.spec)
+        require_deployable(spec)
+        if spec.build.secrets:
+            message = "build.secrets needs their values: build with CreateBuild, then deploy with its build_id"
+            raise InvalidRequest("spec", message)
+        return await self._builds.accept(BuildRequest(request.project, request.spec, request.files))
+
+    def _apply(self, tx: Transaction, request: Request, spec: Spec, accepted: Accepted | None) -> Applied:
         events_from = tx.events.last_number(request.project)
         if request.request_id and (earlier := tx.deployments.by_request(request.project, request.request_id)):
             return Applied(earlier, events_from)
-        build_id = request.build_id or self._add_build(tx, request, spec)
+        if accepted is not None:
+            self._builds.add(tx, accepted, "")
+        build_id = request.build_id if accepted is None else accepted.build.id
         build = tx.builds.get(build_id)
         if build is None or (build.user_id, build.project_id) != (request.project.user_id, request.project.project_id):
             message = f"no build {build_id} in project {request.project.user_id}/{request.project.project_id}"
@@ -96,10 +107,12 @@ class DeploymentService:
         place(tx, deployment)
         return Applied(reassess(tx, deployment), events_from)
 
-    def _add_build(self, tx: Transaction, request: Request, spec: Spec) -> str:
-        build = new_build(request.project, spec, request.spec, request.files)
-        self._builds.add(tx, build, "")
-        return build.id
+
+def require_deployable(spec: Spec) -> None:
+    """Raises InvalidRequest for a spec whose artifacts no device can fetch."""
+    if not spec.build.push:
+        message = "build.push is false: the result stays with the builder, and no device could fetch it; remove it"
+        raise InvalidRequest("spec", message)
 
 
 def _require_profiles(spec: Spec, build: Build) -> None:

@@ -1,16 +1,19 @@
 """Domain objects to messages of the contract, and back. No logic."""
 
 import re
+from collections.abc import Mapping
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from controller.builds.logs import BuildLogLine
-from controller.builds.model import Build, BuildTarget, BuiltArtifact, ContextFile
+from controller.builds.model import Build, BuildState, BuildTarget, BuiltArtifact, ContextFile
+from controller.builds.service import Positions
 from controller.deployments.condition import ready
 from controller.deployments.model import Deployment, Wish
 from controller.devices.model import Device, Presence
 from controller.errors import InvalidRequest
 from controller.events.model import Event, Project
+from controller.store.images import Image
 from controller.store.rows import Page
 from controller.store.workloads import Placement
 from longshore.v1 import build_pb2, deployment_pb2, device_pb2, event_pb2, types_pb2
@@ -62,7 +65,13 @@ def artifact_to(artifact: BuiltArtifact) -> types_pb2.Artifact:
     return types_pb2.Artifact(**{**vars(artifact), "kind": kind})
 
 
-def build_to(build: Build) -> build_pb2.Build:
+def secrets_from(secrets: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Copied out of the message, which the call's end frees."""
+    return {name: bytes(value) for name, value in secrets.items()}
+
+
+def build_to(build: Build, positions: Positions) -> build_pb2.Build:
+    """`positions`: where its waiting targets stand in the queue."""
     failure = build.failure
     return build_pb2.Build(
         id=build.id,
@@ -71,7 +80,7 @@ def build_to(build: Build) -> build_pb2.Build:
         state=build_pb2.BuildState.Value(f"BUILD_STATE_{build.state}"),
         reason=failure.reason if failure else "",
         message=failure.message if failure else "",
-        targets=[_target_to(target) for target in build.targets],
+        targets=[_target_to(target, positions.get((build.id, target.key), 0)) for target in build.targets],
         created=timestamp(build.created),
         ended=timestamp(build.ended),
         spec=build.spec,
@@ -80,8 +89,9 @@ def build_to(build: Build) -> build_pb2.Build:
     )
 
 
-def _target_to(target: BuildTarget) -> build_pb2.BuildTarget:
+def _target_to(target: BuildTarget, position: int) -> build_pb2.BuildTarget:
     return build_pb2.BuildTarget(
+        queue_position=position if target.state is BuildState.QUEUED else 0,
         key=target.key,
         profile=target.profile,
         kind=types_pb2.ArtifactKind.Value(f"ARTIFACT_KIND_{target.kind.name}"),
@@ -97,6 +107,20 @@ def _target_to(target: BuildTarget) -> build_pb2.BuildTarget:
         artifact=artifact_to(target.artifact) if target.artifact else None,
         started=timestamp(target.started),
         ended=timestamp(target.ended),
+    )
+
+
+def image_to(image: Image) -> build_pb2.BuiltImage:
+    build = image.build
+    return build_pb2.BuiltImage(
+        project=types_pb2.Project(user_id=build.user_id, project_id=build.project_id),
+        name=build.name,
+        build_id=build.id,
+        target=image.target,
+        artifact=artifact_to(image.artifact),
+        tags=image.tags,
+        created=timestamp(build.created),
+        in_use=image.in_use,
     )
 
 

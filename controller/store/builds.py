@@ -1,16 +1,16 @@
-"""Builds and their targets. The queue is a query: what is queued and due, oldest first."""
+"""Builds and their targets as they are. `controller.store.build_queue` tells what of them waits."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, insert, select, update
 
 from controller.builds.model import ArtifactKind, Build, BuildState, BuildTarget, ContextFile
 from controller.events.model import Project
 from controller.store import schema
 from controller.store.rows import Page, artifact_from_json, artifact_to_json, page_token, paged, that_fit
-from controller.store.signals import BuildsQueued, Signal
+from controller.store.signals import BuildCancelled, BuildEnded, BuildsQueued, JoinDue, Signal
 
 BUILDS = schema.builds
 TARGETS = schema.build_targets
@@ -21,17 +21,19 @@ class BuildTable:
         self._connection = connection
         self._signals = signals
 
-    def add(self, build: Build, request_id: str) -> None:
-        """Queues all targets of the build."""
+    def add(self, build: Build, request_id: str, secrets: bytes | None = None) -> None:
+        """Stores the build; its queued targets wait from now on. `secrets`: sealed values."""
         values = {key: getattr(build, key) for key in ("id", "user_id", "project_id", "name", "spec", "created")}
         values.update({key: getattr(build, key) for key in ("no_cache", "cancel_requested", "join_next")})
-        values["image_index"] = artifact_to_json(build.image_index)
-        files = [asdict(file) for file in build.files]
-        self._connection.execute(insert(BUILDS).values(files=files, request_id=request_id or None, **values))
+        values.update(image_index=artifact_to_json(build.image_index), tags=list(build.tags), secrets=secrets)
+        values["files"] = [asdict(file) for file in build.files]
+        self._connection.execute(insert(BUILDS).values(request_id=request_id or None, **values))
         for position, target in enumerate(build.targets):
             row = _target_values(target)
             self._connection.execute(insert(TARGETS).values(build_id=build.id, position=position, **row))
         self._signals.append(BuildsQueued())
+        if build.join_next:
+            self._signals.append(JoinDue())
 
     def get(self, build_id: str) -> Build | None:
         row = self._connection.execute(select(BUILDS).where(BUILDS.c.id == build_id)).mappings().first()
@@ -54,28 +56,30 @@ class BuildTable:
         shown = self._with_targets(that_fit(rows[: page.limit], lambda row: len(row["spec"])))
         return shown, page_token(shown[-1].created, shown[-1].id) if len(rows) > len(shown) else ""
 
-    def due(self, now: float, limit: int) -> list[tuple[str, str]]:
-        """(build id, target's key) of targets that wait and whose time has come, oldest build first."""
-        query = (
-            select(TARGETS.c.build_id, TARGETS.c.key)
-            .join(BUILDS, BUILDS.c.id == TARGETS.c.build_id)
-            .where(TARGETS.c.state == BuildState.QUEUED, TARGETS.c.next_try <= now)
-            .order_by(BUILDS.c.created, TARGETS.c.position)
-            .limit(limit)
-        )
-        return [(row.build_id, row.key) for row in self._connection.execute(query)]
-
-    def next_due(self) -> float | None:
-        """When the next waiting target's time comes; None where none waits."""
-        query = select(func.min(TARGETS.c.next_try)).where(TARGETS.c.state == BuildState.QUEUED)
-        value: float | None = self._connection.scalar(query)
+    def secrets(self, build_id: str) -> bytes | None:
+        """The sealed values of its secrets; None where there are none (any more)."""
+        value: bytes | None = self._connection.scalar(select(BUILDS.c.secrets).where(BUILDS.c.id == build_id))
         return value
 
-    def unfinished(self) -> list[tuple[str, str]]:
-        """(build id, target's key) of targets that a controller had begun and not ended."""
-        begun = (BuildState.PREPARING, BuildState.BUILDING, BuildState.PUSHING)
-        query = select(TARGETS.c.build_id, TARGETS.c.key).where(TARGETS.c.state.in_(begun))
-        return [(row.build_id, row.key) for row in self._connection.execute(query)]
+    def change(self, build: Build) -> None:
+        """Stores what can change of a build besides its targets."""
+        values = {"cancel_requested": build.cancel_requested, "join_next": build.join_next}
+        values["image_index"] = artifact_to_json(build.image_index)  # type: ignore[assignment]
+        self._connection.execute(update(BUILDS).where(BUILDS.c.id == build.id).values(**values))
+        if build.join_next:
+            self._signals.append(JoinDue())
+
+    def tell_ended(self, build_id: str) -> None:
+        """Listeners are told that the build has ended."""
+        self._signals.append(BuildEnded(build_id))
+
+    def tell_cancelled(self, build_id: str) -> None:
+        """Listeners are told that what runs of the build is to end."""
+        self._signals.append(BuildCancelled(build_id))
+
+    def wipe_secrets(self, build_id: str) -> None:
+        """Nobody needs them any more."""
+        self._connection.execute(update(BUILDS).where(BUILDS.c.id == build_id).values(secrets=None))
 
     def change_target(self, build_id: str, target: BuildTarget) -> None:
         """Stores this target as it is now."""
@@ -85,11 +89,16 @@ class BuildTable:
             self._signals.append(BuildsQueued())
 
     def _with_targets(self, rows: Sequence[RowMapping]) -> list[Build]:
-        query = select(TARGETS).where(TARGETS.c.build_id.in_([row["id"] for row in rows])).order_by(TARGETS.c.position)
-        targets: dict[str, list[BuildTarget]] = {row["id"]: [] for row in rows}
-        for row in self._connection.execute(query).mappings():
-            targets[row["build_id"]].append(_target(row))
-        return [_build(row, tuple(targets[row["id"]])) for row in rows]
+        return builds_from_rows(self._connection, rows)
+
+
+def builds_from_rows(connection: Connection, rows: Sequence[RowMapping]) -> list[Build]:
+    """The builds that these rows of `builds` are, with their targets."""
+    query = select(TARGETS).where(TARGETS.c.build_id.in_([row["id"] for row in rows])).order_by(TARGETS.c.position)
+    targets: dict[str, list[BuildTarget]] = {row["id"]: [] for row in rows}
+    for row in connection.execute(query).mappings():
+        targets[row["build_id"]].append(target_from_row(row))
+    return [_build(row, tuple(targets[row["id"]])) for row in rows]
 
 
 def _of(project: Project) -> tuple[Any, Any]:
@@ -100,6 +109,7 @@ def _build(row: RowMapping, targets: tuple[BuildTarget, ...]) -> Build:
     kept = ("id", "user_id", "project_id", "name", "spec", "created", "no_cache", "cancel_requested", "join_next")
     plain = {key: row[key] for key in kept}
     plain["image_index"] = artifact_from_json(row["image_index"])
+    plain["tags"] = tuple(row["tags"])
     return Build(files=tuple(ContextFile(**file) for file in row["files"]), targets=targets, **plain)
 
 
@@ -111,7 +121,8 @@ def _target_values(target: BuildTarget) -> dict[str, Any]:
     return values
 
 
-def _target(row: RowMapping) -> BuildTarget:
+def target_from_row(row: RowMapping) -> BuildTarget:
+    """The target that a row of `build_targets` is."""
     values = {key: row[key] for key in BuildTarget.__dataclass_fields__}
     values.update(state=BuildState(row["state"]), kind=ArtifactKind(row["kind"]))
     values.update(last_lines=tuple(row["last_lines"]), notes=tuple(row["notes"]))

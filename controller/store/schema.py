@@ -70,15 +70,18 @@ builds = Table(
     Column("files", JSON, nullable=False),
     Column("request_id", Text),
     Column("created", Float, nullable=False),
+    # Tags that name the result besides the build's id.
+    Column("tags", JSON, nullable=False),
     Column("no_cache", Boolean, nullable=False),
     Column("cancel_requested", Boolean, nullable=False),
     # Values of build-time secrets, encrypted; gone when the build has ended.
     Column("secrets", LargeBinary),
     # The image index that joins several images, and when joining is tried (again).
-    Column("image_index", JSON),
+    Column("image_index", JSON(none_as_null=True)),
     Column("join_next", Float, nullable=False),
     UniqueConstraint("user_id", "project_id", "request_id", name="builds_request"),
     Index("builds_by_creation", "created", "id"),
+    Index("builds_by_join", "join_next"),
 )
 
 build_targets = Table(
@@ -95,7 +98,7 @@ build_targets = Table(
     Column("message", Text, nullable=False),
     Column("failed_step", Text, nullable=False),
     Column("last_lines", JSON, nullable=False),
-    Column("artifact", JSON),
+    Column("artifact", JSON(none_as_null=True)),
     Column("started", Float, nullable=False),
     Column("ended", Float, nullable=False),
     Column("attempts", Integer, nullable=False),
@@ -107,6 +110,14 @@ build_targets = Table(
     PrimaryKeyConstraint("build_id", "key"),
     Index("build_targets_by_state", "state", "next_try"),
     Index("build_targets_by_cache_key", "cache_key", "ended"),
+)
+
+# When the queue last began a target of each user: who has waited longest goes first.
+build_turns = Table(
+    "build_turns",
+    metadata,
+    Column("user_id", Text, primary_key=True),
+    Column("served", Float, nullable=False),
 )
 
 deployments = Table(

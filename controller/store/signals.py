@@ -25,4 +25,23 @@ class BuildsQueued:
     """A build target waits for its turn."""
 
 
-Signal = EventsAppended | DesiredChanged | BuildsQueued
+@dataclass(frozen=True)
+class BuildCancelled:
+    """Somebody wishes this build to end."""
+
+    build_id: str
+
+
+@dataclass(frozen=True)
+class BuildEnded:
+    """All targets of this build have ended, and nothing is left to join."""
+
+    build_id: str
+
+
+@dataclass(frozen=True)
+class JoinDue:
+    """The images of a build are to be joined."""
+
+
+Signal = EventsAppended | DesiredChanged | BuildsQueued | BuildCancelled | BuildEnded | JoinDue

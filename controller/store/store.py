@@ -17,10 +17,12 @@ from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event
 
 from controller.store.access import AccessTable
+from controller.store.build_queue import BuildQueueTable
 from controller.store.builds import BuildTable
 from controller.store.deployments import DeploymentTable
 from controller.store.devices import DeviceTable
 from controller.store.events import EventTable
+from controller.store.images import ImageTable
 from controller.store.signals import Signal
 from controller.store.workloads import WorkloadTable
 
@@ -37,6 +39,8 @@ class Transaction:
         self.access = AccessTable(connection)
         self.devices = DeviceTable(connection, self.signals)
         self.builds = BuildTable(connection, self.signals)
+        self.queue = BuildQueueTable(connection)
+        self.images = ImageTable(connection)
         self.deployments = DeploymentTable(connection)
         self.workloads = WorkloadTable(connection)
 

@@ -8,18 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from controller.builds import attempt
 from controller.builds.logs import BuildLogs
-from controller.builds.model import ArtifactKind, BuildResult, BuildState, BuildTarget, OnLine, OnState, TargetJob
-from controller.builds.queue import BuildQueue, QueueBroken
-from controller.store import Store, Transaction, open_store
-from tests.support.rows import ARTIFACT, build
-
-SPEC = b"""\
-version: 1
-name: digits
-deploy: {entrypoint: [python3], network: {ports: [{name: http, container: 80}]}}
-targets: [{profile: profile-0}]
-"""
+from controller.builds.model import ArtifactKind, BuildResult, BuildTarget, OnLine, OnState, TargetJob
+from controller.builds.queue import QueueBroken
+from controller.store import Transaction
+from tests.support.queueing import Bench, open_bench
+from tests.support.rows import ARTIFACT
 
 
 class QuickBuilder:
@@ -44,40 +39,33 @@ class LogsOfOneThread(BuildLogs):
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    opened = open_store(tmp_path / "controller.db")
-    made = replace(build(BuildState.QUEUED), spec=SPEC)
-    await opened.transact(lambda tx: tx.builds.add(made, ""))
-    yield opened
-    opened.close()
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with open_bench(tmp_path, QuickBuilder()) as opened:
+        await opened.add(1)
+        yield opened
 
 
 async def test_an_outcome_that_cannot_be_stored_ends_the_queue_instead_of_hanging(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(tx: Transaction, made: object, outcome: BuildTarget) -> None:
+    def refuse(tx: Transaction, build_id: str, outcome: BuildTarget) -> None:
         raise OSError("disk full")
 
-    queue = BuildQueue(store, QuickBuilder(), BuildLogs(tmp_path / "logs"), "registry:5000", 1)
-    monkeypatch.setattr(queue, "_store_outcome", refuse)
+    monkeypatch.setattr(attempt, "store_outcome", refuse)
     with pytest.raises(QueueBroken):
-        await asyncio.wait_for(queue.run(), 10)
+        await asyncio.wait_for(bench.queue().run(), 10)
 
 
-async def test_a_follower_reads_to_the_end_while_outcomes_are_stored(store: Store, tmp_path: Path) -> None:
-    logs = LogsOfOneThread(tmp_path / "logs")
+async def test_a_follower_reads_to_the_end_while_outcomes_are_stored(bench: Bench, tmp_path: Path) -> None:
+    bench.logs = logs = LogsOfOneThread(tmp_path / "logs-of-one-thread")
 
     async def ended() -> bool:
-        found = await store.transact(lambda tx: tx.builds.get("b-1"))
-        return found is not None and found.ended > 0
+        return (await bench.found("b-1")).ended > 0
 
     async def follow() -> list[str]:
         return [line.text async for line in logs.read("b-1", 1, follow=True, ended=ended)]
 
-    follower = asyncio.create_task(follow())
-    queue = asyncio.create_task(BuildQueue(store, QuickBuilder(), logs, "registry:5000", 1).run())
-    lines = await asyncio.wait_for(follower, 10)
-    queue.cancel()
-    await asyncio.gather(queue, return_exceptions=True)
+    async with bench.working():
+        lines = await asyncio.wait_for(follow(), 10)
     assert lines[0] == "one line"
-    assert lines[-1].startswith("pushed registry:5000/alice/digits/digits@sha256:")
+    assert lines[-1].startswith("pushed 127.0.0.1:1/alice/digits/digits@sha256:")

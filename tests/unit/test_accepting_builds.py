@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from controller.builds.jobs import repository_path
+from controller.builds.listing import check_listed
 from controller.builds.model import BuildState
-from controller.builds.queue import repository_path
-from controller.builds.service import check_listed
 from controller.errors import InvalidRequest
 from tests.support.rows import build
 

@@ -59,6 +59,7 @@ def upgrade() -> None:
         sa.Column("files", sa.JSON(), nullable=False),
         sa.Column("request_id", sa.Text(), nullable=True),
         sa.Column("created", sa.Float(), nullable=False),
+        sa.Column("tags", sa.JSON(), nullable=False),
         sa.Column("no_cache", sa.Boolean(), nullable=False),
         sa.Column("cancel_requested", sa.Boolean(), nullable=False),
         sa.Column("secrets", sa.LargeBinary(), nullable=True),
@@ -69,7 +70,14 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("builds", schema=None) as batch_op:
         batch_op.create_index("builds_by_creation", ["created", "id"], unique=False)
+        batch_op.create_index("builds_by_join", ["join_next"], unique=False)
 
+    op.create_table(
+        "build_turns",
+        sa.Column("user_id", sa.Text(), nullable=False),
+        sa.Column("served", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("user_id"),
+    )
     op.create_table(
         "deployments",
         sa.Column("id", sa.Text(), nullable=False),

@@ -1,0 +1,137 @@
+"""Gives the images of a build their names in the registry: one index that joins them, and the tags of the spec.
+
+Durable: when it is due is a row. A registry that is away is asked again, for as long as a build is tried again.
+"""
+
+import asyncio
+import contextlib
+import time
+from dataclasses import replace
+
+import structlog
+
+from controller.builds import registry
+from controller.builds.index import Member, image_index
+from controller.builds.logs import BuildLogs
+from controller.builds.model import Build, BuildState, BuildTarget, BuiltArtifact, RegistryAccess
+from controller.builds.recording import build_event, existing, made_images, settle
+from controller.builds.registry import INDEX_TYPE, RegistryUnreachable
+from controller.store import Store, Transaction
+
+log = structlog.get_logger()
+RETRY_FIRST = 1.0
+RETRY_LONGEST = 60.0
+
+
+class Joiner:
+    """`run()` until cancelled; the queue of builds runs it."""
+
+    def __init__(self, store: Store, logs: BuildLogs, access: RegistryAccess, retry_seconds: float) -> None:
+        self._store = store
+        self._logs = logs
+        self._access = access
+        self._retry_seconds = retry_seconds
+        self._tries: dict[str, int] = {}
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """Something may be due."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Joins what is due, and what becomes due. Raises what hinders a result from being stored."""
+        while True:
+            self._wake.clear()
+            for build_id in await self._store.transact(lambda tx: tx.queue.to_join(time.time())):
+                await self._join(build_id)
+            following = await self._store.transact(lambda tx: tx.queue.next_join())
+            timeout = None if following is None else max(0.01, following - time.time())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._wake.wait()
+
+    async def _join(self, build_id: str) -> None:
+        build = await self._store.transact(lambda tx: existing(tx, build_id))
+        try:
+            index = await self._name(build)
+        except RegistryUnreachable as error:
+            await self._postpone(build, str(error))
+        else:
+            await self._end(build, index, "", _said(build, index))
+
+    async def _name(self, build: Build) -> BuiltArtifact | None:
+        """Afterwards the registry knows the build's images by all their names. Returns the index where there is one."""
+        images = made_images(build)
+        repository = _artifact(images[0]).repository
+        members = [await self._member(target) for target in images]
+        tags = tags_of(build)
+        if len(members) == 1:
+            body, media_type = members[0].manifest.body, members[0].manifest.media_type
+        else:
+            body, media_type = image_index(members, annotations_of(build)), INDEX_TYPE
+        for tag in tags:
+            await registry.put_manifest(repository, tag, body, media_type, self._access)
+        if len(members) == 1:
+            return None
+        size = sum(_artifact(target).size_bytes for target in images)
+        return BuiltArtifact(repository, registry.digest_of(body), "", size)
+
+    async def _member(self, target: BuildTarget) -> Member:
+        artifact = _artifact(target)
+        manifest = await registry.read_manifest(artifact.repository, artifact.digest, self._access)
+        return Member(manifest, artifact.platform, target.profile)
+
+    async def _postpone(self, build: Build, cause: str) -> None:
+        tries = self._tries[build.id] = self._tries.get(build.id, 0) + 1
+        waited = time.time() - max(target.ended for target in build.targets)
+        text = f"the images cannot be given their names in the registry: {cause}"
+        log.warning("joining images failed", build=build.id, tries=tries, error=cause)
+        if waited >= self._retry_seconds:
+            await self._end(build, None, "NotJoined", f"{text}; given up, the images themselves are there by digest")
+            return
+        if tries == 1:
+            self._logs.append(build.id, "", "system", f"{text}; tried again by itself")
+        delay = min(RETRY_LONGEST, RETRY_FIRST * 2 ** min(tries - 1, 10))
+        later = time.time() + delay
+        await self._store.transact(lambda tx: tx.builds.change(replace(existing(tx, build.id), join_next=later)))
+
+    async def _end(self, build: Build, index: BuiltArtifact | None, reason: str, text: str) -> None:
+        self._tries.pop(build.id, None)
+        self._logs.append(build.id, "", "system", text)
+        await self._store.transact(lambda tx: _store_end(tx, build.id, index, reason, text))
+
+
+def tags_of(build: Build) -> tuple[str, ...]:
+    """Under which tags the result is put: its id, and those of the spec where all of it succeeded, so that none of
+    them ever comes to name less than it did before."""
+    ends = {target.state for target in build.targets}
+    return tuple(dict.fromkeys((build.id, *(build.tags if ends == {BuildState.SUCCEEDED} else ()))))
+
+
+def annotations_of(build: Build) -> dict[str, str]:
+    """What the index says of itself; the same for the same request."""
+    return {
+        "org.opencontainers.image.title": build.name,
+        "dev.longshore.user": build.user_id,
+        "dev.longshore.project": build.project_id,
+        "dev.longshore.name": build.name,
+    }
+
+
+def _said(build: Build, index: BuiltArtifact | None) -> str:
+    names = ", ".join(tags_of(build))
+    if index is None:
+        return f"the image is named {names}"
+    return f"joined as {index.repository}@{index.digest}, named {names}"
+
+
+def _store_end(tx: Transaction, build_id: str, index: BuiltArtifact | None, reason: str, text: str) -> None:
+    build = replace(existing(tx, build_id), image_index=index, join_next=0.0)
+    tx.builds.change(build)
+    tx.events.append(build_event(build, build.state, reason, text))
+    settle(tx, build)
+
+
+def _artifact(target: BuildTarget) -> BuiltArtifact:
+    assert target.artifact is not None, "only images that were made are joined"
+    return target.artifact
