@@ -26,6 +26,7 @@ from controller.builds.model import (
 )
 from controller.builds.outcome import build_failure
 from controller.builds.prepare import Prepared, prepare
+from controller.builds.requirements import base_of
 from controller.builds.settings import BuilderSettings
 from controller.builds.targets import TargetProfile
 from controller.builds.uploads import UploadStore
@@ -63,7 +64,7 @@ class ImageBuild:
         on_state(BuildState.PREPARING)
         profile = self._profile()
         await machine.check(profile)
-        name = job.spec.base or profile.base
+        name = base_of(job.spec, profile)
         require_allowed(name, job)
         base = await self._bench.bases.resolve(name, profile, self._folder, log)
         prepared = await prepare(job, profile, self._folder / "context", log)

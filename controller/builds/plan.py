@@ -4,15 +4,13 @@ from controller.builds.image_labels import image_labels
 from controller.builds.layers import file_layers
 from controller.builds.model import TargetJob
 from controller.builds.prepare import Prepared
-from controller.builds.requirements import requirements_of, runtime_of
+from controller.builds.requirements import provided, requirements_of, runtime_of
 from controller.builds.targets import TargetProfile
 from controller.rendering import CannotQuote, ImagePlan
 from controller.spec.launching import CannotLaunch, launch_words
 from controller.spec.runtimes import runtime_file
 
 NOTHING = Prepared()
-# Secrets of the build host, whose names no secret of a user may have.
-HOST_SECRETS = "longshore-"
 
 
 def plan_image(
@@ -21,7 +19,6 @@ def plan_image(
     """The plan of the job's Containerfile. `base` is the full name of its base image. Raises CannotQuote."""
     packages = requirements_of(job, profile)
     runtime = runtime_of(job)
-    _check(job)
     return ImagePlan(
         base=base,
         workdir=job.spec.workdir,
@@ -37,11 +34,12 @@ def plan_image(
         prepared_apt=prepared.apt,
         configure_apt=prepared.apt_configure,
         prepared_pypi=prepared.pypi,
+        system_site_packages=provided(job, profile),
         runtime_files=tuple((name, runtime_file(runtime.name, name)) for name in runtime.files) if runtime else (),
         folders=tuple(file_layers(job.files)),
         steps=tuple(job.spec.steps),
         secrets=tuple(sorted(job.spec.secrets)),
-        environment=tuple(sorted({**(runtime.environment if runtime else {}), **job.spec.environment}.items())),
+        environment=tuple(sorted(_environment(job, profile).items())),
         labels=tuple(sorted(image_labels(job, base, base_digest).items())),
         ports=tuple(sorted({port.container for port in job.deploy.network.ports})),
         volumes=tuple(sorted(set(job.spec.volumes))),
@@ -50,23 +48,13 @@ def plan_image(
     )
 
 
+def _environment(job: TargetJob, profile: TargetProfile) -> dict[str, str]:
+    runtime = runtime_of(job)
+    return {**profile.environment, **(runtime.environment if runtime else {}), **job.spec.environment}
+
+
 def _entrypoint(job: TargetJob) -> tuple[str, ...]:
     try:
         return launch_words(job.deploy.pre_exec, job.deploy.entrypoint)
     except CannotLaunch as error:
         raise CannotQuote(str(error)) from error
-
-
-def _check(job: TargetJob) -> None:
-    if wrong := next((name for name in job.spec.secrets if name.startswith(HOST_SECRETS)), None):
-        raise CannotQuote(f"build.secrets names {wrong}; names that begin with {HOST_SECRETS} are the builder's own")
-    if not job.spec.allow_root and (wrong := _sudo(job)):
-        raise CannotQuote(f"build.packages names {wrong}, which needs build.allow_root: true")
-
-
-def _sudo(job: TargetJob) -> str:
-    packages = job.spec.packages
-    named = (*packages.apt, *packages.dnf, *packages.apk)
-    return next(
-        (name for name in named if name.partition("=")[0].partition(":")[0] in ("sudo", "doas", "opendoas")), ""
-    )

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from controller.builds.model import TargetJob
+from controller.builds.model import BuildFailed, TargetJob
 from controller.builds.targets import TargetProfile
-from controller.spec.model import Packages
+from controller.spec.model import BuildSpec, Packages
 from controller.spec.runtimes import RuntimeKind, load_runtimes
 
 # Where the name of a requirement ends: extras, versions.
@@ -31,7 +31,7 @@ class Requirements:
 def requirements_of(job: TargetJob, profile: TargetProfile) -> Requirements:
     """What the job's artifact for this profile is made of."""
     own = job.spec.packages
-    runtime = runtime_packages(runtime_of(job), profile)
+    runtime = Packages() if provided(job, profile) else runtime_packages(runtime_of(job), profile)
     conda = [part.conda for part in (own, runtime) if part.conda]
     return Requirements(
         # The runtime names its system packages as Debian does; a base of another kind has them by other names.
@@ -48,6 +48,23 @@ def requirements_of(job: TargetJob, profile: TargetProfile) -> Requirements:
 def runtime_of(job: TargetJob) -> RuntimeKind | None:
     """The runtime that the spec names; None without one, or for one that is not known any more."""
     return load_runtimes().get(job.spec.runtime.kind) if job.spec.runtime else None
+
+
+def base_of(spec: BuildSpec, profile: TargetProfile) -> str:
+    """Name of the base image that a spec means on devices of this profile. Raises BuildFailed."""
+    if spec.base or spec.distribution is None:
+        return spec.base or profile.base
+    if spec.distribution not in profile.bases:
+        there = ", ".join(sorted(profile.bases)) or "none"
+        message = f"{profile.name} has no base of {spec.distribution}; there are: {there}; correct build.distribution"
+        raise BuildFailed("BaseNotFound", message)
+    return profile.bases[spec.distribution]
+
+
+def provided(job: TargetJob, profile: TargetProfile) -> bool:
+    """Whether the base has the runtime already."""
+    own_base = job.spec.base is None and job.spec.distribution is None
+    return own_base and job.spec.runtime is not None and job.spec.runtime.kind in profile.provides
 
 
 def runtime_packages(runtime: RuntimeKind | None, profile: TargetProfile) -> Packages:

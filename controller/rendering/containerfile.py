@@ -35,6 +35,8 @@ class ImagePlan:
     prepared_apt: bool = False
     configure_apt: bool = False
     prepared_pypi: bool = False
+    # What is installed sees the Python packages that the base has.
+    system_site_packages: bool = False
     runtime_files: tuple[tuple[str, bytes], ...] = ()
     folders: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()

@@ -23,6 +23,10 @@ FREE_LABELS = frozenset(
         "version",
     )
 )
+# Of secrets that a builder gives to steps itself, such as its proxy's address.
+HOST_SECRETS = "longshore-"
+# Packages that make root of a user.
+ROOT_TOOLS = frozenset(("sudo", "sudo-ldap", "doas", "opendoas"))
 # What a bundle cannot hold: the field, and why.
 _NOT_IN_BUNDLES: tuple[tuple[Path, str], ...] = (
     (("build", "packages", "dnf"), "a device without containers is asked for Debian packages only (packages.apt)"),
@@ -44,6 +48,11 @@ def build_findings(build: BuildSpec) -> Iterator[Finding]:
     if build.base is not None and build.distribution is not None:
         yield Finding(("build", "distribution"), "expected either base or distribution, not both")
     yield from _one_manager(build.packages)
+    yield from _root_tools(build)
+    for index, name in enumerate(build.secrets):
+        if name.startswith(HOST_SECRETS):
+            message = f"names that begin with {HOST_SECRETS} are the builder's own; take another name"
+            yield Finding(("build", "secrets", index), message)
     for label in build.labels:
         if is_reserved(label):
             free = ", ".join(sorted(FREE_LABELS))
@@ -65,6 +74,15 @@ def bundle_findings(build: BuildSpec, deploy: DeploySpec | None, targets: Sequen
     if build.base is not None and deploy is not None and not deploy.entrypoint:
         message = f"required for the bundle that targets[{where}] asks for, which has no base image"
         yield Finding(("deploy", "entrypoint"), message)
+
+
+def _root_tools(build: BuildSpec) -> Iterator[Finding]:
+    packages = build.packages
+    for manager, names in (("apt", packages.apt), ("dnf", packages.dnf), ("apk", packages.apk)):
+        for index, name in enumerate(names):
+            if not build.allow_root and name.partition("=")[0].partition(":")[0] in ROOT_TOOLS:
+                message = f"{name} makes root of the service's user; set build.allow_root: true for it"
+                yield Finding(("build", "packages", manager, index), message)
 
 
 def _one_manager(packages: Packages) -> Iterator[Finding]:
