@@ -13,7 +13,8 @@ Modes and modification times are always the same for the same content, since Pod
 import errno
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from controller.builds.layers import file_layers
@@ -28,6 +29,19 @@ from controller.rendering import CannotQuote, ImagePlan, render
 MAX_PATH_BYTES = 4000
 # Folders that are written here; the others are somebody else's.
 OWN_FOLDERS = ("packages", "runtime", "large", "files")
+
+
+@dataclass(frozen=True)
+class ContextEntry:
+    """One file of the context; `content` is itself or where it lies."""
+
+    path: str
+    content: bytes | Path
+    executable: bool = False
+
+    @property
+    def mode(self) -> int:
+        return 0o755 if self.executable else 0o644
 
 
 def make_context(
@@ -52,11 +66,27 @@ def make_context(
 
 def write_context(folder: Path, plan: ImagePlan, files: Sequence[ContextFile], uploads: UploadStore) -> None:
     """Files are hard links of the uploads where they can be. Raises BuildFailed for a missing upload."""
-    _write_texts(folder, plan)
-    for name, layer in file_layers(files).items():
-        _place_all(folder / name, layer, uploads)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+    for entry in context_entries(plan, files, uploads):
+        _place(entry, folder / entry.path)
     for name in OWN_FOLDERS:
         _settle(folder / name)
+
+
+def context_entries(plan: ImagePlan, files: Sequence[ContextFile], uploads: UploadStore) -> Iterator[ContextEntry]:
+    """All files of the context but the prepared ones, always in the same order. Raises BuildFailed for a missing
+    upload."""
+    yield ContextEntry("Containerfile", render(plan).encode())
+    for packages in plan.package_lists().values():
+        yield ContextEntry(packages.path, packages.text.encode())
+    for name, content in plan.runtime_files:
+        yield ContextEntry(f"runtime/{name}", content)
+    for folder, layer in file_layers(files).items():
+        for file in layer:
+            try:
+                yield ContextEntry(f"{folder}/{file.path}", uploads.path(file.digest), file.executable)
+            except NotFound as error:
+                raise BuildFailed("UploadMissing", f"{file.path}: {error.message}") from error
 
 
 def check_paths(files: Sequence[ContextFile]) -> None:
@@ -75,52 +105,29 @@ def check_paths(files: Sequence[ContextFile]) -> None:
         raise BuildFailed("BadPath", f"{both[0]!r} is a file and a folder at once")
 
 
-def _write_texts(folder: Path, plan: ImagePlan) -> None:
-    containerfile = render(plan)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o755)
-    _write(folder / "Containerfile", containerfile.encode())
-    for packages in plan.package_lists().values():
-        _write(folder / packages.path, packages.text.encode())
-    for name, content in plan.runtime_files:
-        _write(folder / "runtime" / name, content)
-
-
-def _place_all(root: Path, files: Sequence[ContextFile], uploads: UploadStore) -> None:
-    for file in files:
-        try:
-            source = uploads.path(file.digest)
-        except NotFound as error:
-            raise BuildFailed("UploadMissing", f"{file.path}: {error.message}") from error
-        _place(source, root / file.path, file.executable)
-
-
 def _settle(root: Path) -> None:
     for current, _, _ in os.walk(root, topdown=False):
         Path(current).chmod(0o755)
         os.utime(current, (0, 0))
 
 
-def _write(target: Path, content: bytes) -> None:
+def _place(entry: ContextEntry, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(content)
-    target.chmod(0o644)
-    os.utime(target, (0, 0))
-
-
-def _place(source: Path, target: Path, executable: bool) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if executable:
-        # A mode of its own needs an inode of its own.
-        _copy(source, target, 0o755)
+    if isinstance(entry.content, bytes):
+        target.write_bytes(entry.content)
+        _stamp(target, entry.mode)
         return
     try:
-        os.link(source, target)
+        if entry.executable:
+            # A mode of its own needs an inode of its own.
+            raise OSError
+        os.link(entry.content, target)
     except OSError:
-        # Another file system, or too many links of one content.
-        _copy(source, target, 0o644)
+        # Also for another file system, or too many links of one content.
+        shutil.copyfile(entry.content, target)
+        _stamp(target, entry.mode)
 
 
-def _copy(source: Path, target: Path, mode: int) -> None:
-    shutil.copyfile(source, target)
+def _stamp(target: Path, mode: int) -> None:
     target.chmod(mode)
     os.utime(target, (0, 0))
