@@ -16,7 +16,7 @@ from grpc_health.v1 import _async as health_aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from controller.builds.builder import ImageBuilder
+from controller.assembly import builder_pool
 from controller.builds.joining import Joiner
 from controller.builds.logs import BuildLogs
 from controller.builds.materials_store import MaterialsStore
@@ -25,7 +25,6 @@ from controller.builds.queue import BuildQueue, Desk
 from controller.builds.reuse import Reuse
 from controller.builds.secrets import SecretBox
 from controller.builds.service import BuildService
-from controller.builds.settings import BuilderSettings
 from controller.builds.targets import load_profiles
 from controller.builds.uploads import UploadStore
 from controller.deployments.service import DeploymentService
@@ -81,7 +80,7 @@ class Controller:
         self._store = open_store(self._folder.database)
         self._ca = CertificateAuthority.load(self._folder.ca)
         self._tokens = RegistryTokens(self._folder.registry_tokens)
-        self._profiles = profiles = dict(load_profiles())
+        self._profiles = profiles = dict(load_profiles(self.settings.builds.targets_folder))
         self._uploads = UploadStore(root / "uploads", min_free_bytes=self.settings.min_free_mib * 2**20)
         self._logs = BuildLogs(root / "logs")
         self._registry_access = access = self._registry()
@@ -93,7 +92,7 @@ class Controller:
         self._devices = DeviceService(self._store, self._ca, self.settings.public.address, profiles)
         self._messages = DeviceMessages(self._store, self._broker_settings())
         self._sessions = Sessions(self._messages.invite)
-        self._image_builder = self._builder()
+        self._pool = builder_pool(self.settings, self._folder, self._uploads, access, profiles)
         self._queue = self._build_queue(access)
         self._feed = EventFeed(self._store)
         self._web = WebServer(self._tokens, self._pullable)
@@ -116,7 +115,8 @@ class Controller:
         await self._listen(self.settings.agents.listen, _server_credentials(certificate, key, ca_file))
         host, port = split(self.settings.web.listen)
         await self._web.start(host, port, certificate, key)
-        for name, work in (("builds", self._queue.run()), ("devices", self._messages.run())):
+        parts = (("builds", self._queue.run()), ("builders", self._pool.watch()), ("devices", self._messages.run()))
+        for name, work in parts:
             self._tasks.append(asyncio.create_task(work, name=name))
         log.info("controller serves", public=self.settings.public.listen, agents=self.settings.agents.listen)
 
@@ -126,13 +126,13 @@ class Controller:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(server.stop(STOP_GRACE) for server in self._servers))
         await self._web.stop()
-        await self._image_builder.close()
+        await self._pool.close()
         self._store.close()
         self._lock.close()
 
     async def _listen(self, address: str, credentials: grpc.ServerCredentials) -> None:
         server = grpc.aio.server(interceptors=[Gatekeeper(self._store)], options=OPTIONS)
-        parts = BuildParts(self._builds, self._uploads, self._logs, self._profiles)
+        parts = BuildParts(self._builds, self._uploads, self._logs, self._profiles, self._pool)
         build_pb2_grpc.add_BuildServiceServicer_to_server(BuildServicer(parts), server)
         deployment_pb2_grpc.add_DeploymentServiceServicer_to_server(
             DeploymentServicer(self._deployments, self._store, self._sessions), server
@@ -169,16 +169,11 @@ class Controller:
     def _build_queue(self, access: RegistryAccess) -> BuildQueue:
         builds, retry = self.settings.builds, self.settings.builds.retry_hours * 3600
         desk = Desk(
-            self._store, self._image_builder, self._logs, self._reuse, self._secrets, self._materials, self._profiles,
+            self._store, self._pool, self._logs, self._reuse, self._secrets, self._materials, self._profiles,
             access.address, retry,
         )  # fmt: skip
         joiner = Joiner(self._store, self._logs, access, retry)
-        return BuildQueue(desk, joiner, builds.parallel, builds.parallel_per_user)
-
-    def _builder(self) -> ImageBuilder:
-        builds = self.settings.builds
-        settings = BuilderSettings(builds.base_cache, builds.bootstrap_mirror, builds.ca_bundle)
-        return ImageBuilder(self._folder.root / "builder", self._uploads, self._registry_access, settings)
+        return BuildQueue(desk, joiner, self._pool.slots, builds.parallel_per_user)
 
     def _registry(self) -> RegistryAccess:
         return RegistryAccess(

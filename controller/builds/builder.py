@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from controller.builds import recovery
@@ -13,7 +13,7 @@ from controller.builds.bootstrap import Bootstrapper
 from controller.builds.cancelling import despite_cancel
 from controller.builds.image_build import ImageBuild, Workbench
 from controller.builds.machine import HostLost, Machine, OwnMachine
-from controller.builds.model import ArtifactKind, BuildFailed, BuildResult, OnLine, OnState, RegistryAccess, TargetJob
+from controller.builds.model import BuildFailed, BuildResult, OnLine, OnState, RegistryAccess, TargetJob
 from controller.builds.podman import Podman
 from controller.builds.settings import BuilderSettings
 from controller.builds.targets import TargetProfile, load_profiles
@@ -42,16 +42,9 @@ class ImageBuilder:
             settings.registry_timeout,
             settings.unreachable_memory,
         )
-        self._bench = Workbench(settings, profiles, uploads, access, bases)
+        self._bench = Workbench(settings, profiles, uploads, access, bases, self.podman)
         self.machine = OwnMachine(self.podman)
         self._able = False
-
-    def takes(self, profile: str, kind: ArtifactKind) -> bool:
-        """Any number of images at a time; no bundles."""
-        return kind is ArtifactKind.IMAGE
-
-    def on_free(self, listener: Callable[[], None]) -> None:
-        """Nobody ever waits for it."""
 
     async def probe(self) -> str:
         """ "" when builds can run, else what is wrong: "PodmanNotInstalled: ..."."""

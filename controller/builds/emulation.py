@@ -17,15 +17,24 @@ def own_architecture() -> str:
     return ARCHITECTURES.get(machine, machine)
 
 
+def runnable_architectures() -> set[str]:
+    """Those whose programs run here, by nature or by emulation."""
+    return {own_architecture(), *(name for name in HANDLERS if _is_emulated(name))}
+
+
 def check_runnable(profile: TargetProfile) -> None:
     """Returns when steps of a build for this profile can run. Raises BuildFailed."""
     architecture = profile.architecture
     if architecture == own_architecture():
         return
-    handler = BINFMT / HANDLERS.get(architecture, architecture)
-    if not handler.exists() or "enabled" not in handler.read_text().split():
+    if not _is_emulated(architecture):
         raise BuildFailed(
             "EmulationUnavailable",
             f"this machine ({own_architecture()}) cannot run programs for {profile.platform}; install "
             "qemu-user-static and binfmt-support, or build on a machine of that architecture",
         )
+
+
+def _is_emulated(architecture: str) -> bool:
+    handler = BINFMT / HANDLERS.get(architecture, architecture)
+    return handler.exists() and "enabled" in handler.read_text().split()

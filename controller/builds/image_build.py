@@ -25,7 +25,8 @@ from controller.builds.model import (
     TargetJob,
 )
 from controller.builds.outcome import build_failure
-from controller.builds.prepare import Prepared, prepare
+from controller.builds.podman import Podman
+from controller.builds.prepare import Prepared, Workplace, prepare
 from controller.builds.requirements import base_of
 from controller.builds.settings import BuilderSettings
 from controller.builds.targets import TargetProfile
@@ -45,6 +46,8 @@ class Workbench:
     uploads: UploadStore
     access: RegistryAccess
     bases: BaseResolver
+    # This machine's own, which has the bases.
+    podman: Podman
 
 
 class ImageBuild:
@@ -67,7 +70,10 @@ class ImageBuild:
         name = base_of(job.spec, profile)
         require_allowed(name, job)
         base = await self._bench.bases.resolve(name, profile, self._folder, log)
-        prepared = await prepare(job, profile, self._folder / "context", log)
+        scratch = self._folder / "prepare"
+        await in_thread(scratch.mkdir)
+        place = Workplace(self._bench.podman, self._bench.settings, settings, base, machine.architecture, scratch)
+        prepared = await prepare(job, profile, self._folder / "context", log, place)
         await in_thread(self._write_context, profile, base, prepared)
         await machine.have_base(base, log)
         on_state(BuildState.BUILDING)

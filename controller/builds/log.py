@@ -49,6 +49,10 @@ class BuildLog:
         """Ids of the images that steps of this build made, in their order."""
         return [image for image in self._images if not any(known.startswith(image) for known in self._cached)]
 
+    def step_images(self) -> list[str]:
+        """Ids of all images on which steps of this build stand."""
+        return [*self._images, *self._cached]
+
     def _line(self, stream: str, text: str) -> None:
         if not text or NOISE.match(text):
             return

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from controller.builds.hosts import BuilderPool
 from controller.builds.logs import BuildLogs
 from controller.builds.model import Build
 from controller.builds.service import BuildService
@@ -20,6 +21,7 @@ class BuildParts:
     uploads: UploadStore
     logs: BuildLogs
     profiles: Mapping[str, TargetProfile]
+    pool: BuilderPool | None = None
 
 
 class BuildCalls:

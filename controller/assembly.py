@@ -1,0 +1,57 @@
+"""What the controller builds with, put together from its settings."""
+
+from controller.builds.builder import ImageBuilder
+from controller.builds.hosts import BuilderHost, BuilderPool, Place
+from controller.builds.model import BuildFailed, BuildResult, OnLine, OnState, RegistryAccess, TargetJob
+from controller.builds.own_place import OwnPlace
+from controller.builds.remote import RemotePlace
+from controller.builds.settings import BuilderSettings
+from controller.builds.targets import TargetProfile
+from controller.builds.tunnels import SshTunnel, TlsTunnel, Tunnel
+from controller.builds.uploads import UploadStore
+from controller.settings import BuilderHost as HostSettings
+from controller.settings import Settings
+from controller.setup import DataFolder
+
+
+def builder_pool(
+    settings: Settings,
+    folder: DataFolder,
+    uploads: UploadStore,
+    access: RegistryAccess,
+    profiles: dict[str, TargetProfile],
+) -> BuilderPool:
+    """The builder of a controller: this machine and the hosts that the settings name."""
+    builder = ImageBuilder(folder.root / "builder", uploads, access, builder_settings(settings), profiles)
+    hosts = [BuilderHost(one.name, remote_place(one, folder, builder), one.slots) for one in settings.builds.hosts]
+    if settings.builds.local:
+        hosts.insert(0, BuilderHost("local", OwnPlace(builder), settings.builds.parallel))
+    return BuilderPool(builder, hosts, profiles, NoBundles(), settings.builds.parallel)
+
+
+def builder_settings(settings: Settings) -> BuilderSettings:
+    builds = settings.builds
+    return BuilderSettings(builds.base_cache, builds.bootstrap_mirror, builds.ca_bundle, micromamba=builds.micromamba)
+
+
+def remote_place(host: HostSettings, folder: DataFolder, builder: ImageBuilder) -> Place:
+    journal = folder.root / "builder" / "hosts" / host.name
+    return RemotePlace(host.url, _tunnel(host, folder), host.platforms, builder.podman, journal)
+
+
+class NoBundles:
+    """In place of a builder of bundles."""
+
+    async def build(self, job: TargetJob, on_line: OnLine, on_state: OnState) -> BuildResult:
+        raise BuildFailed("BundlesUnavailable", "this controller builds no bundles yet; ask for an image")
+
+
+def _tunnel(host: HostSettings, folder: DataFolder) -> Tunnel:
+    if host.url.startswith("ssh://"):
+        return SshTunnel(host.url, host.ssh_key, host.known_hosts)
+    return TlsTunnel(
+        host.url,
+        host.ca_file or folder.ca / "ca.crt",
+        host.cert_file or folder.tls / "controller.crt",
+        host.key_file or folder.tls / "controller.key",
+    )

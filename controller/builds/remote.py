@@ -1,0 +1,204 @@
+"""A builder host other than this machine: where it is, what it can, and its machine while one build uses it."""
+
+import asyncio
+import contextlib
+import json
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from controller.builds import processes, registry
+from controller.builds.bases import Base
+from controller.builds.cancelling import despite_cancel, in_thread
+from controller.builds.credentials import RegistryFiles
+from controller.builds.hosts import Abilities
+from controller.builds.leavings import Leavings
+from controller.builds.log import BuildLog
+from controller.builds.machine import HostLost, Machine, push
+from controller.builds.model import BuildFailed, RegistryAccess
+from controller.builds.outcome import UNREACHABLE, push_failure
+from controller.builds.own_place import PLATFORMS
+from controller.builds.podman import Podman
+from controller.builds.remote_podman import RemotePodman
+from controller.builds.sweeping import DEADLINE, RemoteBuild, start_killer, sweep, working_containers
+from controller.builds.targets import TargetProfile
+from controller.builds.tunnels import Tunnel
+
+PUSH_TRIES = 5
+
+
+class RemotePlace:
+    """A host behind `tunnel`. `own`: this machine's Podman, which has the bases. `journal`: a folder of its own, where
+    builds that run there are noted, so that a later process removes what is left of them."""
+
+    def __init__(self, address: str, tunnel: Tunnel, platforms: Sequence[str], own: Podman, journal: Path) -> None:
+        self.address = address
+        self._tunnel = tunnel
+        self._platforms = frozenset(platforms)
+        self._own = own
+        self._journal = journal
+        self._leavings = Leavings()
+        self._architecture = ""
+        # Entries of the journal whose builds run in this process.
+        self._running: set[Path] = set()
+
+    async def probe(self) -> Abilities:
+        async with self._connected() as podman:
+            native = await self._ask_platform(podman)
+            await self._sweep(podman)
+        own = frozenset({native})
+        return Abilities(own & (self._platforms or own), self._platforms - own)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Machine]:
+        async with self._connected() as podman:
+            if not self._architecture:
+                await self._ask_platform(podman)
+            entry = self._journal / f"{secrets.token_hex(8)}.json"
+            self._running.add(entry)
+            try:
+                yield RemoteMachine(podman, self._own, self._leavings, self._architecture, entry)
+            finally:
+                self._running.discard(entry)
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[RemotePodman]:
+        await asyncio.to_thread(self._own.prepare)
+        async with self._tunnel.open(self._own.run_folder, self._own.environment()) as socket:
+            podman = RemotePodman(self._own, socket, self.address)
+            await podman.require_alive()
+            yield podman
+
+    async def _ask_platform(self, podman: RemotePodman) -> str:
+        told = await podman.run("info", "--format", "{{.Host.Arch}}")
+        if told.returncode != 0:
+            raise HostLost(f"{self.address} does not say what it is: {told.stderr.strip()[-300:]}")
+        self._architecture = told.stdout.strip()
+        return PLATFORMS.get(self._architecture, f"linux/{self._architecture}")
+
+    async def _sweep(self, podman: RemotePodman) -> None:
+        """Removes what is left of builds that ended without us."""
+        await asyncio.to_thread(self._journal.mkdir, parents=True, exist_ok=True, mode=0o700)
+        for entry in sorted(set(self._journal.glob("*.json")) - self._running):
+            await sweep(podman, RemoteBuild.read(entry))
+            await asyncio.to_thread(entry.unlink, missing_ok=True)
+
+
+class RemoteMachine:
+    """A builder host during one build."""
+
+    def __init__(self, podman: RemotePodman, own: Podman, leavings: Leavings, architecture: str, entry: Path) -> None:
+        self.podman: Podman = podman
+        self.leavings = leavings
+        self.architecture = architecture
+        self._podman = podman
+        self._own = own
+        self._entry = entry
+
+    async def check(self, profile: TargetProfile) -> None:
+        """What the host can run was asked when it was chosen."""
+
+    async def have_base(self, base: Base, log: BuildLog) -> None:
+        """Pulled by the host where it can be pulled and is the same; sent by this machine otherwise."""
+        if (await self.podman.run("image", "exists", base.image_id)).returncode == 0:
+            return
+        log("system", f"sending {base.name} to the builder host")
+        names = await self._own.run("image", "inspect", "--format", "{{range .RepoTags}}{{.}} {{end}}", base.image_id)
+        # With its name, which becomes a part of the history of what is built on it.
+        name = next(iter(names.stdout.split()), base.image_id)
+        archive = self._own.temporary / f"{self._entry.stem}.tar"
+        try:
+            await _checked(self._own, "save", "--quiet", "--format", "oci-archive", "--output", str(archive), name)
+            await _checked(self.podman, "load", "--quiet", "--input", str(archive))
+        finally:
+            await despite_cancel(asyncio.to_thread(archive.unlink, missing_ok=True))
+        if (await self.podman.run("image", "exists", base.image_id)).returncode != 0:
+            raise BuildFailed("BaseUnusable", f"{base.name} is another image on the builder host", retryable=True)
+
+    async def build(self, arguments: Sequence[str], base: Base, scratch: Path, log: BuildLog) -> int:
+        before = tuple(str(one["Id"]) for one in await working_containers(self.podman))
+        group = f"longshore-{self._entry.stem}"
+        note = RemoteBuild(group, (base.image_id,), before)
+        await in_thread(note.write, self._entry)
+        await in_thread(scratch.mkdir, exist_ok=True)
+        argv = self.podman.argv(["build", "--cgroup-parent", f"/{group}", *arguments])
+        try:
+            status = await processes.stream(argv, self.podman.environment(scratch), log, self._stop(note))
+            if status != 0:
+                await self._podman.require_alive()
+        except HostLost:
+            # What is left there is removed when the host is seen again.
+            await in_thread(RemoteBuild(group, (base.image_id, *log.step_images()), before).write, self._entry)
+            raise
+        await in_thread(self._entry.unlink, missing_ok=True)
+        return status
+
+    def _stop(self, note: RemoteBuild) -> processes.Stop:
+        async def stop(process: asyncio.subprocess.Process) -> None:
+            """Ends the step there; then the service tells the client that the build has failed."""
+            with contextlib.suppress(HostLost):
+                killer = await start_killer(self.podman, note)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(DEADLINE):
+                        await process.wait()
+                await self.podman.run("rm", "-f", "-t", "0", "-i", killer)
+            if process.returncode is None:
+                await processes.stop_group(process)
+            else:
+                await asyncio.to_thread(self._entry.unlink, missing_ok=True)
+
+        return stop
+
+    async def push(self, image: str, target: str, folder: Path, access: RegistryAccess) -> str:
+        """By the host itself; by this machine where the host cannot reach the registry or does not trust it."""
+        name = f"docker://{target}"
+        for _ in range(PUSH_TRIES):
+            authfile = (await RegistryFiles(folder, access).options())[:2]
+            pushed = await self.podman.run("push", "--quiet", *authfile, image, name)
+            if pushed.returncode != 0 and UNREACHABLE.search(pushed.stderr):
+                return await self._push_from_here(image, target, folder, access)
+            if pushed.returncode != 0:
+                raise push_failure(pushed.stderr, target.rpartition(":")[0])
+            if digest := await _digest_at(target, image, access):
+                return digest
+            # Another target of the same build was pushed under the same tag in between.
+        raise BuildFailed("RegistryUnreachable", f"{target} is never what was pushed there", retryable=True)
+
+    async def _push_from_here(self, image: str, target: str, folder: Path, access: RegistryAccess) -> str:
+        archive = folder / "image.tar"
+        await _checked(self.podman, "save", "--quiet", "--format", "oci-archive", "--output", str(archive), image)
+        loaded = await _checked(self._own, "load", "--quiet", "--input", str(archive))
+        await asyncio.to_thread(archive.unlink)
+        await asyncio.to_thread((folder / "scratch").mkdir, exist_ok=True)
+        try:
+            return await push(self._own, image, target, folder, access)
+        finally:
+            await despite_cancel(self._own.run("rmi", "--no-prune", *loaded.split()[-1:]))
+
+    async def remove_leftovers(self) -> None:
+        """The service has removed containers and mounts; what a lost host has is removed when it is seen again."""
+
+
+async def _checked(podman: Podman, *arguments: str) -> str:
+    done = await podman.run(*arguments)
+    if done.returncode != 0:
+        raise BuildFailed(
+            "BuilderUnusable", f"podman {arguments[0]} fails: {done.stderr.strip()[-500:]}", retryable=True
+        )
+    return done.stdout
+
+
+async def _digest_at(target: str, image: str, access: RegistryAccess) -> str:
+    """The digest of what lies at this tag, where it is this image; else ""."""
+    repository, _, tag = target.rpartition(":")
+    try:
+        manifest = await registry.get_manifest(repository, tag, access)
+    except registry.RegistryUnreachable as error:
+        raise BuildFailed(
+            "RegistryUnreachable", f"pushed {target}, but cannot see it: {error}", retryable=True
+        ) from error
+    if manifest is None:
+        return ""
+    config = json.loads(manifest.body).get("config", {})
+    return manifest.digest if config.get("digest") == f"sha256:{image}" else ""

@@ -1,0 +1,113 @@
+"""Ends steps of builds on another machine, where no signal of ours reaches.
+
+The service has no call for it: a build whose client has gone runs its step to the end. Every build there has control
+groups by a name of its own, so a container that sees all processes finds the step's, and ends it; Podman sees the step
+fail and removes its container and mounts. The container is made from the build's own base, since that is there.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from controller.builds.machine import HostLost
+from controller.builds.podman import Podman
+from controller.files import write_durably
+
+# $1 is the beginning of the control groups' names. Only what every shell has built in, and sleep. It ends by itself:
+# who started it may be killed.
+SCRIPT = """
+round=0
+while [ $round -lt 600 ]; do
+  for process in /proc/[0-9]*; do
+    while read -r line; do
+      case $line in */"$1"*) kill -9 "${process#/proc/}"; break;; esac
+    done < "$process/cgroup"
+  done 2>/dev/null
+  round=$((round + 1))
+  sleep 0.1
+done
+"""
+# Seconds in which a service has to clean up after a step that was ended.
+DEADLINE = 30.0
+SWEEP_LOOKS, SWEEP_PAUSE = 40, 0.2
+
+
+@dataclass(frozen=True)
+class RemoteBuild:
+    """What has to be known of a build on another machine to remove what is left of it there.
+
+    `group`: its control group. `images`: its base, and what its steps made. `before`: containers that were there.
+    """
+
+    group: str
+    images: tuple[str, ...]
+    before: tuple[str, ...]
+
+    def write(self, path: Path) -> None:
+        write_durably(path, json.dumps(asdict(self)).encode())
+
+    @staticmethod
+    def read(path: Path) -> "RemoteBuild":
+        fields = json.loads(path.read_bytes())
+        return RemoteBuild(fields["group"], tuple(fields["images"]), tuple(fields["before"]))
+
+
+async def start_killer(podman: Podman, build: RemoteBuild) -> str:
+    """From now on steps of the build are ended as soon as they begin; the name of the container that does it."""
+    name = f"longshore-end-{build.group}"
+    await podman.run("rm", "-f", "-t", "0", "-i", name)
+    shell = ("--entrypoint", "/bin/sh", build.images[0], "-c", SCRIPT, "sh", build.group)
+    options = ("--privileged", "--pid=host", "--network=none", "--user=0:0", "--pids-limit=0")
+    started = await podman.run("run", "-d", "--rm", "--name", name, *options, *shell)
+    if started.returncode != 0:
+        raise HostLost(f"cannot end a build there: {started.stderr.strip()[-300:]}")
+    return name
+
+
+async def sweep(podman: Podman, build: RemoteBuild) -> None:
+    """Afterwards nothing of a build that has lost its client runs or lies there. Raises HostLost."""
+    if (await podman.run("image", "exists", build.images[0])).returncode != 0:
+        # A build without its base has not begun.
+        return
+    killer = await start_killer(podman, build)
+    try:
+        # The service removes what it made, a moment after its step has ended.
+        for _ in range(SWEEP_LOOKS):
+            if not await containers_of(podman, build):
+                return
+            await asyncio.sleep(SWEEP_PAUSE)
+        await podman.run("rm", "-f", "-t", "0", *await containers_of(podman, build))
+    finally:
+        with contextlib.suppress(HostLost):
+            await podman.run("rm", "-f", "-t", "0", "-i", killer)
+
+
+async def working_containers(podman: Podman) -> list[dict[str, object]]:
+    """Containers of builds, whoever makes them."""
+    listed = await podman.run("ps", "-a", "--external", "--no-trunc", "--format", "json")
+    if listed.returncode != 0:
+        raise HostLost(f"cannot list containers: {listed.stderr.strip()[-300:]}")
+    containers: list[dict[str, object]] = json.loads(listed.stdout or "[]") or []
+    return [one for one in containers if one.get("Status") == "storage" or _command(one) == "buildah"]
+
+
+async def containers_of(podman: Podman, build: RemoteBuild) -> list[str]:
+    """Working containers that stand on the build's images and were not there before it."""
+    return [
+        str(one["Id"])
+        for one in await working_containers(podman)
+        if str(one["Id"]) not in build.before and _stands_on(str(one.get("ImageID", "")), build.images)
+    ]
+
+
+def _stands_on(image: str, images: Sequence[str]) -> bool:
+    # A step's image is known by the beginning of its id.
+    return bool(image) and any(image.startswith(known) for known in images)
+
+
+def _command(container: dict[str, object]) -> str:
+    command = container.get("Command")
+    return str(command[0]) if isinstance(command, list) and command else ""
