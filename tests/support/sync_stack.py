@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from controller.local.stack import LocalStack
+from controller.settings import Builds
 from longshore.client import Client
 
 
@@ -41,13 +42,13 @@ class SyncStack:
 
 
 @contextmanager
-def running_stack(folder: Path) -> Iterator[SyncStack]:
+def running_stack(folder: Path, builds: Builds | None = None) -> Iterator[SyncStack]:
     """A stack while the block lasts; nothing of it runs afterwards."""
     loop = asyncio.new_event_loop()
     # The thread outlives the child processes: they end with the thread that started them.
     thread = threading.Thread(target=loop.run_forever, name="local-stack")
     thread.start()
-    made = SyncStack(LocalStack(folder), loop)
+    made = SyncStack(LocalStack(folder, builds=builds), loop)
     try:
         made._wait(made.stack.start())
         yield made
