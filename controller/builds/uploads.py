@@ -11,12 +11,14 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from controller.builds.cancelling import in_thread
+from controller.builds.intake import Intake, opened_intake
 from controller.errors import DataLoss, InvalidRequest, NotFound, OutOfRange, ResourceExhausted
 from controller.files import sync_folder
 from longshore.errors import Reason
@@ -70,6 +72,17 @@ class UploadStore:
         if not (final := self._final(digest)).exists():
             raise NotFound(Reason.MISSING_UPLOADS, f"the content {digest} was not uploaded; upload it", digest=digest)
         return final
+
+    @contextmanager
+    def intake(self) -> Iterator[Intake]:
+        """Takes contents that the server made; none stays without a `commit`. Raises ResourceExhausted."""
+        try:
+            with opened_intake(self._partial, self._final, lambda: self._check_space(0)) as intake:
+                yield intake
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise _disk_full(0, 0) from error
+            raise
 
     async def write(self, digest: str, size: int, offset: int, chunks: AsyncIterator[bytes]) -> UploadState:
         """Takes the bytes from `offset` on; with the last of them the content is checked, durable and complete.
