@@ -32,8 +32,7 @@ def settle(tx: Transaction, build: Build) -> None:
     if build.ended:
         tx.builds.tell_ended(build.id)
     for deployment in tx.deployments.of_build(build.id):
-        place(tx, deployment)
-        reassess(tx, deployment)
+        reassess(tx, place(tx, deployment))
 
 
 def cancelled(target: BuildTarget) -> BuildTarget:

@@ -25,6 +25,9 @@ def condition(deployment: Deployment, build: Build | None, placements: Sequence[
         return Condition(DeploymentState.FAILED, "BuildCancelled", f"build {build.id} was cancelled; deploy again")
     if build is not None and build.state is not BuildState.SUCCEEDED:
         return _building(build)
+    if not placements and deployment.left_out:
+        first = deployment.left_out[0]
+        return Condition(DeploymentState.PENDING, first.reason, f"no device can run it: {_left_out(deployment)}")
     if not placements:
         return Condition(DeploymentState.PENDING, "NoMatchingDevice", "no enrolled device matches the spec's targets")
     return _running(deployment, placements)
@@ -59,11 +62,14 @@ def _running(deployment: Deployment, placements: Sequence[Placement]) -> Conditi
         return _of_instance(DeploymentState.DEGRADED, troubled[0])
     count = sum(ready(deployment, place) for place in placements)
     if count == len(placements):
-        return Condition(DeploymentState.READY, "Ready", f"{count} of {count} instances ready")
+        without = f"; without {_left_out(deployment)}" if deployment.left_out else ""
+        return Condition(DeploymentState.READY, "Ready", f"{count} of {count} instances ready{without}")
     if absent and count == len(placements) - len(absent):
         waits = _absent(deployment, absent)
         return Condition(DeploymentState.DEGRADED, waits.reason, waits.message)
-    return Condition(DeploymentState.PROGRESSING, "Progressing", f"{count} of {len(placements)} instances ready")
+    without = f"; without {_left_out(deployment)}" if deployment.left_out else ""
+    text = f"{count} of {len(placements)} instances ready{without}"
+    return Condition(DeploymentState.PROGRESSING, "Progressing", text)
 
 
 def ready(deployment: Deployment, placement: Placement) -> bool:
@@ -114,6 +120,11 @@ def _of_instance(state: DeploymentState, placement: Placement) -> Condition:
     if row is None:
         raise ValueError("an instance is judged that nobody reported")
     return Condition(state, row.reason, f"{placement.device_name}: {row.message}")
+
+
+def _left_out(deployment: Deployment) -> str:
+    """Who and why: "edge-1 (it has ...)"."""
+    return _names([f"{device.device_name} ({device.message})" for device in deployment.left_out])
 
 
 def _names(names: Sequence[str]) -> str:

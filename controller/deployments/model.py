@@ -40,8 +40,18 @@ class Condition:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A device that a target of the spec picks and that cannot run the workload: reason, and a sentence about it."""
+
+    device_name: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Deployment:
-    """A deployment at its present revision. `spec` is the deployment.yml as it came."""
+    """A deployment at its present revision. `spec` is the deployment.yml as it came. `left_out`: as of the last look
+    at which device should run it."""
 
     id: str
     project: Project
@@ -54,6 +64,7 @@ class Deployment:
     created: float
     updated: float
     spec: bytes
+    left_out: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True)

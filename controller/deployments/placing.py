@@ -1,15 +1,26 @@
 """Which device should run what: from the spec's targets, the build's artifacts and the enrolled devices."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from controller.builds.model import BuildState, BuiltArtifact
-from controller.deployments.model import Deployment, Wish, WorkloadRow
+from controller.builds.model import ArtifactKind, BuildState, BuiltArtifact
+from controller.deployments.fitness import unfit
+from controller.deployments.model import Deployment, LeftOut, Wish, WorkloadRow
 from controller.devices.model import Device
 from controller.spec.loader import load_spec
-from controller.spec.model import Spec, TargetSpec
+from controller.spec.model import MinimumSpec, Spec, TargetSpec
 from controller.spec.resolve import workload_spec
 from controller.store import Transaction
+
+ANY_DEVICE = MinimumSpec()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which device gets what: device id -> key of its target; and the devices that match and are not fit."""
+
+    targets: Mapping[str, str]
+    left_out: tuple[LeftOut, ...]
 
 
 @dataclass(frozen=True)
@@ -20,17 +31,20 @@ class Change:
     drop: tuple[str, ...]
 
 
-def place(tx: Transaction, deployment: Deployment) -> None:
-    """Afterwards each matching device is wished to run the present revision, and no other device.
+def place(tx: Transaction, deployment: Deployment) -> Deployment:
+    """Afterwards each matching device that can is wished to run the present revision, and no other device. Answers the
+    deployment with the devices that match and cannot.
 
     Does nothing before the build has succeeded: what runs goes on running.
     """
     build = tx.builds.get(deployment.build_id)
     if deployment.wish is not Wish.RUN or build is None or build.state is not BuildState.SUCCEEDED:
-        return
+        return deployment
     spec = load_spec(deployment.spec)
     artifacts = {target.key: target.artifact for target in build.targets if target.artifact is not None}
-    wished = _wished(tx, deployment, spec, artifacts)
+    devices = {target.profile: tx.devices.matching(target.profile, {}) for target in spec.targets}
+    chosen = select(tuple(spec.targets), devices, spec.build.minimum)
+    wished = _wished(deployment, spec, artifacts, chosen.targets)
     change = difference(wished, {row.device_id: row for row in tx.workloads.of_deployment(deployment.id)})
     for workload in change.put:
         tx.workloads.put(workload)
@@ -38,6 +52,11 @@ def place(tx: Transaction, deployment: Deployment) -> None:
     for device_id in change.drop:
         tx.workloads.wish(deployment.id, device_id, Wish.DELETE)
         tx.devices.advance(device_id)
+    if chosen.left_out == deployment.left_out:
+        return deployment
+    deployment = replace(deployment, left_out=chosen.left_out)
+    tx.deployments.change(deployment)
+    return deployment
 
 
 def withdraw(tx: Transaction, deployment: Deployment) -> None:
@@ -48,14 +67,21 @@ def withdraw(tx: Transaction, deployment: Deployment) -> None:
             tx.devices.advance(workload.device_id)
 
 
-def select(targets: tuple[TargetSpec, ...], devices: Mapping[str, list[Device]]) -> dict[str, str]:
-    """Device id -> key of its target, where the first that matches a device wins. `devices`: those of each profile."""
+def select(
+    targets: tuple[TargetSpec, ...], devices: Mapping[str, list[Device]], minimum: MinimumSpec = ANY_DEVICE
+) -> Choice:
+    """Of the targets that match a device, the first for which it is fit. `devices`: those of each profile."""
     chosen: dict[str, str] = {}
+    refused: dict[str, LeftOut] = {}
     for target in targets:
         for device in devices[target.profile]:
-            if target.labels.items() <= device.labels.items():
-                chosen.setdefault(device.id, target.key)
-    return chosen
+            if device.id in chosen or not target.labels.items() <= device.labels.items():
+                continue
+            if (why := unfit(device, minimum, ArtifactKind(target.artifact))) is None:
+                chosen[device.id] = target.key
+            else:
+                refused.setdefault(device.id, why)
+    return Choice(chosen, tuple(why for device_id, why in refused.items() if device_id not in chosen))
 
 
 def difference(wished: Mapping[str, WorkloadRow], present: Mapping[str, WorkloadRow]) -> Change:
@@ -66,12 +92,11 @@ def difference(wished: Mapping[str, WorkloadRow], present: Mapping[str, Workload
 
 
 def _wished(
-    tx: Transaction, deployment: Deployment, spec: Spec, artifacts: Mapping[str, BuiltArtifact]
+    deployment: Deployment, spec: Spec, artifacts: Mapping[str, BuiltArtifact], chosen: Mapping[str, str]
 ) -> dict[str, WorkloadRow]:
-    devices = {target.profile: tx.devices.matching(target.profile, {}) for target in spec.targets}
     how = workload_spec(spec).SerializeToString(deterministic=True)
     return {
         device_id: WorkloadRow(deployment.id, device_id, deployment.revision, Wish.RUN, artifacts[key], how)
-        for device_id, key in select(tuple(spec.targets), devices).items()
+        for device_id, key in chosen.items()
         if key in artifacts
     }

@@ -104,8 +104,7 @@ class DeploymentService:
         (tx.deployments.add if present is None else tx.deployments.change)(deployment)
         tx.deployments.add_revision(deployment, request.request_id)
         tx.events.append(state_event(deployment))
-        place(tx, deployment)
-        return Applied(reassess(tx, deployment), events_from)
+        return Applied(reassess(tx, place(tx, deployment)), events_from)
 
 
 def require_deployable(spec: Spec) -> None:

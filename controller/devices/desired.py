@@ -18,7 +18,7 @@ def desired_state(tx: Transaction, device: Device) -> agent_pb2.DesiredState:
 
 def _workload(deployment: Deployment, row: WorkloadRow) -> agent_pb2.DesiredWorkload:
     artifact = types_pb2.Artifact(
-        kind=types_pb2.ARTIFACT_KIND_IMAGE,
+        kind=types_pb2.ArtifactKind.Value(f"ARTIFACT_KIND_{row.artifact.kind.name}"),
         repository=row.artifact.repository,
         digest=row.artifact.digest,
         platform=row.artifact.platform,

@@ -116,8 +116,7 @@ class DeviceService:
         tx.devices.add(device)
         tx.events.append(device_event(device, "ENROLLED"))
         for deployment in tx.deployments.running():
-            place(tx, deployment)
-            reassess(tx, deployment)
+            reassess(tx, place(tx, deployment))
         return device, certificate
 
 

@@ -1,10 +1,11 @@
 """Deployments and their revisions."""
 
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
-from controller.deployments.model import Condition, Deployment, DeploymentState, Wish
+from controller.deployments.model import Condition, Deployment, DeploymentState, LeftOut, Wish
 from controller.events.model import Project
 from controller.store import schema
 from controller.store.rows import Page, page_token, paged, that_fit
@@ -102,6 +103,7 @@ PLAIN = ("id", "name", "revision", "since", "build_id", "created", "updated", "s
 def _values(deployment: Deployment) -> dict[str, Any]:
     values = {key: getattr(deployment, key) for key in PLAIN}
     values.update(user_id=deployment.project.user_id, project_id=deployment.project.project_id)
+    values["left_out"] = [asdict(device) for device in deployment.left_out]
     values.update(vars(deployment.condition), wish=deployment.wish.value, state=deployment.condition.state.value)
     return values
 
@@ -110,6 +112,7 @@ def _deployment(row: RowMapping) -> Deployment:
     return Deployment(
         project=Project(row["user_id"], row["project_id"]),
         wish=Wish(row["wish"]),
+        left_out=tuple(LeftOut(**device) for device in row["left_out"]),
         condition=Condition(DeploymentState(row["state"]), row["reason"], row["message"]),
         **{key: row[key] for key in PLAIN},
     )

@@ -137,6 +137,7 @@ deployments = Table(
     Column("created", Float, nullable=False),
     Column("updated", Float, nullable=False),
     Column("spec", LargeBinary, nullable=False),
+    Column("left_out", JSON, nullable=False),
     Index("deployments_by_creation", "created", "id"),
     Index("deployments_by_build", "build_id"),
 )

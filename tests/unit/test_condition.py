@@ -1,12 +1,14 @@
 """The state of a deployment rests on evidence."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.builds.model import BuildState
 from controller.deployments.condition import condition
-from controller.deployments.model import DeploymentState, Wish
+from controller.deployments.model import DeploymentState, LeftOut, Wish
 from controller.devices.model import Presence
 from controller.store.workloads import Placement
 from tests.support.rows import build, deployment, instance, on, placement
@@ -137,3 +139,19 @@ def test_a_service_that_ended_by_itself_is_no_progress() -> None:
 def test_a_stop_of_the_revision_before_is_no_trouble_of_the_present_one() -> None:
     row = instance("STOPPED", ready=False, reason="StoppedByUser")
     assert condition(deployment(revision=2), BUILT, [placement(row, revision=2)]).state is DeploymentState.PROGRESSING
+
+
+def test_a_cancelled_build_fails_the_deployment_with_its_own_reason() -> None:
+    found = condition(deployment(), build(BuildState.SUCCEEDED, BuildState.CANCELLED), [])
+    assert (found.state, found.reason) == (DeploymentState.FAILED, "BuildCancelled")
+    assert found.message == "build b-1 was cancelled; deploy again"
+
+
+def test_a_device_that_is_left_out_is_seen_in_the_condition() -> None:
+    left = replace(deployment(), left_out=(LeftOut("edge", "DeviceTooSmall", "it has 2 cores"),))
+    found = condition(left, BUILT, [])
+    assert (found.state, found.reason) == (DeploymentState.PENDING, "DeviceTooSmall")
+    assert found.message == "no device can run it: edge (it has 2 cores)"
+    found = condition(left, BUILT, [placement(instance())])
+    assert found.state is DeploymentState.READY
+    assert found.message == "1 of 1 instances ready; without edge (it has 2 cores)"

@@ -1,11 +1,15 @@
 """Which device should run what."""
 
 from dataclasses import replace
+from typing import Any
 
-from controller.deployments.model import Wish, WorkloadRow
+import pytest
+
+from controller.deployments.model import LeftOut, Wish, WorkloadRow
 from controller.deployments.placing import difference, select
 from controller.devices.model import Device
-from controller.spec.model import TargetSpec
+from controller.spec.model import MinimumSpec, TargetSpec
+from longshore.v1 import device_pb2
 from tests.support.rows import ARTIFACT
 
 
@@ -20,12 +24,12 @@ def workload(device_id: str, revision: int = 1, wish: Wish = Wish.RUN) -> Worklo
 def test_a_device_needs_all_labels_of_a_target() -> None:
     devices = {"x86-cpu": [device("a", site="roof", line="1"), device("b", site="roof"), device("c")]}
     target = TargetSpec(profile="x86-cpu", labels={"site": "roof", "line": "1"})
-    assert select((target,), devices) == {"a": "x86-cpu"}
+    assert select((target,), devices).targets == {"a": "x86-cpu"}
 
 
 def test_a_target_without_labels_takes_every_device_of_its_profile() -> None:
     devices = {"x86-cpu": [device("a"), device("b", site="roof")]}
-    assert set(select((TargetSpec(profile="x86-cpu"),), devices)) == {"a", "b"}
+    assert set(select((TargetSpec(profile="x86-cpu"),), devices).targets) == {"a", "b"}
 
 
 def test_only_what_differs_is_touched() -> None:
@@ -39,3 +43,57 @@ def test_only_what_differs_is_touched() -> None:
 def test_what_is_on_its_way_out_is_not_dropped_again() -> None:
     leaving = replace(workload("gone"), wish=Wish.DELETE)
     assert difference({}, {"gone": leaving}).drop == ()
+
+
+def facts(**told: Any) -> bytes:
+    return device_pb2.DeviceFacts(**told).SerializeToString()
+
+
+SMALL = facts(cpus=2, memory_bytes=2**30, backend="podman 4.3.1")
+LARGE = facts(cpus=8, memory_bytes=8 * 2**30, backend="podman 5.0")
+BARE = facts(cpus=8, memory_bytes=8 * 2**30, backend="virtualenv 0.1")
+
+
+@pytest.mark.parametrize(
+    ("minimum", "said"),
+    [
+        ({"cpu": 4.0}, "build.minimum.cpu asks for 4 cores, it has 2"),
+        ({"memory": "2GiB"}, "build.minimum.memory asks for 2.00 GiB, it has 1.00 GiB"),
+    ],
+)
+def test_a_device_that_is_too_small_is_left_out_and_it_is_said_why(minimum: dict[str, Any], said: str) -> None:
+    devices = {"x86-cpu": [replace(device("a"), facts=SMALL), replace(device("b"), facts=LARGE)]}
+    choice = select((TargetSpec(profile="x86-cpu"),), devices, MinimumSpec.model_validate(minimum))
+    assert choice.targets == {"b": "x86-cpu"}
+    assert choice.left_out == (LeftOut("a", "DeviceTooSmall", said),)
+
+
+def test_a_device_that_has_told_nothing_has_nothing() -> None:
+    (left,) = select((TargetSpec(profile="x86-cpu"),), {"x86-cpu": [device("a")]}, MinimumSpec(cpu=0.5)).left_out
+    assert left.message == "build.minimum.cpu asks for 0.5 cores, it has an unknown number"
+    assert select((TargetSpec(profile="x86-cpu"),), {"x86-cpu": [device("a")]}).left_out == ()
+
+
+def test_accelerators_are_counted_by_label_else_by_profile() -> None:
+    minimum = MinimumSpec(accelerators={"nvidia.com/gpu": 2})
+    two = Device("two", "two", "x86-cuda", 1.0, {"nvidia.com/gpu": "2"}, facts=LARGE)
+    one = Device("one", "one", "x86-cuda", 1.0, {}, facts=LARGE)
+    none = Device("none", "none", "x86-cpu", 1.0, {}, facts=LARGE)
+    targets = (TargetSpec(profile="x86-cuda"), TargetSpec(profile="x86-cpu"))
+    choice = select(targets, {"x86-cuda": [two, one], "x86-cpu": [none]}, minimum)
+    assert set(choice.targets) == {"two"}
+    assert [(left.device_name, left.reason) for left in choice.left_out] == [
+        ("one", "NoAccelerator"),
+        ("none", "NoAccelerator"),
+    ]
+    assert "enroll it with the label nvidia.com/gpu=COUNT" in choice.left_out[1].message
+
+
+def test_bundles_go_to_bare_metal_and_images_to_podman() -> None:
+    devices = {"x86-cpu": [replace(device("podman"), facts=LARGE), replace(device("bare"), facts=BARE)]}
+    image, bundle = TargetSpec(profile="x86-cpu"), TargetSpec(profile="x86-cpu", artifact="bundle")
+    assert select((bundle, image), devices).targets == {"podman": "x86-cpu", "bare": "x86-cpu.bundle"}
+    (left,) = select((bundle,), devices).left_out
+    assert (left.device_name, left.reason) == ("podman", "NoSuchBackend")
+    (left,) = select((image,), devices).left_out
+    assert left == LeftOut("bare", "NoSuchBackend", "it does not run images (its backend: virtualenv 0.1)")

@@ -94,6 +94,7 @@ def upgrade() -> None:
         sa.Column("created", sa.Float(), nullable=False),
         sa.Column("updated", sa.Float(), nullable=False),
         sa.Column("spec", sa.LargeBinary(), nullable=False),
+        sa.Column("left_out", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
     with op.batch_alter_table("deployments", schema=None) as batch_op:

@@ -1,0 +1,60 @@
+"""Whether a device can run what is to run there, by what it said of itself. Pure."""
+
+from collections.abc import Iterator
+
+from controller.builds.model import ArtifactKind
+from controller.builds.targets import load_profiles
+from controller.deployments.model import LeftOut
+from controller.devices.model import Device
+from controller.spec.model import MinimumSpec
+from longshore.v1 import device_pb2
+
+# How the facts of a bare-metal agent name its backend.
+BUNDLES = "virtualenv"
+GIB = 2**30
+
+
+def unfit(device: Device, minimum: MinimumSpec, kind: ArtifactKind) -> LeftOut | None:
+    """Why the device gets no workload; None where it can have one. What it has not told counts as not there."""
+    facts = device_pb2.DeviceFacts.FromString(device.facts)
+    for reason, text in (*_wrong_backend(facts, kind), *_too_small(facts, minimum), *_unaccelerated(device, minimum)):
+        return LeftOut(device.name, reason, text)
+    return None
+
+
+def _wrong_backend(facts: device_pb2.DeviceFacts, kind: ArtifactKind) -> Iterator[tuple[str, str]]:
+    runs_bundles = facts.backend.startswith(BUNDLES)
+    if kind is ArtifactKind.BUNDLE and not runs_bundles:
+        yield "NoSuchBackend", f"it does not run bundles (its backend: {facts.backend or 'not known yet'})"
+    if kind is ArtifactKind.IMAGE and runs_bundles:
+        yield "NoSuchBackend", f"it does not run images (its backend: {facts.backend})"
+
+
+def _too_small(facts: device_pb2.DeviceFacts, minimum: MinimumSpec) -> Iterator[tuple[str, str]]:
+    if minimum.cpu is not None and facts.cpus < minimum.cpu:
+        has = facts.cpus or "an unknown number"
+        yield "DeviceTooSmall", f"build.minimum.cpu asks for {minimum.cpu:g} cores, it has {has}"
+    if minimum.memory is not None and facts.memory_bytes < minimum.memory:
+        has = f"{facts.memory_bytes / GIB:.2f} GiB" if facts.memory_bytes else "an unknown amount"
+        yield "DeviceTooSmall", f"build.minimum.memory asks for {minimum.memory / GIB:.2f} GiB, it has {has}"
+
+
+def _unaccelerated(device: Device, minimum: MinimumSpec) -> Iterator[tuple[str, str]]:
+    for kind, wanted in minimum.accelerators.items():
+        has = _accelerators(device, kind)
+        if has is None:
+            hint = f"nobody said how many it has; enroll it with the label {kind}=COUNT"
+            yield "NoAccelerator", f"build.minimum asks for {wanted} {kind}, and {hint}"
+        elif has < wanted:
+            yield "NoAccelerator", f"build.minimum asks for {wanted} {kind}, it has {has}"
+
+
+def _accelerators(device: Device, kind: str) -> int | None:
+    """What its label says, else one where its profile has such an accelerator; None where nothing tells."""
+    said = device.labels.get(kind, "")
+    if said.isdecimal():
+        return int(said)
+    profile = load_profiles().get(device.profile)
+    if profile is not None and profile.accelerator is not None and profile.accelerator.kind == kind:
+        return 1
+    return None
