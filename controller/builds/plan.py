@@ -31,6 +31,7 @@ def plan_image(
         conda_channels=packages.conda_channels,
         pypi=packages.pypi,
         pypi_indexes=packages.pypi_indexes,
+        prepared_root=prepared.root,
         prepared_apt=prepared.apt,
         configure_apt=prepared.apt_configure,
         prepared_pypi=prepared.pypi,

@@ -19,7 +19,7 @@ class ImagePlan:
     """All that a Containerfile says. Names and values as typed; they are quoted where they are written.
 
     `cache_scope` names those who share caches of packages. `folders`: of the build context, each copied into `workdir`
-    as a layer of its own, in this order. `prepared_*`: the parts lie in the context, no step installs them.
+    as a layer of its own, in this order. `prepared_*`: the parts lie in the context as archives, no step makes them.
     """
 
     base: str
@@ -32,6 +32,7 @@ class ImagePlan:
     conda_channels: tuple[str, ...] = ()
     pypi: tuple[str, ...] = ()
     pypi_indexes: tuple[str, ...] = ()
+    prepared_root: bool = False
     prepared_apt: bool = False
     configure_apt: bool = False
     prepared_pypi: bool = False

@@ -35,7 +35,7 @@ PLANS = {
     "files": replace(PYTHON, workdir="/srv/my app", folders=("files",), entrypoint=("python3", "server.py")),
     "large": replace(PYTHON, folders=("large/00", "large/01", "files")),
     "apt": replace(PYTHON, apt=("libgomp1", "g++=4:12.2.0-3")),
-    "apt-prepared": replace(PYTHON, apt=("libgomp1",), prepared_apt=True),
+    "apt-prepared": replace(PYTHON, apt=("libgomp1",), prepared_root=True, prepared_apt=True),
     "apt-configured": replace(PYTHON, apt=("libgomp1",), prepared_apt=True, configure_apt=True),
     "dnf": replace(BARE, base="quay.io/fedora/fedora:41", dnf=("libgomp", "gcc-c++")),
     "apk": replace(BARE, base="docker.io/library/alpine:3.20", apk=("libgomp", "g++=13.2.1_git20240309-r0")),
@@ -214,6 +214,7 @@ plans = st.builds(
     conda_channels=some(CONDA_CHANNEL),
     pypi=some(PYPI_REQUIREMENT),
     pypi_indexes=some(INDEX_URL, 2),
+    prepared_root=st.booleans(),
     prepared_apt=st.booleans(),
     configure_apt=st.booleans(),
     prepared_pypi=st.booleans(),
@@ -253,11 +254,11 @@ def test_rendered_text_parses_to_exactly_the_intended_instructions(plan: ImagePl
 
 
 def expected_keywords(plan: ImagePlan) -> list[str]:
-    prepared = ["COPY", *["RUN"] * plan.configure_apt]
+    prepared = ["ADD", *["RUN"] * plan.configure_apt]
     return [
-        "FROM", "USER", "RUN", *(prepared if plan.prepared_apt else ["RUN"] * bool(plan.apt)),
+        "FROM", "USER", "ADD" if plan.prepared_root else "RUN", *(prepared if plan.prepared_apt else ["RUN"] * bool(plan.apt)),
         *["RUN"] * bool(plan.dnf), *["RUN"] * bool(plan.apk), *["RUN"] * plan.allow_root,
-        *["RUN", "ENV"] * bool(plan.conda), *(["COPY" if plan.prepared_pypi else "RUN", "ENV"] if plan.pypi else []),
+        *["RUN", "ENV"] * bool(plan.conda), *(["ADD" if plan.prepared_pypi else "RUN", "ENV"] if plan.pypi else []),
         *["COPY"] * bool(plan.runtime_files), "WORKDIR", *["COPY" for _ in plan.folders],
         *["ENV"] * bool(plan.environment), *["RUN" for _ in plan.steps],
         *["RUN"] * bool(plan.steps and not plan.allow_root), "LABEL", *["EXPOSE"] * bool(plan.ports),
