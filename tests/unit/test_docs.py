@@ -11,6 +11,7 @@ import typer.main
 import yaml
 
 from controller import admin
+from controller.builds.targets import load_profiles
 from controller.cli import main as cli
 from controller.local.broker import access_list
 from controller.settings import Settings
@@ -75,7 +76,8 @@ def known_options(program: str, words: list[str]) -> set[str] | None:
 
 
 def _options(node: Any) -> set[str]:
-    return {option for parameter in node.params for option in parameter.opts if option.startswith("--")}
+    named = {option for parameter in node.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    return {option for option in named if option.startswith("--")}
 
 
 def _agent_options(words: list[str]) -> set[str] | None:
@@ -135,8 +137,10 @@ def test_make_targets_in_the_pages_exist() -> None:
 
 def test_settings_in_the_operator_guide_are_valid(tmp_path: Path) -> None:
     page = ROOT / "docs" / "operators.md"
-    (controller,) = blocks(page, "yaml")
-    assert Settings.model_validate(yaml.safe_load(controller)).registry.address
+    whole, *parts = [yaml.safe_load(block) for block in blocks(page, "yaml")]
+    assert Settings.model_validate(whole).registry.address
+    for part in parts:
+        assert Settings.model_validate({**whole, **part})
     (toml,) = blocks(page, "toml")
     (tmp_path / "agent.toml").write_text(toml)
     assert load_settings(tmp_path, {}).advertise_host
@@ -149,6 +153,28 @@ def test_access_list_for_a_broker_of_ones_own_is_the_one_that_ours_has() -> None
 def test_example_in_the_readme_is_a_valid_deployment() -> None:
     (example,) = blocks(ROOT / "README.md", "yaml")
     assert load_spec(example.encode()).name == "my-model"
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "examples").glob("*/deployment.yml")), ids=lambda path: path.parent.name
+)
+def test_examples_are_valid_and_have_their_files(file: Path) -> None:
+    spec = load_spec(file.read_bytes(), load_profiles())
+    assert spec.build.files
+    for path in spec.build.files:
+        assert (file.parent / path).exists()
+
+
+def test_deployments_in_the_pages_are_valid() -> None:
+    whole = [
+        block
+        for page in PAGES
+        for block in blocks(page, "yaml")
+        if re.search("^version: 1$", block, re.MULTILINE) and re.search("^targets:", block, re.MULTILINE)
+    ]
+    assert len(whole) >= 3
+    for block in whole:
+        assert load_spec(block.encode(), load_profiles()).targets
 
 
 def test_agent_service_leaves_containers_alone_when_it_stops() -> None:
