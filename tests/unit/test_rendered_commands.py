@@ -1,0 +1,168 @@
+"""The commands of package steps, run by a real shell on stand-ins of the programs that they call.
+
+They run with a PATH that has nothing but the stand-ins, and on paths of the test: what they remove is not there.
+"""
+
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from controller.rendering import ImagePlan, render
+from tests.support.containerfile import parse
+
+PLAN = ImagePlan(base="base", workdir="/app", labels=(("a", "b"),))
+
+
+class Step:
+    """One RUN of a plan, and the machine on which it runs."""
+
+    def __init__(self, folder: Path, plan: ImagePlan, kind: str) -> None:
+        self.said = folder / "said"
+        self._programs = folder / "programs"
+        self._programs.mkdir()
+        listed = plan.package_lists()[kind]
+        (folder / "run").mkdir()
+        self.list = folder / "run" / "longshore-packages"
+        self.list.write_text(listed.text)
+        step = next(one for one in parse(render(plan)) if listed.digest in one.text)
+        self._command = re.sub(r"(?<![\w.}-])/(run|var|opt|tmp|bin|usr)/", rf"{folder}/\1/", step.command())
+        self.install("rm", "mkdir")
+        self._link("cat")
+
+    def install(self, *names: str) -> None:
+        for name in names:
+            program = self._programs / name
+            program.write_text(f"#!/bin/sh\nprintf '%s\\n' \"{name} $*\" >> '{self.said}'\n")
+            program.chmod(0o755)
+
+    def run(self) -> subprocess.CompletedProcess[str]:
+        argv = ["/bin/sh", "-c", self._command]
+        return subprocess.run(argv, env={"PATH": str(self._programs)}, capture_output=True, text=True, check=False)
+
+    def calls(self, name: str) -> list[list[str]]:
+        """The words with which a program was called, each time."""
+        lines = self.said.read_text().splitlines() if self.said.exists() else []
+        return [line.split()[1:] for line in lines if line.split()[0] == name]
+
+    def _link(self, name: str) -> None:
+        found = shutil.which(name)
+        assert found
+        (self._programs / name).symlink_to(found)
+
+
+def last_words(calls: list[list[str]], count: int) -> list[str]:
+    return calls[-1][-count:]
+
+
+def test_apt_installs_exactly_the_listed_names(tmp_path: Path) -> None:
+    step = Step(tmp_path, replace(PLAN, apt=("libgomp1", "g++=4:12.2.0-3", "lib.1+x")), "apt")
+    step.install("apt-get")
+    done = step.run()
+    assert done.returncode == 0, done.stderr
+    update, install = step.calls("apt-get")
+    assert update[-1] == "update"
+    assert install[install.index("install") :] == [
+        "install", "-y", "--no-install-recommends", "--", "libgomp1", "g++=4:12.2.0-3", "lib.1+x",
+    ]  # fmt: skip
+
+
+def test_dnf_installs_exactly_the_listed_names(tmp_path: Path) -> None:
+    step = Step(tmp_path, replace(PLAN, dnf=("libgomp", "gcc-c++")), "dnf")
+    step.install("dnf")
+    done = step.run()
+    assert done.returncode == 0, done.stderr
+    assert step.calls("dnf")[-1][:2] == ["install", "-y"]
+    assert last_words(step.calls("dnf"), 2) == ["libgomp", "gcc-c++"]
+
+
+def test_the_small_dnf_of_small_bases_does_too(tmp_path: Path) -> None:
+    step = Step(tmp_path, replace(PLAN, dnf=("libgomp",)), "dnf")
+    step.install("microdnf")
+    assert step.run().returncode == 0
+    assert last_words(step.calls("microdnf"), 1) == ["libgomp"]
+
+
+def test_apk_installs_exactly_the_listed_names(tmp_path: Path) -> None:
+    step = Step(tmp_path, replace(PLAN, apk=("libgomp", "g++>=13")), "apk")
+    step.install("apk")
+    done = step.run()
+    assert done.returncode == 0, done.stderr
+    (added,) = step.calls("apk")
+    assert added[0] == "add"
+    # A version with < or > is a word, and no redirection.
+    assert added[-2:] == ["libgomp", "g++>=13"]
+
+
+def test_ten_thousand_names_reach_apt_in_one_call(tmp_path: Path) -> None:
+    names = tuple(f"package-number-{number}" for number in range(10_000))
+    step = Step(tmp_path, replace(PLAN, apt=names), "apt")
+    step.install("apt-get")
+    done = step.run()
+    assert done.returncode == 0, done.stderr
+    assert tuple(last_words(step.calls("apt-get"), 10_000)) == names
+
+
+@pytest.mark.parametrize(
+    ("asked", "there", "hint"),
+    [
+        ("apt", "apk", "packages.apk"),
+        ("apt", "microdnf", "packages.dnf"),
+        ("apk", "apt-get", "packages.apt"),
+        ("dnf", "", "packages.pypi"),
+    ],
+)
+def test_a_base_with_another_package_manager_is_said_so(tmp_path: Path, asked: str, there: str, hint: str) -> None:
+    step = Step(tmp_path, replace(PLAN, **{asked: ("libgomp1",)}), asked)  # type: ignore[arg-type]
+    step.install(*([there] if there else []))
+    done = step.run()
+    assert done.returncode == 1
+    assert done.stderr.startswith("longshore: the base image has no ")
+    assert hint in done.stderr
+
+
+def test_uv_reads_the_list_as_requirements(tmp_path: Path) -> None:
+    plan = replace(PLAN, pypi=("numpy>=1.26,<3", "uvicorn[standard]"), pypi_indexes=("https://pypi.example/simple",))
+    step = Step(tmp_path, plan, "pypi")
+    step.install("python3")
+    secrets = tmp_path / "run" / "secrets"
+    secrets.mkdir()
+    (secrets / "longshore-uv").write_text(f"#!/bin/sh\nprintf '%s\\n' \"uv $*\" >> '{step.said}'\n")
+    (secrets / "longshore-uv").chmod(0o755)
+    done = step.run()
+    assert done.returncode == 0, done.stderr
+    version, venv, install = step.calls("uv")
+    assert (version, venv[0], install[:2]) == (["--version"], "venv", ["pip", "install"])
+    assert install[-2:] == ["-r", str(step.list)]
+    assert step.list.read_text().splitlines() == [
+        "--extra-index-url https://pypi.example/simple", "numpy>=1.26,<3", "uvicorn[standard]",
+    ]  # fmt: skip
+
+
+def test_a_base_without_python_is_said_so(tmp_path: Path) -> None:
+    step = Step(tmp_path, replace(PLAN, pypi=("numpy",)), "pypi")
+    done = step.run()
+    assert done.returncode == 1
+    assert done.stderr == (
+        "longshore: the base image has no python3; add it to build.packages.apt or take another build.base\n"
+    )
+
+
+def test_conda_packages_without_micromamba_are_said_so(tmp_path: Path) -> None:
+    step = Step(tmp_path, replace(PLAN, conda=("numpy",), conda_channels=("conda-forge",)), "conda")
+    done = step.run()
+    assert done.returncode == 1
+    assert done.stderr.startswith("longshore: there is no micromamba for build.packages.conda")
+
+
+@pytest.mark.parametrize("kind", ["apt", "dnf", "apk"])
+def test_a_list_that_cannot_be_read_fails_the_step(tmp_path: Path, kind: str) -> None:
+    step = Step(tmp_path, replace(PLAN, **{kind: ("libgomp1",)}), kind)  # type: ignore[arg-type]
+    tool = {"apt": "apt-get"}.get(kind, kind)
+    step.install(tool)
+    step.list.unlink()
+    assert step.run().returncode != 0
+    assert step.calls(tool) == []
