@@ -30,10 +30,18 @@ async def image_materials(podman: Podman, image_id: str, job: TargetJob, log: Bu
 async def attach(artifact: BuiltArtifact, materials: bytes, access: RegistryAccess) -> None:
     """Afterwards the document lies in the registry as a referrer of the artifact; again is harmless.
 
-    Raises RegistryUnreachable.
+    Raises BuildFailed.
     """
-    if materials:
+    if not materials:
+        return
+    try:
         await attach_document(artifact.repository, artifact.digest, materials, MEDIA_TYPE, access)
+    except RegistryUnreachable as error:
+        raise BuildFailed(
+            "RegistryUnreachable",
+            f"cannot attach the bill of materials to {artifact.repository}@{artifact.digest}: {error}",
+            retryable=True,
+        ) from error
 
 
 async def _ask_rpm(podman: Podman, image_id: str) -> str:
@@ -51,5 +59,3 @@ def _counts(packages: list[Package]) -> str:
     counted = [f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds))]
     return f"packages: {', '.join(counted)}" if counted else "no packages that a package manager knows"
 
-
-__all__ = ["RegistryUnreachable", "attach", "image_materials"]

@@ -104,7 +104,9 @@ class RegistrySession:
         headers = {"Authorization": basic} if basic else {}
         async with self._session.get(fields["realm"], params=query, headers=headers) as response:
             if response.status != 200:
-                raise RegistryUnreachable(f"{fields['realm']} gives no token: HTTP status {response.status}")
+                refused = 400 <= response.status < 500
+                error = RegistryRefused if refused else RegistryUnreachable
+                raise error(f"{fields['realm']} gives no token: HTTP status {response.status}")
             answer = await response.json(content_type=None)
         return f"Bearer {answer.get('token') or answer['access_token']}"
 

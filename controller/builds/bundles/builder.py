@@ -1,0 +1,142 @@
+"""Builds one target of one request as a bundle: resolve, fetch, pack, push; known from then on by digest."""
+
+import asyncio
+import errno
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from controller.builds import host
+from controller.builds.blobs import Blob
+from controller.builds.bundles.description import describe, manifest
+from controller.builds.bundles.lock import LockedWheel
+from controller.builds.bundles.materials import bundle_materials
+from controller.builds.bundles.packing import RUNTIME, TITLE, WHEEL_TYPE, Entry, application_entries, pack
+from controller.builds.bundles.pushing import push_bundle
+from controller.builds.bundles.resolve import resolve
+from controller.builds.bundles.wheels import WheelStore
+from controller.builds.cancelling import despite_cancel, in_thread
+from controller.builds.context import check_paths
+from controller.builds.layers import file_layers
+from controller.builds.log import BuildLog
+from controller.builds.materials import attach
+from controller.builds.model import (
+    ArtifactKind,
+    BuildFailed,
+    BuildResult,
+    BuildState,
+    BuiltArtifact,
+    OnLine,
+    OnState,
+    RegistryAccess,
+    TargetJob,
+)
+from controller.builds.registry import digest_of
+from controller.builds.reproducibility import bundle_notes
+from controller.builds.requirements import Requirements, requirements_of, runtime_of
+from controller.builds.settings import BuilderSettings
+from controller.builds.targets import TargetProfile, load_profiles
+from controller.builds.uploads import UploadStore
+from controller.spec.runtimes import runtime_file
+
+
+class BundleBuilder:
+    """Works in `work_dir`, where wheels stay for the next bundles; any number of builds. Podman is not needed."""
+
+    def __init__(
+        self,
+        work_dir: Path,
+        uploads: UploadStore,
+        access: RegistryAccess,
+        settings: BuilderSettings | None = None,
+        profiles: Mapping[str, TargetProfile] | None = None,
+    ) -> None:
+        self._work_dir = work_dir
+        self._uploads = uploads
+        self._access = access
+        self._settings = settings or BuilderSettings()
+        self._profiles = load_profiles() if profiles is None else profiles
+        self.wheels = WheelStore(work_dir / "wheels")
+
+    async def recover(self) -> None:
+        """Removes what a killed controller left in this folder. Once, before the first build."""
+        await asyncio.to_thread(shutil.rmtree, self._work_dir / "tmp", True)
+        await asyncio.to_thread(self.wheels.recover)
+
+    async def build(self, job: TargetJob, on_line: OnLine, on_state: OnState) -> BuildResult:
+        """Builds and pushes. Raises BuildFailed, which leaves nothing behind but wheels.
+
+        A cancel ends it at any moment: then no process or file of it is left.
+        """
+        temporary = self._work_dir / "tmp"
+        await asyncio.to_thread(temporary.mkdir, parents=True, exist_ok=True, mode=0o700)
+        folder = Path(tempfile.mkdtemp(prefix="bundle-", dir=temporary))
+        try:
+            return await self._build(job, folder, on_line, on_state)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise BuildFailed("DiskFull", f"cannot pack the bundle: {error}; free space", retryable=True) from error
+        finally:
+            await despite_cancel(asyncio.to_thread(shutil.rmtree, folder, True))
+
+    async def _build(self, job: TargetJob, folder: Path, on_line: OnLine, on_state: OnState) -> BuildResult:
+        settings = await host.read(self._settings)
+        log = BuildLog(on_line, settings.hidden())
+        on_state(BuildState.PREPARING)
+        profile = self._profile(job)
+        check_paths(job.files)
+        requirements = requirements_of(job, profile)
+        uv, cache = self._uv(), self._work_dir / "uv"
+        wheels = await resolve(uv, requirements, profile, folder, cache, settings, log)
+        on_state(BuildState.BUILDING)
+        fetched = await self.wheels.fetch(wheels, settings, log)
+        log("system", f"{len(wheels)} wheels, {fetched} bytes fetched")
+        layers = await in_thread(self._layers, job, wheels, folder)
+        config, body = manifest(describe(job, profile, requirements, wheels), layers)
+        materials = await in_thread(bundle_materials, job, wheels, self.wheels)
+        notes = _notes(requirements, wheels)
+        if not job.spec.push:
+            return BuildResult(None, notes, materials)
+        on_state(BuildState.PUSHING)
+        await push_bundle(job, [*layers, config], body, self._access, log)
+        size = sum(blob.size_bytes for blob in (*layers, config))
+        artifact = BuiltArtifact(job.repository, digest_of(body), profile.platform, size, ArtifactKind.BUNDLE)
+        await attach(artifact, materials, self._access)
+        return BuildResult(artifact, notes, materials)
+
+    def _profile(self, job: TargetJob) -> TargetProfile:
+        profile = self._profiles.get(job.profile)
+        if profile is None:
+            known = ", ".join(self._profiles)
+            raise BuildFailed("UnknownProfile", f"there is no target profile {job.profile!r}; there are: {known}")
+        return profile
+
+    def _uv(self) -> Path:
+        uv = host.uv_program(self._settings)
+        if uv is None:
+            raise BuildFailed("UvMissing", "the program uv is not there; install the package uv", retryable=True)
+        return uv
+
+    def _layers(self, job: TargetJob, wheels: Sequence[LockedWheel], folder: Path) -> list[Blob]:
+        """Wheels, the runtime's files, the user's: what changes most often comes last."""
+        layers = [self._wheel_layer(wheel) for wheel in wheels]
+        runtime = runtime_of(job)
+        if runtime is not None and runtime.files:
+            entries = [Entry(f"{RUNTIME}/{name}", runtime_file(runtime.name, name)) for name in runtime.files]
+            layers.append(pack(entries, RUNTIME, folder / "runtime.tar.gz"))
+        for number, (name, files) in enumerate(file_layers(job.files).items()):
+            layers.append(pack(application_entries(files, self._uploads), name, folder / f"files-{number}.tar.gz"))
+        return layers
+
+    def _wheel_layer(self, wheel: LockedWheel) -> Blob:
+        path = self.wheels.path(wheel)
+        return Blob(WHEEL_TYPE, f"sha256:{wheel.sha256}", path.stat().st_size, path, ((TITLE, wheel.file),))
+
+
+def _notes(requirements: Requirements, wheels: Sequence[LockedWheel]) -> tuple[str, ...]:
+    notes = list(bundle_notes(requirements, [wheel.name for wheel in wheels]))
+    if requirements.apt:
+        notes.append(f"the device has to have these Debian packages: {', '.join(requirements.apt)}")
+    return tuple(notes)
