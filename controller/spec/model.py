@@ -113,9 +113,11 @@ def _scalar_text(value: object) -> object:
 Name = Annotated[str, Field(pattern=NAME)]
 Text = Annotated[str, BeforeValidator(_scalar_text), Field(max_length=4096), AfterValidator(_printable)]
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
-Size = Annotated[int, BeforeValidator(_size)]
-RelativePath = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_relative_path)]
-AbsolutePath = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_absolute_path)]
+# Formats are what controller.spec.form tells beside a type.
+Size = Annotated[int, BeforeValidator(_size), Field(json_schema_extra={"format": "size"})]
+_PATH = Field(json_schema_extra={"format": "path"})
+RelativePath = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_relative_path), _PATH]
+AbsolutePath = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_absolute_path), _PATH]
 PortNumber = Annotated[int, Field(ge=1, le=65535, strict=True)]
 Environment = dict[Annotated[str, Field(pattern=ENV_NAME)], Text]
 Labels = dict[Annotated[str, Field(pattern=LABEL)], Annotated[Text, Field(max_length=63)]]
