@@ -17,6 +17,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from controller.assembly import builder_pool
+from controller.builds.archive_limits import GIB, ArchiveLimits
+from controller.builds.holding import Hold
 from controller.builds.joining import Joiner
 from controller.builds.logs import BuildLogs
 from controller.builds.materials_store import MaterialsStore
@@ -31,6 +33,7 @@ from controller.deployments.service import DeploymentService
 from controller.devices.service import DeviceService
 from controller.errors import OperatorError
 from controller.events.feed import EventFeed
+from controller.housekeeping.space import MIB, Space
 from controller.mqtt.inbox import DeviceMessages
 from controller.mqtt.link import BrokerSettings
 from controller.pki import CertificateAuthority
@@ -81,8 +84,9 @@ class Controller:
         self._ca = CertificateAuthority.load(self._folder.ca)
         self._tokens = RegistryTokens(self._folder.registry_tokens)
         self._profiles = profiles = dict(load_profiles(self.settings.builds.targets_folder))
-        self._uploads = UploadStore(root / "uploads", min_free_bytes=self.settings.min_free_mib * 2**20)
-        self._logs = BuildLogs(root / "logs")
+        self._uploads = _uploads(root / "uploads", self.settings)
+        self._logs = BuildLogs(root / "logs", self.settings.builds.log_max_mib * MIB)
+        self._space = Space(_disks(root, self.settings), self.settings.min_free_mib * MIB)
         self._registry_access = access = self._registry()
         self._secrets = SecretBox(self._folder.secrets_key)
         self._materials = MaterialsStore(self._folder.materials)
@@ -173,7 +177,8 @@ class Controller:
             access.address, retry,
         )  # fmt: skip
         joiner = Joiner(self._store, self._logs, access, retry)
-        return BuildQueue(desk, joiner, self._pool.slots, builds.parallel_per_user)
+        hold = Hold(self._store, self._space.condition)
+        return BuildQueue(desk, joiner, self._pool.slots, builds.parallel_per_user, hold)
 
     def _registry(self) -> RegistryAccess:
         return RegistryAccess(
@@ -189,6 +194,19 @@ class Controller:
     async def _pullable(self, device_id: str) -> Collection[str]:
         repositories = await self._store.transact(lambda tx: tx.workloads.repositories_of(device_id))
         return {repository.partition("/")[2] for repository in repositories}
+
+
+def _uploads(folder: Path, settings: Settings) -> UploadStore:
+    archives = settings.archives
+    limits = ArchiveLimits(int(archives.max_gib * GIB), archives.max_files, archives.max_ratio)
+    return UploadStore(folder, settings.min_free_mib * MIB, archive_limits=limits)
+
+
+def _disks(root: Path, settings: Settings) -> dict[str, Path]:
+    """Where builds need room, by the name under which people know it."""
+    folders = {"the controller's data": root, "the builder": root / "builder", "the registry": root / "registry"}
+    bases = settings.builds.base_cache
+    return folders if bases is None else {**folders, "bootstrapped bases": bases}
 
 
 def _lock(root: Path) -> IO[str]:

@@ -101,6 +101,8 @@ class Builds(Part):
     # Target profiles and runtimes of the operator's own, which add to ours or override them.
     targets_folder: Path | None = None
     runtimes_folder: Path | None = None
+    # Of the log of one build so much is kept, uncompressed: its beginning and its end.
+    log_max_mib: int = Field(default=16, ge=1, le=4096)
     # Whether this machine builds, and which others do.
     local: bool = True
     hosts: tuple[BuilderHost, ...] = ()
@@ -115,6 +117,36 @@ class Builds(Part):
         return self
 
 
+class Archives(Part):
+    """What an archive of a build's files may unpack to."""
+
+    max_gib: float = Field(default=64, gt=0)
+    max_files: int = Field(default=100_000, ge=1)
+    # Times the archive's own size; what unpacks to less than 256 MiB may.
+    max_ratio: int = Field(default=200, ge=1)
+
+
+class Housekeeping(Part):
+    """For how long is kept what nothing needs any more. What a deployment uses or may return to is kept always."""
+
+    enabled: bool = True
+    interval_minutes: float = Field(default=60, gt=0)
+    # Builds, their artifacts in the registry, bills of materials and logs.
+    builds_days: float = Field(default=30, ge=0)
+    # Of each name in a project so many builds that succeeded are kept, however old they are.
+    builds_keep_last: int = Field(default=5, ge=0)
+    # Of each deployment so many revisions are kept to return to.
+    revisions_keep: int = Field(default=20, ge=1)
+    # Files for builds, from their last use on.
+    uploads_days: float = Field(default=7, ge=0)
+    logs_days: float = Field(default=90, ge=0)
+    # All logs together.
+    logs_mib: int = Field(default=4096, ge=0)
+    # Layers and package caches in the builder's storage.
+    cache_days: float = Field(default=30, ge=0)
+    cache_gib: float = Field(default=50, ge=0)
+
+
 class Settings(Part):
     """All settings."""
 
@@ -127,7 +159,9 @@ class Settings(Part):
     broker: Broker
     registry: Registry
     builds: Builds = Builds()
-    # Uploads are refused while less than this is free.
+    archives: Archives = Archives()
+    housekeeping: Housekeeping = Housekeeping()
+    # Uploads are refused, and builds do not begin, while less than this is free.
     min_free_mib: int = Field(default=1024, ge=0)
 
 

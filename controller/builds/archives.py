@@ -6,9 +6,10 @@ that file; any other link is refused, as is whatever else could not be a plain f
 
 import posixpath
 import unicodedata
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+from controller.builds.archive_limits import ArchiveLimits
 from controller.builds.archive_readers import BadArchive, Entry, Kind, Meter, entries
 from controller.builds.intake import Intake
 from controller.builds.listing import DEEPEST_PATH, LONGEST_NAME, LONGEST_PATH
@@ -17,25 +18,13 @@ from controller.builds.uploads import UploadStore
 from controller.errors import FailedPrecondition, InvalidRequest
 from longshore.errors import Reason
 
-GIB = 2**30
 MOST_LINKS_IN_A_ROW = 8
-
-
-@dataclass(frozen=True)
-class ArchiveLimits:
-    """What an archive may hold. `max_ratio`: how much more than the archive's own size, which matters from `freely`
-    bytes on."""
-
-    max_bytes: int = 64 * GIB
-    max_files: int = 100_000
-    max_ratio: int = 200
-    freely: int = 2**28
 
 
 def expand(digest: str, uploads: UploadStore, limits: ArchiveLimits | None = None) -> tuple[ContextFile, ...]:
     """The files of an uploaded archive, each a content of its own in the uploads; in the order of their paths.
 
-    Blocks as long as reading all of it takes. After a refusal, none of them is there. Errors: InvalidRequest,
+    `limits`: the uploads' own where they are not given. Blocks as long as reading all of it takes. After a refusal, none of them is there. Errors: InvalidRequest,
     FailedPrecondition MISSING_UPLOADS, ResourceExhausted DISK_FULL.
     """
     if not uploads.stat(digest).complete:
@@ -43,7 +32,7 @@ def expand(digest: str, uploads: UploadStore, limits: ArchiveLimits | None = Non
         raise FailedPrecondition(Reason.MISSING_UPLOADS, message, missing=digest)
     try:
         with uploads.intake() as intake:
-            files = _Expansion(uploads.path(digest), intake, limits or ArchiveLimits()).run()
+            files = _Expansion(uploads.path(digest), intake, limits or uploads.archive_limits).run()
             intake.commit()
             return files
     except BadArchive as error:

@@ -10,6 +10,7 @@ from dataclasses import replace
 import structlog
 
 from controller.builds.attempt import Attempt, Builder, Desk
+from controller.builds.holding import Hold
 from controller.builds.joining import Joiner
 from controller.builds.model import BuildState
 from controller.builds.order import Load, Waiting, next_to_begin
@@ -29,8 +30,9 @@ class QueueBroken(Exception):
 class BuildQueue:
     """Runs at most `parallel` targets at a time, `per_user` of one user, until `run()` is cancelled."""
 
-    def __init__(self, desk: Desk, joiner: Joiner, parallel: int, per_user: int) -> None:
+    def __init__(self, desk: Desk, joiner: Joiner, parallel: int, per_user: int, hold: Hold | None = None) -> None:
         self._desk = desk
+        self._hold = hold
         self._joiner = joiner
         self._parallel = parallel
         self._per_user = per_user
@@ -65,7 +67,7 @@ class BuildQueue:
         while len(self._running) < self._parallel and all(each.entered for each in self._running.values()):
             due, served = await self._desk.store.transact(_due)
             following = self._pick(due, served)
-            if following is None:
+            if following is None or (self._hold and await self._hold.holds(self._wake.set)):
                 return
             attempt = Attempt(self._desk, following, self._wake.set)
             self._running[following.name] = attempt

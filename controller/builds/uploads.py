@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from controller.builds.archive_limits import ArchiveLimits
 from controller.builds.cancelling import in_thread
 from controller.builds.intake import Intake, opened_intake
 from controller.errors import DataLoss, InvalidRequest, NotFound, OutOfRange, ResourceExhausted
@@ -49,7 +50,14 @@ class _Partial:
 class UploadStore:
     """The folder and what is written to it. One process writes; readers may be many."""
 
-    def __init__(self, folder: Path, min_free_bytes: int = 2**30, max_bytes: int = 64 * 2**30) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        min_free_bytes: int = 2**30,
+        max_bytes: int = 64 * 2**30,
+        archive_limits: ArchiveLimits | None = None,
+    ) -> None:
+        self.archive_limits = archive_limits or ArchiveLimits()
         self._complete = folder / "complete"
         self._partial = folder / "partial"
         self._min_free_bytes = min_free_bytes

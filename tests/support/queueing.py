@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from controller.builds.attempt import Builder
+from controller.builds.holding import Hold
 from controller.builds.joining import Joiner
 from controller.builds.logs import BuildLogLine, BuildLogs
 from controller.builds.materials_store import MaterialsStore
@@ -107,6 +108,8 @@ class Bench:
     per_user: int = 64
     retry_seconds: float = 3600.0
     reuse_hours: float = 24.0
+    # Why no build may begin.
+    not_ready: str = ""
 
     @property
     def secrets(self) -> SecretBox:
@@ -127,7 +130,7 @@ class Bench:
             load_profiles(), self.access.address, self.retry_seconds,
         )  # fmt: skip
         joiner = Joiner(self.store, self.logs, self.access, self.retry_seconds)
-        return BuildQueue(desk, joiner, self.parallel, self.per_user)
+        return BuildQueue(desk, joiner, self.parallel, self.per_user, Hold(self.store, lambda: self.not_ready))
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
@@ -158,10 +161,14 @@ class Bench:
         """The first target of a build."""
         return (await self.found(build_id)).targets[0]
 
-    async def reaches(self, build_id: str, *states: BuildState, seconds: float = 30) -> Build:
+    async def reaches(self, build_id: str, *states: BuildState) -> Build:
         """The build once it is in one of these states."""
+        return await self.comes_to(lambda build: build.state in states, build_id)
+
+    async def comes_to(self, holds: Callable[[Build], bool], build_id: str, seconds: float = 30) -> Build:
+        """The build once this holds of it."""
         deadline = asyncio.get_running_loop().time() + seconds
-        while (found := await self.found(build_id)).state not in states:
+        while not holds(found := await self.found(build_id)):
             assert asyncio.get_running_loop().time() < deadline, found
             await asyncio.sleep(0.005)
         return found

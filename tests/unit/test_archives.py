@@ -17,7 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from controller.builds.archives import ArchiveLimits, expand
+from controller.builds.archive_limits import ArchiveLimits
+from controller.builds.archives import expand
 from controller.builds.model import ContextFile
 from controller.builds.uploads import UploadStore
 from controller.errors import FailedPrecondition, InvalidRequest, ResourceExhausted

@@ -1,0 +1,1 @@
+"""What nothing needs any more goes; what the disk cannot take does not begin."""
