@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Annotated
 
 import typer
@@ -90,13 +91,33 @@ def watch(client: Client, made: build_pb2.Build, view: BuildProgress, limit: flo
     try:
         view.build(made)
         with _log_shown(client, made.id, view):
-            for seen in client.follow_build(made.id, deadline=Deadline.after(limit)):
+            for seen in _drawn(client.follow_build(made.id, deadline=Deadline.after(limit))):
                 view.build(made := seen)
     except WaitTimeout:
         raise WaitTimeout(f"build {made.id} has not ended in time; {hint}") from None
     except KeyboardInterrupt:
         raise Interrupted(f"build {made.id} was left; {hint}") from None
     return made
+
+
+def _drawn(builds: Iterator[build_pb2.Build]) -> Iterator[build_pb2.Build]:
+    """The same, drawn by a thread of its own: Ctrl-C then meets this one where it only waits, and not in the middle of
+    a call, inside of which it would be lost or turn into another error."""
+    found: SimpleQueue[build_pb2.Build | Exception | None] = SimpleQueue()
+
+    def draw() -> None:
+        try:
+            for build in builds:
+                found.put(build)
+            found.put(None)
+        except (LongshoreError, ValueError) as error:  # grpc raises ValueError once the channel is closed
+            found.put(error)
+
+    threading.Thread(target=draw, name="build-states", daemon=True).start()
+    while (item := found.get()) is not None:
+        if isinstance(item, Exception):
+            raise item
+        yield item
 
 
 @contextmanager

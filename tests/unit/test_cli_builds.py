@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -175,10 +176,31 @@ def test_interrupt_leaves_the_build_and_says_how_to_end_it(scripted: Scripted, t
         assert process.stderr.readline() == "x86-cpu: BUILDING\n"
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
-    assert process.returncode == Exit.INTERRUPTED
+    assert process.returncode == Exit.INTERRUPTED, rest
     assert "`longshore build cancel b1` ends it" in rest
     assert "Traceback" not in rest
     assert not scripted.script.cancelled.is_set()
+
+
+def test_terminal_shows_a_live_line_for_each_target(scripted: Scripted, tmp_path: Path) -> None:
+    states = [build("BUILDING", target("x86-cpu", "BUILDING"), target("arm64-cpu", "QUEUED", queue_position=4))]
+    scripted.script.states, scripted.script.lines = states, [line(1, "STEP 1/9: RUN")]
+    shown, terminal = os.openpty()
+    command = [sys.executable, "-m", "controller.cli.main", "build", str(spec_file(tmp_path))]
+    variables = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "24", "NO_COLOR": "1"}
+    wanted = (r"x86-cpu +BUILDING +STEP 1/9: RUN", r"arm64-cpu +QUEUED \(number 4\)")
+    text = ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal, text=True, env=variables) as process:
+        assert process.stdout
+        while not all(re.search(pattern, text) for pattern in wanted):
+            # Without colours there are still bright and dim.
+            text += re.sub(r"\x1b\[[02]m", "", os.read(shown, 65536).decode())
+        states.append(build("SUCCEEDED", target("x86-cpu", "SUCCEEDED", artifact=artifact("x"))))
+        assert process.stdout.read() == f"x86-cpu: r/x@sha256:{'0' * 64}\n"
+    assert process.returncode == Exit.OK
+    assert not re.search(r"\x1b\[[0-9;]*m", text)
+    os.close(terminal)
+    os.close(shown)
 
 
 def test_word_that_is_nearly_a_command_is_no_file(capsys: pytest.CaptureFixture[str]) -> None:
