@@ -1,7 +1,7 @@
 """Target profiles: the kinds of devices that images are built for, one YAML file each in `templates/targets/`."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from controller.spec.definitions import InvalidDefinition, read_definitions
 from controller.spec.messages import nearest
 from controller.spec.model import CDI_KIND, ENV_NAME, IMAGE, INDEX_URL, NAME, Text
-from controller.spec.runtimes import RuntimeKind, load_runtimes
+from controller.spec.runtimes import load_runtimes
 
 # A CDI device: vendor/class=name. https://github.com/cncf-tags/container-device-interface
 CDI_DEVICE = CDI_KIND.removesuffix("$") + "=[A-Za-z0-9]([A-Za-z0-9_.:-]{0,62}[A-Za-z0-9])?$"
@@ -63,20 +63,36 @@ class TargetProfile(BaseModel):
         return self.platform.split("/")[1]
 
 
-@functools.cache
+_extra_folder: Path | None = None
+
+
+def use_folder(folder: Path | None) -> None:
+    """From now on load_profiles() has the profiles in `folder` too, in this whole process: what accepts a spec, what
+    builds and what places have to agree. Raises InvalidDefinition, and then changes nothing."""
+    global _extra_folder
+    load_profiles(folder)
+    _extra_folder = folder
+
+
 def load_profiles(folder: Path | None = None) -> Mapping[str, TargetProfile]:
-    """All profiles by name: the shipped ones, and those in `folder`, which add to them or override them.
+    """All profiles by name: the shipped ones, and those in `folder` (where none is given, that of `use_folder`), which
+    add to them or override them.
 
     Raises InvalidDefinition, an OperatorError that names file, field and what is allowed.
     """
+    return _load(folder or _extra_folder, tuple(load_runtimes()))
+
+
+@functools.cache
+def _load(folder: Path | None, runtimes: tuple[str, ...]) -> Mapping[str, TargetProfile]:
     profiles = read_definitions(TargetProfile, "targets", folder)
-    problems = [problem for profile in profiles.values() for problem in _unknown_engines(profile, load_runtimes())]
+    problems = [problem for profile in profiles.values() for problem in _unknown_engines(profile, runtimes)]
     if problems:
         raise InvalidDefinition("\n".join(problems))
     return profiles
 
 
-def _unknown_engines(profile: TargetProfile, runtimes: Mapping[str, RuntimeKind]) -> list[str]:
+def _unknown_engines(profile: TargetProfile, runtimes: Sequence[str]) -> list[str]:
     where = f"{profile.name}.yaml: engines"
     return [
         f"{where}: there is no runtime '{name}'{nearest(name, runtimes)}; known: {', '.join(runtimes)}"

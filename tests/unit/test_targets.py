@@ -1,14 +1,17 @@
 """Target profiles and the bases that are bootstrapped in place of theirs."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from controller.builds import emulation
+from controller.builds import emulation, targets
 from controller.builds.bases import full_name
 from controller.builds.bootstrap import load_recipes, recipe_for
 from controller.builds.model import BuildFailed
 from controller.builds.targets import load_profiles
+from controller.spec.definitions import InvalidDefinition
+from controller.spec.runtimes import load_runtimes
 
 
 def test_profiles_for_both_kinds_of_plain_machines_are_there() -> None:
@@ -63,3 +66,77 @@ def test_a_foreign_architecture_needs_a_handler_in_the_kernel(tmp_path: Path, mo
     assert "qemu-user-static" in caught.value.message
     (tmp_path / "qemu-aarch64").write_text("enabled\ninterpreter /usr/libexec/qemu-binfmt/aarch64-binfmt-P\n")
     emulation.check_runnable(arm)
+
+
+PROFILE = """\
+name: lamp
+description: Lamps with a model in them
+platform: linux/arm64
+base: docker.io/library/python:3.11-slim-bookworm
+engines: [python, onnx]
+"""
+
+
+def test_a_site_adds_profiles_in_a_folder_and_overrides_ours(tmp_path: Path) -> None:
+    (tmp_path / "lamp.yaml").write_text(PROFILE)
+    (tmp_path / "x86-cpu.yaml").write_text(PROFILE.replace("name: lamp", "name: x86-cpu"))
+    profiles = load_profiles(tmp_path)
+    assert profiles["lamp"].architecture == "arm64"
+    assert profiles["x86-cpu"].platform == "linux/arm64"
+    assert load_profiles()["x86-cpu"].platform == "linux/amd64"
+
+
+def test_every_part_of_a_process_sees_the_folder_once_it_is_used(tmp_path: Path) -> None:
+    (tmp_path / "lamp.yaml").write_text(PROFILE)
+    targets.use_folder(tmp_path)
+    try:
+        assert "lamp" in load_profiles()
+    finally:
+        targets.use_folder(None)
+    assert "lamp" not in load_profiles()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("platform: linux/arm64", "platform: linux/arm46", "platform: expected linux/amd64 or linux/arm64"),
+        ("engines:", "engins:", "engins: unknown key; did you mean 'engines'?; allowed: name, platform, base"),
+        ("description: Lamps with a model in them\n", "", "description: required, and missing"),
+        ("[python, onnx]", "[python, onxx]", "engines: there is no runtime 'onxx'; did you mean 'onnx'?"),
+        ("name: lamp", "name: light", "name: is 'light'; the file's name says 'lamp'"),
+        ("engines", "accelerator: {kind: gpu}\nengines", "accelerator.kind: 'gpu' is not allowed; expected a CDI kind"),
+    ],
+)
+def test_a_wrong_profile_file_is_refused_by_file_and_field(tmp_path: Path, old: str, new: str, said: str) -> None:
+    (tmp_path / "lamp.yaml").write_text(PROFILE.replace(old, new))
+    with pytest.raises(InvalidDefinition) as caught:
+        load_profiles(tmp_path)
+    assert "lamp.yaml: " in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_all_wrong_files_are_told_at_once(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.yaml").write_text("name: [")
+    with pytest.raises(InvalidDefinition) as caught:
+        load_profiles(tmp_path)
+    assert all(f"{name}.yaml: cannot be read" in str(caught.value) for name in ("one", "two"))
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InvalidDefinition, match="is no folder"):
+        load_profiles(tmp_path / "nowhere")
+
+
+def test_an_engine_runs_where_something_is_installed_for_it_or_the_base_brings_it() -> None:
+    for profile in load_profiles().values():
+        accelerator = profile.accelerator.kind if profile.accelerator else ""
+        for kind in set(profile.engines) - set(profile.provides) - {"python", "acl"}:
+            runtime = load_runtimes()[kind]
+            assert runtime.accelerated.get(accelerator, runtime.packages).pypi, f"{kind} on {profile.name}"
+
+
+def test_profiles_whose_hardware_was_not_at_hand_say_so() -> None:
+    for profile in load_profiles().values():
+        if profile.name != "x86-cpu":
+            assert re.search(r"not on a board|[Nn]ot checked on|not run", profile.notes), profile.name
