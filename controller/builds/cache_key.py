@@ -16,10 +16,11 @@ from typing import Any
 from controller.builds.model import TargetJob
 from controller.builds.secrets import SecretBox
 from controller.builds.targets import TargetProfile
+from controller.spec.runtimes import load_runtimes, runtime_file
 
 NOT_OF_BUILD = {"timeout", "push", "tags", "image"}
 # The fields of `deploy` that enter images and bundles; a test holds the builders to them.
-OF_DEPLOY = {"entrypoint", "pre_exec", "environment", "network", "checks", "resources", "stop_grace", "restart"}
+OF_DEPLOY = {"entrypoint", "pre_exec", "network"}
 
 
 def cache_key(job: TargetJob, profile: TargetProfile, box: SecretBox) -> str:
@@ -28,6 +29,7 @@ def cache_key(job: TargetJob, profile: TargetProfile, box: SecretBox) -> str:
         "builder": _builder_digest(),
         "kind": job.kind.value,
         "profile": profile.model_dump(mode="json"),
+        "runtime": _runtime(job),
         "owner": [job.user_id, job.project_id, job.name, job.repository],
         "build": job.spec.model_dump(mode="json", exclude=NOT_OF_BUILD),
         "deploy": job.deploy.model_dump(mode="json", include=OF_DEPLOY),
@@ -35,6 +37,16 @@ def cache_key(job: TargetJob, profile: TargetProfile, box: SecretBox) -> str:
         "secrets": {name: box.fingerprint(value) for name, value in job.secrets.items()},
     }
     return hashlib.sha256(_canonical(document)).hexdigest()
+
+
+def _runtime(job: TargetJob) -> Any:
+    """What the runtime adds: an operator's own one may change without notice."""
+    wanted = job.spec.runtime
+    kind = load_runtimes().get(wanted.kind) if wanted is not None else None
+    if kind is None:
+        return None
+    added = {name: hashlib.sha256(runtime_file(kind.name, name)).hexdigest() for name in kind.files}
+    return [kind.model_dump(mode="json"), added]
 
 
 def _canonical(document: Any) -> bytes:
