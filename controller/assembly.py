@@ -1,8 +1,9 @@
 """What the controller builds with, put together from its settings."""
 
 from controller.builds.builder import ImageBuilder
+from controller.builds.bundles import BundleBuilder
 from controller.builds.hosts import BuilderHost, BuilderPool, Place
-from controller.builds.model import BuildFailed, BuildResult, OnLine, OnState, RegistryAccess, TargetJob
+from controller.builds.model import RegistryAccess
 from controller.builds.own_place import OwnPlace
 from controller.builds.remote import RemotePlace
 from controller.builds.settings import BuilderSettings
@@ -26,7 +27,8 @@ def builder_pool(
     hosts = [BuilderHost(one.name, remote_place(one, folder, builder), one.slots) for one in settings.builds.hosts]
     if settings.builds.local:
         hosts.insert(0, BuilderHost("local", OwnPlace(builder), settings.builds.parallel))
-    return BuilderPool(builder, hosts, profiles, NoBundles(), settings.builds.parallel)
+    bundles = BundleBuilder(folder.root / "bundles", uploads, access, builder_settings(settings), profiles)
+    return BuilderPool(builder, hosts, profiles, bundles, settings.builds.parallel)
 
 
 def builder_settings(settings: Settings) -> BuilderSettings:
@@ -37,13 +39,6 @@ def builder_settings(settings: Settings) -> BuilderSettings:
 def remote_place(host: HostSettings, folder: DataFolder, builder: ImageBuilder) -> Place:
     journal = folder.root / "builder" / "hosts" / host.name
     return RemotePlace(host.url, _tunnel(host, folder), host.platforms, builder.podman, journal)
-
-
-class NoBundles:
-    """In place of a builder of bundles."""
-
-    async def build(self, job: TargetJob, on_line: OnLine, on_state: OnState) -> BuildResult:
-        raise BuildFailed("BundlesUnavailable", "this controller builds no bundles yet; ask for an image")
 
 
 def _tunnel(host: HostSettings, folder: DataFolder) -> Tunnel:

@@ -17,6 +17,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from controller.assembly import builder_pool
+from controller.builds import targets
 from controller.builds.archive_limits import GIB, ArchiveLimits
 from controller.builds.holding import Hold
 from controller.builds.joining import Joiner
@@ -45,6 +46,7 @@ from controller.rpc.interceptor import Gatekeeper
 from controller.rpc.sessions import Sessions
 from controller.settings import Settings, load_settings, split
 from controller.setup import DataFolder
+from controller.spec import runtimes
 from controller.store import open_store
 from controller.web.registry_tokens import CONTROLLER, RegistryTokens
 from controller.web.server import WebServer
@@ -83,7 +85,9 @@ class Controller:
         self._store = open_store(self._folder.database)
         self._ca = CertificateAuthority.load(self._folder.ca)
         self._tokens = RegistryTokens(self._folder.registry_tokens)
-        self._profiles = profiles = dict(load_profiles(self.settings.builds.targets_folder))
+        runtimes.use_folder(self.settings.builds.runtimes_folder)
+        targets.use_folder(self.settings.builds.targets_folder)
+        self._profiles = profiles = dict(load_profiles())
         self._uploads = _uploads(root / "uploads", self.settings)
         self._logs = BuildLogs(root / "logs", self.settings.builds.log_max_mib * MIB)
         self._space = Space(_disks(root, self.settings), self.settings.min_free_mib * MIB)
@@ -136,7 +140,7 @@ class Controller:
 
     async def _listen(self, address: str, credentials: grpc.ServerCredentials) -> None:
         server = grpc.aio.server(interceptors=[Gatekeeper(self._store)], options=OPTIONS)
-        parts = BuildParts(self._builds, self._uploads, self._logs, self._profiles, self._pool)
+        parts = BuildParts(self._builds, self._uploads, self._logs, self._profiles, self._pool, self._materials)
         build_pb2_grpc.add_BuildServiceServicer_to_server(BuildServicer(parts), server)
         deployment_pb2_grpc.add_DeploymentServiceServicer_to_server(
             DeploymentServicer(self._deployments, self._store, self._sessions), server

@@ -47,6 +47,8 @@ class ArtifactBuilder(Protocol):
 
     async def build(self, job: TargetJob, on_line: OnLine, on_state: OnState) -> BuildResult: ...
 
+    async def recover(self) -> None: ...
+
 
 @dataclass
 class BuilderHost:
@@ -121,6 +123,7 @@ class BuilderPool:
         """Ends and removes what a killed controller left, here and on the hosts that answer; the others when they do.
         Once, before the first build."""
         await self._builder.recover()
+        await self._bundles.recover()
         await asyncio.gather(*(self.probe(host) for host in self.hosts))
 
     async def close(self) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from controller.builds.hosts import BuilderPool
 from controller.builds.logs import BuildLogs
+from controller.builds.materials_store import MaterialsStore
 from controller.builds.model import Build
 from controller.builds.service import BuildService
 from controller.builds.targets import TargetProfile
@@ -22,6 +23,7 @@ class BuildParts:
     logs: BuildLogs
     profiles: Mapping[str, TargetProfile]
     pool: BuilderPool | None = None
+    materials: MaterialsStore | None = None
 
 
 class BuildCalls:
