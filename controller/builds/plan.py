@@ -51,7 +51,8 @@ def plan_image(
 
 def _environment(job: TargetJob, profile: TargetProfile) -> dict[str, str]:
     runtime = runtime_of(job)
-    return {**profile.environment, **(runtime.environment if runtime else {}), **job.spec.environment}
+    accelerator = profile.accelerator.environment if profile.accelerator else {}
+    return {**profile.environment, **accelerator, **(runtime.environment if runtime else {}), **job.spec.environment}
 
 
 def _entrypoint(job: TargetJob) -> tuple[str, ...]:
