@@ -91,6 +91,7 @@ class Joiner:
             return
         if tries == 1:
             self._logs.append(build.id, "", "system", f"{text}; tried again by itself")
+            self._logs.close(build.id)
         delay = min(RETRY_LONGEST, RETRY_FIRST * 2 ** min(tries - 1, 10))
         later = time.time() + delay
         await self._store.transact(lambda tx: tx.builds.change(replace(existing(tx, build.id), join_next=later)))

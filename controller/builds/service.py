@@ -11,10 +11,11 @@ from controller.builds.archives import expand
 from controller.builds.cache_key import cache_key
 from controller.builds.jobs import target_job
 from controller.builds.listing import check_listed
+from controller.builds.logs import BuildLogs
 from controller.builds.model import ArtifactKind, Build, BuildState, BuildTarget, ContextFile
 from controller.builds.order import positions
 from controller.builds.recording import cancelled, needs_naming, record, target_event
-from controller.builds.reuse import Reuse
+from controller.builds.reuse import Reuse, reuse_line
 from controller.builds.secrets import SecretBox, check_secrets
 from controller.builds.targets import TargetProfile
 from controller.builds.uploads import UploadStore
@@ -34,7 +35,8 @@ Positions = Mapping[tuple[str, str], int]
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What a build is asked for with. `targets`: keys of those wanted, all of them where it is empty."""
+    """What a build is asked for with. `targets`: keys of those wanted, all of them where it is empty. `for_devices`: it
+    is deployed once it has succeeded."""
 
     project: Project
     spec: bytes
@@ -44,6 +46,7 @@ class BuildRequest:
     no_cache: bool = False
     targets: tuple[str, ...] = ()
     archive: str = ""
+    for_devices: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class BuildService:
         reuse: Reuse,
         secrets: SecretBox,
         registry: str,
+        logs: BuildLogs,
     ) -> None:
         self._store = store
         self._uploads = uploads
@@ -73,6 +77,7 @@ class BuildService:
         self._reuse = reuse
         self._secrets = secrets
         self._registry = registry
+        self._logs = logs
 
     async def create(self, request: BuildRequest) -> Build:
         """Accepts a build; what was built before for an identical request has succeeded at once.
@@ -80,7 +85,10 @@ class BuildService:
         Errors: InvalidSpec, InvalidRequest, FailedPrecondition MISSING_UPLOADS.
         """
         accepted = await self.accept(request)
-        return await self._store.transact(lambda tx: self._create(tx, accepted, request))
+        build = await self._store.transact(lambda tx: self._create(tx, accepted, request))
+        if build.id == accepted.build.id:
+            await self.announce(build)
+        return build
 
     async def accept(self, request: BuildRequest) -> Accepted:
         """Checks a request to its end and looks up what needs no building; stores nothing. Errors as `create`."""
@@ -123,9 +131,20 @@ class BuildService:
         for target in build.targets:
             tx.events.append(target_event(build, target))
 
+    async def announce(self, build: Build) -> None:
+        """The log of a build that was just stored says what needs no building."""
+        for target in build.targets:
+            if target.cached_from:
+                self._logs.append(build.id, target.key, "system", reuse_line(target))
+        if build.ended:
+            await self._logs.finish(build.id)
+
     def _accept(self, request: BuildRequest) -> Accepted:
         """Blocks: for the largest spec, seconds."""
         spec = load_spec(request.spec, known_profiles=self._profiles)
+        if request.for_devices:
+            require_deployable(spec)
+            require_no_secrets(spec)
         check_secrets(spec.build.secrets, request.secrets)
         files = self._files(spec, request)
         wanted = _wanted(spec, request.targets)
@@ -160,6 +179,20 @@ class BuildService:
             return earlier
         self.add(tx, accepted, request.request_id)
         return _existing(tx, accepted.build.id)
+
+
+def require_deployable(spec: Spec) -> None:
+    """Raises InvalidRequest for a spec whose artifacts no device can fetch."""
+    if not spec.build.push:
+        message = "build.push is false: the result stays with the builder, and no device could fetch it; remove it"
+        raise InvalidRequest("spec", message)
+
+
+def require_no_secrets(spec: Spec) -> None:
+    """Raises InvalidRequest where values of secrets would have to come with the request."""
+    if spec.build.secrets:
+        message = "build.secrets needs their values: build with CreateBuild, then deploy with its build_id"
+        raise InvalidRequest("spec", message)
 
 
 def _wanted(spec: Spec, keys: Sequence[str]) -> list[BuildTarget]:

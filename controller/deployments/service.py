@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from controller.access import new_id
 from controller.builds.model import Build, ContextFile
-from controller.builds.service import Accepted, BuildRequest, BuildService
+from controller.builds.service import Accepted, BuildRequest, BuildService, require_deployable
 from controller.deployments.assess import reassess, state_event
 from controller.deployments.model import Condition, Deployment, DeploymentState, Wish
 from controller.deployments.placing import place, withdraw
@@ -47,7 +47,10 @@ class DeploymentService:
         accepted = None if request.build_id else await self._accept(request)
         spec = await self._builds.read_spec(request.spec) if accepted is None else accepted.spec
         require_deployable(spec)
-        return await self._store.transact(lambda tx: self._apply(tx, request, spec, accepted))
+        applied = await self._store.transact(lambda tx: self._apply(tx, request, spec, accepted))
+        if accepted is not None and applied.deployment.build_id == accepted.build.id:
+            await self._builds.announce(accepted.build)
+        return applied
 
     async def get(self, deployment_id: str) -> Deployment:
         """Raises NotFound."""
@@ -80,12 +83,8 @@ class DeploymentService:
 
     async def _accept(self, request: Request) -> Accepted:
         """The build that the deployment needs, not stored yet."""
-        spec = await self._builds.read_spec(request.spec)
-        require_deployable(spec)
-        if spec.build.secrets:
-            message = "build.secrets needs their values: build with CreateBuild, then deploy with its build_id"
-            raise InvalidRequest("spec", message)
-        return await self._builds.accept(BuildRequest(request.project, request.spec, request.files))
+        wanted = BuildRequest(request.project, request.spec, request.files, for_devices=True)
+        return await self._builds.accept(wanted)
 
     def _apply(self, tx: Transaction, request: Request, spec: Spec, accepted: Accepted | None) -> Applied:
         events_from = tx.events.last_number(request.project)
@@ -105,13 +104,6 @@ class DeploymentService:
         tx.deployments.add_revision(deployment, request.request_id)
         tx.events.append(state_event(deployment))
         return Applied(reassess(tx, place(tx, deployment)), events_from)
-
-
-def require_deployable(spec: Spec) -> None:
-    """Raises InvalidRequest for a spec whose artifacts no device can fetch."""
-    if not spec.build.push:
-        message = "build.push is false: the result stays with the builder, and no device could fetch it; remove it"
-        raise InvalidRequest("spec", message)
 
 
 def _require_profiles(spec: Spec, build: Build) -> None:

@@ -122,7 +122,7 @@ class Bench:
     def service(self, uploads: UploadStore | None = None) -> BuildService:
         """What users talk to."""
         held = uploads or UploadStore(self.folder / "uploads", min_free_bytes=0)
-        return BuildService(self.store, held, load_profiles(), self.reuse, self.secrets, self.access.address)
+        return BuildService(self.store, held, load_profiles(), self.reuse, self.secrets, self.access.address, self.logs)
 
     def queue(self) -> BuildQueue:
         desk = Desk(
