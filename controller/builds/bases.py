@@ -21,10 +21,12 @@ ABSENT = re.compile(
 
 @dataclass(frozen=True)
 class Base:
-    """A base in the builder's storage. `name` is the full name that the spec means."""
+    """A base in the builder's storage. `name` is the full name that the spec means; `digest` that of its manifest in
+    its registry, "" for one that was made from packages."""
 
     name: str
     image_id: str
+    digest: str = ""
 
 
 class BaseResolver:
@@ -52,7 +54,8 @@ class BaseResolver:
         name = full_name(image)
         try:
             await self._check_reachable(name.partition("/")[0])
-            return Base(name, await self._pull(name, profile.platform, temporary, on_line))
+            image_id = await self._pull(name, profile.platform, temporary, on_line)
+            return Base(name, image_id, await self._digest(image_id))
         except RegistryUnreachable as error:
             return await self._without_registry(name, profile, str(error), on_line)
 
@@ -89,7 +92,7 @@ class BaseResolver:
         on_line("system", cause)
         if kept := await self._pulled_before(name, profile):
             on_line("system", f"using {name} as it was pulled before")
-            return Base(name, kept)
+            return Base(name, kept, await self._digest(kept))
         recipe = recipe_for(name)
         if recipe is None:
             raise BuildFailed(
@@ -100,6 +103,11 @@ class BaseResolver:
             )
         on_line("system", f"in place of {name}: the base {recipe.name} from packages of {recipe.suite}")
         return Base(name, await self._bootstrapper.image_id(recipe, profile.architecture, on_line))
+
+    async def _digest(self, image_id: str) -> str:
+        inspected = await self._podman.run("image", "inspect", "--format", "{{.Digest}}", image_id)
+        digest = inspected.stdout.strip()
+        return digest if inspected.returncode == 0 and digest.startswith("sha256:") else ""
 
     async def _pulled_before(self, name: str, profile: TargetProfile) -> str | None:
         form = "{{.Os}}/{{.Architecture}} {{.Id}}"

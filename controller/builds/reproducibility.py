@@ -24,8 +24,14 @@ def image_notes(requirements: Requirements, base: str, base_digest: str) -> tupl
             f"not repeatable: the base {base} was made from the distribution's packages, as they were at the time"
         )
     elif "@sha256:" not in base:
-        notes.append(f"not repeatable: the base {base} may change; name it as {base.partition('@')[0]}@{base_digest}")
+        notes.append(f"not repeatable: the base {base} may change; name it as {_untagged(base)}@{base_digest}")
     return (*notes, *package_notes(requirements))
+
+
+def _untagged(name: str) -> str:
+    """A colon before the last slash is that of a port."""
+    folder, slash, last = name.rpartition("/")
+    return f"{folder}{slash}{last.partition(':')[0]}"
 
 
 def bundle_notes(requirements: Requirements, installed: Collection[str]) -> tuple[str, ...]:
