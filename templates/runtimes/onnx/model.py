@@ -69,10 +69,7 @@ class Model:
 
     def warm_up(self) -> str:
         """Calls it once with zeros, since the first call is slow; answers what went wrong, or ""."""
-        zeros = [
-            Tensor(node.name, node.datatype, np.zeros([max(1, size) for size in node.shape], DTYPES[node.datatype]))
-            for node in self.inputs
-        ]
+        zeros = [_zeros(node) for node in self.inputs]
         try:
             self.infer(zeros)
         except (BadTensor, CannotRun) as error:
@@ -99,6 +96,12 @@ class Model:
                 raise BadTensor(f"the input '{name}' is missing: {node.datatype} {list(node.shape)}")
             _check(given[name], node)
         return {name: _for_onnxruntime(tensor) for name, tensor in given.items()}
+
+
+def _zeros(node: Signature) -> Tensor:
+    shape = [max(1, size) for size in node.shape]
+    filler: object = "" if node.datatype == "BYTES" else 0
+    return Tensor(node.name, node.datatype, np.full(shape, filler, DTYPES[node.datatype]))
 
 
 def _check(tensor: Tensor, node: Signature) -> None:
