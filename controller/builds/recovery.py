@@ -24,10 +24,11 @@ async def recover(podman: Podman) -> None:
 
 
 async def remove_leftovers(podman: Podman) -> None:
-    """Removes working containers and their mounts. Only when no build runs."""
+    """Removes working containers, their mounts and those of images. Only when no build runs."""
     listed = await podman.run("ps", "-a", "--external", "-q", "--no-trunc")
     if ids := listed.stdout.split():
         await podman.run("rm", "-f", "-t", "0", *ids)
+    await podman.run("image", "unmount", "--all")
     await asyncio.to_thread(_delete_run_states, podman)
     await asyncio.to_thread(_unmount_below, podman.temporary)
 

@@ -73,3 +73,12 @@ async def test_a_cancel_while_an_image_is_read_leaves_nothing(
         reading.cancel()
         await asyncio.wait([reading])
     assert workshop.leftovers() == []
+
+
+async def test_an_image_that_a_killed_controller_was_reading_is_not_mounted_after_its_restart(
+    workshop: Workshop, image: str
+) -> None:
+    await asyncio.to_thread(workshop.podman, "image", "mount", image)
+    assert workshop.leftovers() != []
+    await workshop.builder.recover()
+    assert workshop.leftovers() == []
