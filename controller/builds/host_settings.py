@@ -18,7 +18,10 @@ CA_SECRET = "longshore-ca"
 APT_SECRET = "longshore-apt"
 UV_SECRET = "longshore-uv"
 MICROMAMBA_SECRET = "longshore-micromamba"
-CA_PATH = f"/run/secrets/{CA_SECRET}"
+# Where a step finds them: on the container's own file system of devices, where a mount leaves no trace in a layer. So a
+# layer is the same with these secrets and without.
+SECRETS_FOLDER = "/dev/longshore"
+CA_PATH = f"{SECRETS_FOLDER}/ca"
 
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
 CA_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
@@ -71,7 +74,7 @@ def read_host_settings(
         result.update(dict.fromkeys(CA_VARIABLES, CA_PATH))
         apt += f'Acquire::https::CAInfo "{CA_PATH}";\n'
     if apt:
-        result["APT_CONFIG"] = f"/run/secrets/{APT_SECRET}"
+        result["APT_CONFIG"] = f"{SECRETS_FOLDER}/apt"
     return HostSettings(result, bundle, apt)
 
 

@@ -29,7 +29,7 @@ class Step:
         self.list = folder / "run" / "longshore-packages"
         self.list.write_text(listed.text)
         step = next(one for one in parse(render(plan)) if listed.digest in one.text)
-        self._command = re.sub(r"(?<![\w.}-])/(run|var|opt|tmp|bin|usr)/", rf"{folder}/\1/", step.command())
+        self._command = re.sub(r"(?<![\w.}-])/(run|dev/longshore|var|opt|tmp|bin|usr)/", rf"{folder}/\1/", step.command())
         self.install("rm", "mkdir")
         self._link("cat")
 
@@ -128,10 +128,10 @@ def test_uv_reads_the_list_as_requirements(tmp_path: Path) -> None:
     plan = replace(PLAN, pypi=("numpy>=1.26,<3", "uvicorn[standard]"), pypi_indexes=("https://pypi.example/simple",))
     step = Step(tmp_path, plan, "pypi")
     step.install("python3")
-    secrets = tmp_path / "run" / "secrets"
-    secrets.mkdir()
-    (secrets / "longshore-uv").write_text(f"#!/bin/sh\nprintf '%s\\n' \"uv $*\" >> '{step.said}'\n")
-    (secrets / "longshore-uv").chmod(0o755)
+    uv = tmp_path / "dev" / "longshore" / "uv"
+    uv.parent.mkdir(parents=True)
+    uv.write_text(f"#!/bin/sh\nprintf '%s\\n' \"uv $*\" >> '{step.said}'\n")
+    uv.chmod(0o755)
     done = step.run()
     assert done.returncode == 0, done.stderr
     version, venv, install = step.calls("uv")
