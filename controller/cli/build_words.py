@@ -9,6 +9,8 @@ from longshore.v1 import build_pb2, types_pb2
 
 # Digests are told apart by far fewer digits than they have.
 _SHORT_DIGEST = len("sha256:") + 12
+# Of a cell that may hold very much, in a table that is not wide.
+_LONGEST_CELL = 40
 
 
 def target_name(target: build_pb2.BuildTarget) -> str:
@@ -152,12 +154,13 @@ def runtimes(entries: Sequence[build_pb2.Runtime], *, wide: bool = False) -> She
 
 def form(entries: Sequence[build_pb2.FormField], *, wide: bool = False) -> Sheet:
     more = ("PATTERN", "EXAMPLE") if wide else ()
+    cut = str if wide else _shortened
     rows = tuple(
         (
             entry.path,
             entry.type + (" (required)" if entry.required else ""),
-            entry.default_json or "-",
-            _allowed(entry),
+            cut(entry.default_json or "-"),
+            cut(_allowed(entry)),
             *((entry.pattern or "-", words.said("", entry.example) or "-") if wide else ()),
             words.said("", entry.help),
         )
@@ -170,9 +173,19 @@ def _allowed(entry: build_pb2.FormField) -> str:
     """The choices, or the bounds; a pattern is for programs."""
     if entry.choices:
         return "|".join(entry.choices)
-    low = f"{entry.minimum:g}" if entry.HasField("minimum") else ""
-    high = f"{entry.maximum:g}" if entry.HasField("maximum") else ""
+    low = _bound(entry.minimum, entry.type) if entry.HasField("minimum") else ""
+    high = _bound(entry.maximum, entry.type) if entry.HasField("maximum") else ""
     return f"{low}..{high}" if low or high else "-"
+
+
+def _bound(value: float, kind: str) -> str:
+    if kind == "size":
+        return words.size(int(value))
+    return str(int(value)) if value.is_integer() else str(value)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_CELL else text[: _LONGEST_CELL - 1] + "…"
 
 
 def hosts(entries: Sequence[build_pb2.BuilderHost], now: datetime) -> Sheet:
