@@ -2,6 +2,8 @@
 
 Every round has a new working directory in the image, so that no layer comes from a cache; ours and the other take turns
 in going first. Both have a storage of their own with the same settings and the same base.
+
+`identical_ms`: a request that was built before, asked again.
 """
 
 import asyncio
@@ -11,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from bench.identical import identical_ms
 from controller.builds import host
 from controller.builds.context import make_context
 from controller.builds.credentials import RegistryFiles
@@ -70,9 +73,10 @@ async def measure() -> str:
             file = await workshop.upload("server.py", b"print('ready')\n" * 1000)
             hand = ByHand(workshop)
             try:
-                return await compare(workshop, hand, file)
+                cold = await compare(workshop, hand, file)
             finally:
                 await hand.close()
+        return f"{cold} identical_ms={await identical_ms(Path(folder) / 'controller'):.1f}"
 
 
 async def compare(workshop: Workshop, hand: ByHand, file: ContextFile) -> str:
