@@ -65,10 +65,10 @@ async def _whole(work: Awaitable[Completed]) -> Completed:
 async def _exported(podman: Podman, image_id: str) -> AsyncIterator[Path]:
     """Without root, and on a builder on another machine, nothing can be mounted."""
     folder = Path(tempfile.mkdtemp(prefix="materials-", dir=podman.temporary))
-    created = ""
+    # The command is never run; an image without one of its own needs it to become a container.
+    creating = asyncio.ensure_future(podman.run("create", "--network", "none", image_id, "true"))
     try:
-        # The command is never run; an image without one of its own needs it to become a container.
-        made = await podman.run("create", "--network", "none", image_id, "true")
+        made = await _whole(creating)
         if made.returncode != 0:
             raise CannotRead(made.stderr.strip()[-300:])
         created = made.stdout.strip()
@@ -78,13 +78,10 @@ async def _exported(podman: Podman, image_id: str) -> AsyncIterator[Path]:
         await in_thread(_unpack, folder / "image.tar", folder / "root")
         yield folder / "root"
     finally:
-        await despite_cancel(_remove(podman, created, folder))
-
-
-async def _remove(podman: Podman, container: str, folder: Path) -> None:
-    if container:
-        await podman.run("rm", "-f", "-t", "0", container)
-    await asyncio.to_thread(shutil.rmtree, folder, True)
+        await despite_cancel(asyncio.to_thread(shutil.rmtree, folder, True))
+        # A machine that was lost tells no container's name, and removes it itself when it is back.
+        if creating.exception() is None and creating.result().returncode == 0:
+            await despite_cancel(podman.run("rm", "-f", "-t", "0", creating.result().stdout.strip()))
 
 
 def _unpack(archive: Path, root: Path) -> None:
