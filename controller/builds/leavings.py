@@ -17,6 +17,11 @@ class Leavings:
         self._untidy = False
         self._removing = asyncio.Lock()
 
+    @property
+    def building(self) -> bool:
+        """Whether a build runs there."""
+        return self._running > 0
+
     def begin(self) -> None:
         self._running += 1
 

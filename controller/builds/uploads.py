@@ -6,13 +6,14 @@ partial/abcd...       what has come so far
 """
 
 import asyncio
+import contextlib
 import errno
 import hashlib
 import os
 import re
 import shutil
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,8 @@ from longshore.errors import Reason
 
 DIGEST = re.compile(r"^sha256:[0-9a-f]{64}$")
 READ_SIZE = 4 * 2**20
+# That a content is needed still is noted once in so many seconds.
+USE_NOTED_EVERY = 3600.0
 # The free space is looked at again after this many bytes.
 SPACE_CHECK_EVERY = 64 * 2**20
 
@@ -35,6 +38,14 @@ class UploadState(NamedTuple):
 
     complete: bool
     held_bytes: int
+
+
+class Content(NamedTuple):
+    """A complete content. `last_used`: when somebody last asked for it, in seconds since the epoch."""
+
+    digest: str
+    size: int
+    last_used: float
 
 
 @dataclass
@@ -71,6 +82,7 @@ class UploadStore:
         _check_digest(digest)
         final, partial = self._final(digest), self._partial_path(digest)
         if final.exists():
+            _mark_used(final)
             return UploadState(True, final.stat().st_size)
         return UploadState(False, partial.stat().st_size if partial.exists() else 0)
 
@@ -79,9 +91,34 @@ class UploadStore:
         _check_digest(digest)
         if not (final := self._final(digest)).exists():
             raise NotFound(Reason.MISSING_UPLOADS, f"the content {digest} was not uploaded; upload it", digest=digest)
+        _mark_used(final)
         return final
 
-    @contextmanager
+    def contents(self) -> Iterator[Content]:
+        """All complete contents."""
+        for path in self._complete.glob("??/*"):
+            with contextlib.suppress(FileNotFoundError):
+                status = path.stat()
+                yield Content(f"sha256:{path.name}", status.st_size, status.st_ctime)
+
+    def remove(self, digest: str, last_used: float) -> bool:
+        """Removes a content unless it was used since. Whether it did."""
+        final = self._final(digest)
+        try:
+            unused = final.stat().st_ctime <= last_used
+        except FileNotFoundError:
+            return False
+        if unused:
+            final.unlink()
+        return unused
+
+    def remove_partial(self, before: float) -> None:
+        """Removes unfinished contents to which nothing was added since."""
+        for path in self._partial.iterdir():
+            if path.stat().st_mtime < before and f"sha256:{path.name}" not in self._open:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    @contextlib.contextmanager
     def intake(self) -> Iterator[Intake]:
         """Takes contents that the server made; none stays without a `commit`. Raises ResourceExhausted."""
         try:
@@ -213,6 +250,12 @@ class UploadStore:
 
     def _partial_path(self, digest: str) -> Path:
         return self._partial / digest.removeprefix("sha256:")
+
+
+def _mark_used(path: Path) -> None:
+    """Sets the time of the last change of its entry, the only one that says nothing in a build context."""
+    if time.time() - path.stat().st_ctime > USE_NOTED_EVERY:
+        os.utime(path, (0, 0))
 
 
 def _check_digest(digest: str) -> None:

@@ -4,6 +4,7 @@ Configuration: https://distribution.github.io/distribution/about/configuration/ 
 signs (`controller.web.registry_tokens`).
 """
 
+import asyncio
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from controller.local.process import ChildProcess, StartFailed
+from controller.local.process import END_WITH_PARENT, ChildProcess, StartFailed
 from controller.local.server import LocalServer
 from controller.pki import CertificateAuthority
 
@@ -33,11 +34,28 @@ class LocalRegistry(LocalServer):
         super().__init__(folder, ca, host, port, names)
         self._token_realm = token_realm
         self._token_certificate = token_certificate
+        self._read_only = False
+        self._collecting = asyncio.Lock()
+
+    async def collect_garbage(self) -> None:
+        """Afterwards what no manifest names is gone from the disk; meanwhile it only lets pull. Raises StartFailed.
+
+        A push meanwhile would lose blobs: https://distribution.github.io/distribution/about/garbage-collection/
+        """
+        async with self._collecting:
+            try:
+                await self._restart(read_only=True)
+                await _run([_program(), "garbage-collect", str(self._folder / "registry.yml")], self._folder)
+            finally:
+                await asyncio.shield(self._restart(read_only=False))
+
+    async def _restart(self, *, read_only: bool) -> None:
+        self._read_only = read_only
+        await self.stop()
+        await self.start()
 
     def _configured(self) -> ChildProcess:
-        program = shutil.which("docker-registry")
-        if program is None:
-            raise StartFailed("docker-registry is not installed; install the package docker-registry")
+        program = _program()
         self._certified("registry")
         configuration = self._folder / "registry.yml"
         configuration.write_text(yaml.safe_dump(self._settings()))
@@ -54,7 +72,34 @@ class LocalRegistry(LocalServer):
         return {
             "version": 0.1,
             "log": {"level": "warn", "accesslog": {"disabled": True}},
-            "storage": {"filesystem": {"rootdirectory": str(self._folder / "data")}, "delete": {"enabled": True}},
+            "storage": {
+                "filesystem": {"rootdirectory": str(self._folder / "data")},
+                "delete": {"enabled": True},
+                "maintenance": {"readonly": {"enabled": self._read_only}},
+            },
             "http": {"addr": self.address, "tls": tls, "headers": {"X-Content-Type-Options": ["nosniff"]}},
             "auth": {"token": token},
         }
+
+
+def _program() -> str:
+    program = shutil.which("docker-registry")
+    if program is None:
+        raise StartFailed("docker-registry is not installed; install the package docker-registry")
+    return program
+
+
+async def _run(argv: Sequence[str], folder: Path) -> None:
+    """Runs a program to its end; a cancel ends it. Raises StartFailed."""
+    with (folder / "registry.log").open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            *END_WITH_PARENT, *argv, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env={}
+        )
+    try:
+        code = await process.wait()
+    except BaseException:
+        process.kill()
+        await asyncio.shield(process.wait())
+        raise
+    if code != 0:
+        raise StartFailed(f"{argv[0]} {argv[1]} ended with {code}; see {folder / 'registry.log'}")

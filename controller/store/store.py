@@ -23,6 +23,7 @@ from controller.store.deployments import DeploymentTable
 from controller.store.devices import DeviceTable
 from controller.store.events import EventTable
 from controller.store.images import ImageTable
+from controller.store.keeping import KeepingTable
 from controller.store.signals import Signal
 from controller.store.workloads import WorkloadTable
 
@@ -41,6 +42,7 @@ class Transaction:
         self.builds = BuildTable(connection, self.signals)
         self.queue = BuildQueueTable(connection)
         self.images = ImageTable(connection)
+        self.keeping = KeepingTable(connection)
         self.deployments = DeploymentTable(connection)
         self.workloads = WorkloadTable(connection)
 

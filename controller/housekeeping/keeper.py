@@ -1,0 +1,186 @@
+"""Now and then, what nothing needs any more is removed; what that is says `controller.housekeeping.plan`."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from controller.builds.logs import BuildLogs
+from controller.builds.materials_store import MaterialsStore
+from controller.builds.model import RegistryAccess
+from controller.builds.registry_session import RegistryUnreachable
+from controller.builds.uploads import Content, UploadStore
+from controller.housekeeping.artifacts import remove_artifact
+from controller.housekeeping.journal import Journal
+from controller.housekeeping.layers import LayerCache
+from controller.housekeeping.plan import (
+    DAY,
+    BuildRecord,
+    Policy,
+    Removal,
+    Uses,
+    deletable,
+    needed_builds,
+    plan_builds,
+    plan_logs,
+    plan_uploads,
+)
+from controller.store import Store, Transaction
+
+log = structlog.get_logger()
+# Between forgetting a build and removing its artifacts: an identical request may just have been answered with them.
+GRACE = 15.0
+# Afterwards a build that waits for room may begin sooner.
+WHEN_FULL = 600.0
+
+
+@dataclass(frozen=True)
+class Estate:
+    """What is kept in order. `collect` lets the registry free what nothing names any more; None where it is not ours.
+    It is called only when nothing builds."""
+
+    store: Store
+    uploads: UploadStore
+    logs: BuildLogs
+    materials: MaterialsStore
+    layers: LayerCache
+    access: RegistryAccess
+    journal: Journal
+    collect: Callable[[], Awaitable[None]] | None = None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What would go now, as the rows and folders are."""
+
+    builds: Removal
+    uploads: tuple[Content, ...]
+    logs: tuple[str, ...]
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    builds: list[BuildRecord]
+    uses: Uses
+    needed_contents: set[str]
+
+
+class Housekeeper:
+    def __init__(self, estate: Estate, policy: Policy, interval: float, full: Callable[[], str]) -> None:
+        """`interval` in seconds; `full`: "" or why the disk has no room, which brings the next round nearer."""
+        self._estate = estate
+        self._policy = policy
+        self._interval = interval
+        self._full = full
+
+    async def run(self) -> None:
+        """Until cancelled. A round that breaks is logged; the next one tries again."""
+        while True:
+            try:
+                await self.tidy()
+            except Exception:
+                log.exception("housekeeping broke; the next round tries again")
+            full = await asyncio.to_thread(self._full)
+            await asyncio.sleep(min(WHEN_FULL, self._interval) if full else self._interval)
+
+    async def look(self) -> Findings:
+        """What a round would remove; removes nothing."""
+        now = time.time()
+        sizes = self._estate.logs.sizes()
+        contents = await asyncio.to_thread(lambda: list(self._estate.uploads.contents()))
+        rows = await self._estate.store.transact(self._rows)
+        return Findings(
+            plan_builds(rows.builds, rows.uses, self._policy, now),
+            tuple(plan_uploads(contents, rows.needed_contents, self._policy, now)),
+            tuple(plan_logs(sizes, rows.builds, self._policy, now)),
+            tuple(await self._estate.layers.unneeded(rows.builds, self._policy, now)),
+        )
+
+    async def tidy(self, grace: float = GRACE) -> None:
+        """One round."""
+        await self._finish_logs()
+        findings = await self.look()
+        await self._forget(findings.builds)
+        await self._remove_artifacts(grace)
+        await asyncio.to_thread(self._remove_uploads, findings.uploads)
+        for build_id in findings.logs:
+            self._estate.logs.remove(build_id)
+            log.info("build log removed", build=build_id)
+        rows = await self._estate.store.transact(self._rows)
+        await self._estate.layers.tidy(rows.builds, self._policy, time.time())
+
+    async def _finish_logs(self) -> None:
+        """Compresses logs that a killed controller left as they were."""
+        rows = await self._estate.store.transact(self._rows)
+        ended = {build.id for build in rows.builds if build.ended}
+        for build_id in self._estate.logs.unfinished():
+            if build_id in ended:
+                await self._estate.logs.finish(build_id)
+
+    async def _forget(self, removal: Removal) -> None:
+        """Removes the records of builds, and what is kept of them beside the registry."""
+        if not removal.builds:
+            return
+        self._estate.journal.add(removal.artifacts)
+        for build_id in await self._estate.store.transact(lambda tx: self._remove_rows(tx, removal)):
+            self._estate.logs.remove(build_id)
+            await asyncio.to_thread(self._estate.materials.remove, build_id)
+            log.info("build removed", build=build_id)
+
+    def _remove_rows(self, tx: Transaction, removal: Removal) -> list[str]:
+        """Only what may still go: a deployment may have come to use one of them."""
+        now = plan_builds(tx.keeping.builds(), tx.keeping.uses(), self._policy, time.time())
+        gone = [build_id for build_id in removal.builds if build_id in set(now.builds)]
+        tx.keeping.remove(gone)
+        return gone
+
+    async def _remove_artifacts(self, grace: float) -> None:
+        noted = self._estate.journal.read()
+        if not noted:
+            return
+        await asyncio.sleep(grace)
+        rows = await self._estate.store.transact(self._rows)
+        free, waiting = deletable(noted, rows.builds, rows.uses)
+        self._estate.journal.remove(noted - set(free) - set(waiting))
+        for artifact in sorted(free):
+            try:
+                await remove_artifact(artifact.repository, artifact.digest, self._estate.access)
+            except RegistryUnreachable as error:
+                log.warning("an artifact cannot be removed now", artifact=artifact.digest, error=str(error))
+                return
+            self._estate.journal.remove([artifact])
+            log.info("artifact removed", repository=artifact.repository, digest=artifact.digest)
+        await self._collect(bool(free), rows.builds)
+
+    async def _collect(self, freed: bool, builds: list[BuildRecord]) -> None:
+        if freed and self._estate.collect is not None and all(build.ended for build in builds):
+            begin = time.monotonic()
+            await self._estate.collect()
+            log.info("the registry has freed what nothing names", seconds=round(time.monotonic() - begin, 1))
+
+    def _remove_uploads(self, contents: tuple[Content, ...]) -> None:
+        freed = 0
+        for content in contents:
+            if self._estate.uploads.remove(content.digest, content.last_used):
+                freed += content.size
+        self._estate.uploads.remove_partial(time.time() - self._policy.uploads_days * DAY)
+        if contents:
+            log.info("uploads removed", count=len(contents), bytes=freed)
+
+    def _rows(self, tx: Transaction) -> _Rows:
+        builds, uses = tx.keeping.builds(), tx.keeping.uses()
+        return _Rows(builds, uses, tx.keeping.contents(needed_builds(builds, uses, self._policy.revisions_keep)))
+
+
+def summary(findings: Findings) -> Mapping[str, int]:
+    """How many of each kind."""
+    return {
+        "builds": len(findings.builds.builds),
+        "artifacts": len(findings.builds.artifacts),
+        "uploads": len(findings.uploads),
+        "logs": len(findings.logs),
+        "layers": len(findings.layers),
+    }

@@ -1,0 +1,99 @@
+"""What housekeeping asks of the rows, and what it removes of them."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from sqlalchemy import Connection, delete, select
+
+from controller.builds.model import BuildState
+from controller.deployments.model import DeploymentState, Wish
+from controller.housekeeping.plan import BuildRecord, DeploymentUse, Uses
+from controller.store import schema
+
+BUILDS = schema.builds
+TARGETS = schema.build_targets
+DEPLOYMENTS = schema.deployments
+REVISIONS = schema.revisions
+WORKLOADS = schema.workloads
+INSTANCES = schema.instances
+DONE = (BuildState.SUCCEEDED, BuildState.FAILED, BuildState.CANCELLED)
+# So many ids stand in one statement.
+AT_A_TIME = 500
+
+
+class KeepingTable:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def builds(self) -> list[BuildRecord]:
+        """All builds."""
+        columns = (BUILDS.c.id, BUILDS.c.user_id, BUILDS.c.project_id, BUILDS.c.name, BUILDS.c.image_index)
+        targets: dict[str, list[Any]] = defaultdict(list)
+        for row in self._connection.execute(
+            select(TARGETS.c.build_id, TARGETS.c.state, TARGETS.c.ended, TARGETS.c.artifact)
+        ):
+            targets[row.build_id].append(row)
+        rows = self._connection.execute(select(*columns, BUILDS.c.join_next, BUILDS.c.created))
+        return [_record(row, targets[row.id]) for row in rows]
+
+    def uses(self) -> Uses:
+        """What deployments and devices use or may return to."""
+        builds: dict[str, dict[int, str]] = defaultdict(dict)
+        for row in self._connection.execute(
+            select(REVISIONS.c.deployment_id, REVISIONS.c.revision, REVISIONS.c.build_id)
+        ):
+            builds[row.deployment_id][row.revision] = row.build_id
+        on_devices: dict[str, set[int]] = defaultdict(set)
+        for table in (WORKLOADS, INSTANCES):
+            for deployment_id, revision in self._connection.execute(select(table.c.deployment_id, table.c.revision)):
+                on_devices[deployment_id].add(revision)
+        kept = _still_there()
+        present = self._connection.execute(
+            select(DEPLOYMENTS.c.id, DEPLOYMENTS.c.revision, DEPLOYMENTS.c.build_id).where(kept)
+        )
+        uses = tuple(
+            DeploymentUse(row.revision, {row.revision: row.build_id, **builds[row.id]}, frozenset(on_devices[row.id]))
+            for row in present
+        )
+        wished = self._connection.scalars(select(WORKLOADS.c.artifact))
+        return Uses(uses, frozenset((value["repository"], value["digest"]) for value in wished))
+
+    def contents(self, build_ids: Collection[str]) -> set[str]:
+        """Digests of the files of these builds."""
+        digests: set[str] = set()
+        for some in _batches(build_ids):
+            for files in self._connection.scalars(select(BUILDS.c.files).where(BUILDS.c.id.in_(some))):
+                digests.update(file["digest"] for file in files)
+        return digests
+
+    def remove(self, build_ids: Collection[str]) -> None:
+        """Afterwards nothing is known of these builds but their events."""
+        for some in _batches(build_ids):
+            self._connection.execute(delete(TARGETS).where(TARGETS.c.build_id.in_(some)))
+            self._connection.execute(delete(BUILDS).where(BUILDS.c.id.in_(some)))
+
+
+def _still_there() -> Any:
+    """A deployment that is being deleted has something on a device still."""
+    return (DEPLOYMENTS.c.wish != Wish.DELETE) | (DEPLOYMENTS.c.state != DeploymentState.DELETED)
+
+
+def _record(row: Any, targets: list[Any]) -> BuildRecord:
+    made = [target.artifact for target in targets] + [row.image_index]
+    over = all(target.state in DONE for target in targets) and not row.join_next
+    return BuildRecord(
+        row.id,
+        row.user_id,
+        row.project_id,
+        row.name,
+        # A build without a target would never end.
+        ended=max([target.ended for target in targets] + [row.created]) if over else 0.0,
+        succeeded=any(target.state == BuildState.SUCCEEDED for target in targets),
+        artifacts=frozenset((value["repository"], value["digest"]) for value in made if value is not None),
+    )
+
+
+def _batches(build_ids: Collection[str]) -> Iterator[list[str]]:
+    ordered = list(build_ids)
+    return (ordered[begin : begin + AT_A_TIME] for begin in range(0, len(ordered), AT_A_TIME))

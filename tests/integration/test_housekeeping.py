@@ -1,0 +1,201 @@
+"""Housekeeping with a real registry and real rows: what goes is gone everywhere, what is needed stays everywhere."""
+
+import asyncio
+import io
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from controller.builds.blobs import blob_of, push_blob
+from controller.builds.logs import BuildLogs
+from controller.builds.materials_store import MaterialsStore
+from controller.builds.model import Build, BuildState, BuiltArtifact, ContextFile, RegistryAccess
+from controller.builds.podman import Podman
+from controller.builds.referrers import attach_document, referrers
+from controller.builds.registry import has_manifest
+from controller.builds.registry_session import RegistryRefused, RegistrySession
+from controller.builds.uploads import UploadStore
+from controller.deployments.model import Wish, WorkloadRow
+from controller.housekeeping.journal import Journal
+from controller.housekeeping.keeper import Estate, Housekeeper
+from controller.housekeeping.layers import LayerCache
+from controller.housekeeping.plan import DAY, Artifact, Policy
+from controller.store import Store, Transaction, open_store
+from tests.support.registry import RegistryUnderTest, running_registry
+from tests.support.rows import build, deployment
+from tests.support.tiny_images import Registry, push_tiny
+
+POLICY = Policy(builds_days=30, builds_keep_last=0, uploads_days=0, logs_days=90)
+LONG_AGO = time.time() - 80 * DAY
+
+
+@dataclass
+class House:
+    """A controller's folders, rows and registry, without a controller."""
+
+    folder: Path
+    registry: RegistryUnderTest
+    store: Store
+    uploads: UploadStore
+    logs: BuildLogs
+    materials: MaterialsStore
+
+    @property
+    def access(self) -> RegistryAccess:
+        return RegistryAccess(self.registry.address, self.registry.ca_file, self.registry.push_credentials)
+
+    def keeper(self, access: RegistryAccess | None = None) -> Housekeeper:
+        layers = LayerCache(Podman(self.folder / "builder"), lambda: False)
+        estate = Estate(
+            self.store, self.uploads, self.logs, self.materials, layers, access or self.access,
+            Journal(self.folder / "journal.json"), self.registry.registry.collect_garbage,
+        )  # fmt: skip
+        return Housekeeper(estate, POLICY, 3600, lambda: "")
+
+    async def push(self, name: str) -> BuiltArtifact:
+        """An image of 200 kB with a document."""
+        pusher = Registry(self.registry.address, self.registry.push_credentials(), self.registry.ca_file)
+        repository = f"alice/digits/{name}"
+        made = await asyncio.to_thread(push_tiny, pusher, repository, label=name, extra_bytes=200_000)
+        await attach_document(made.repository, made.digest, b'{"bom": "%s"}' % name.encode(), "text/x", self.access)
+        return BuiltArtifact(made.repository, made.digest, "linux/amd64", 200_000)
+
+    async def build(
+        self, number: int, artifact: BuiltArtifact, ended: float = LONG_AGO, files: Sequence[ContextFile] = ()
+    ) -> Build:
+        """A build that has succeeded, with log and bill of materials."""
+        made = build(BuildState.SUCCEEDED)
+        target = replace(made.targets[0], artifact=artifact, ended=ended, started=ended)
+        made = replace(made, id=f"b-{number}", targets=(target,), created=ended, files=tuple(files))
+        await self.store.transact(lambda tx: tx.builds.add(made, ""))
+        self.logs.append(made.id, target.key, "stdout", "built")
+        await self.logs.finish(made.id)
+        self.materials.save(made.id, target.key, b"{}")
+        return made
+
+    async def upload(self, content: bytes) -> ContextFile:
+        with self.uploads.intake() as intake:
+            digest, size = intake.add(io.BytesIO(content).read)
+            intake.commit()
+        return ContextFile("file", digest, size)
+
+    async def has(self, artifact: BuiltArtifact) -> bool:
+        return await has_manifest(artifact.repository, artifact.digest, self.access)
+
+    async def known(self) -> set[str]:
+        rows = await self.store.transact(lambda tx: tx.keeping.builds())
+        return {row.id for row in rows}
+
+    def registry_bytes(self) -> int:
+        data = self.folder / "registry" / "registry" / "data"
+        return sum(path.stat().st_size for path in data.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    store = open_store(tmp_path / "controller.db")
+    async with running_registry(tmp_path / "registry") as registry:
+        yield House(
+            tmp_path, registry, store, UploadStore(tmp_path / "uploads", 0), BuildLogs(tmp_path / "logs"),
+            MaterialsStore(tmp_path / "materials"),
+        )  # fmt: skip
+    store.close()
+
+
+async def deploy(house: House, made: Build, revision: int = 1) -> None:
+    """A deployment whose revision of this number is this build's."""
+    row = replace(deployment(revision=revision), build_id=made.id)
+
+    def put(tx: Transaction) -> None:
+        if revision == 1:
+            tx.deployments.add(row)
+        else:
+            tx.deployments.change(row)
+        tx.deployments.add_revision(row, "")
+
+    await house.store.transact(put)
+
+
+async def test_what_nothing_needs_is_gone_everywhere_and_what_is_deployed_stays_everywhere(house: House) -> None:
+    needed, unneeded = await house.upload(b"needed"), await house.upload(b"unneeded")
+    images = [await house.push(name) for name in ("old", "previous", "present", "young", "wished")]
+    old = await house.build(1, images[0], files=[unneeded])
+    previous = await house.build(2, images[1], files=[needed])
+    present = await house.build(3, images[2])
+    await house.build(4, images[3], ended=time.time())
+    await deploy(house, previous)
+    await deploy(house, present, 2)
+    workload = WorkloadRow("dep-1", "dev-1", 1, Wish.RUN, images[4], b"")
+    await house.store.transact(lambda tx: tx.workloads.put(workload))
+    before = house.registry_bytes()
+
+    findings = await house.keeper().look()
+    assert findings.builds.builds == (old.id,)
+    assert [artifact.digest for artifact in findings.builds.artifacts] == [images[0].digest]
+    assert [content.digest for content in findings.uploads] == [unneeded.digest]
+
+    await house.keeper().tidy(grace=0)
+    assert await house.known() == {"b-2", "b-3", "b-4"}
+    assert [await house.has(image) for image in images] == [False, True, True, True, True]
+    assert await referrers(images[0].repository, images[0].digest, house.access) == []
+    assert len(await referrers(images[1].repository, images[1].digest, house.access)) == 1
+    assert before - house.registry_bytes() > 150_000
+    assert (house.uploads.stat(needed.digest).complete, house.uploads.stat(unneeded.digest).complete) == (True, False)
+    assert set(house.logs.sizes()) == {"b-2", "b-3", "b-4"}
+    assert house.materials.read(old.id, old.targets[0].key) is None
+    assert house.materials.read(present.id, present.targets[0].key) == b"{}"
+    assert not (house.folder / "journal.json").exists()
+    # The registry takes pushes again.
+    assert await house.has(await house.push("after"))
+
+
+async def test_a_registry_that_is_down_is_asked_again_in_the_next_round(house: House) -> None:
+    image = await house.push("old")
+    await house.build(1, image)
+    nowhere = RegistryAccess("127.0.0.1:9", None, lambda: ("", ""))
+    elsewhere = replace(image, repository=image.repository.replace(house.registry.address, "127.0.0.1:9"))
+    await house.build(2, elsewhere)
+    await house.keeper(nowhere).tidy(grace=0)
+    assert await house.known() == set()
+    assert (house.folder / "journal.json").exists()
+    Journal(house.folder / "journal.json").remove(
+        [each for each in Journal(house.folder / "journal.json").read() if "127.0.0.1:9/" in each.repository]
+    )
+    await house.keeper().tidy(grace=0)
+    assert not await house.has(image)
+    assert not (house.folder / "journal.json").exists()
+
+
+async def test_an_artifact_that_was_noted_and_is_built_again_before_it_is_removed_stays(house: House) -> None:
+    """Also where a killed controller had noted it and forgot its build no more."""
+    image = await house.push("old")
+    Journal(house.folder / "journal.json").add([Artifact("alice", "digits", image.repository, image.digest)])
+    await house.build(2, image, ended=time.time())
+    await house.keeper().tidy(grace=0)
+    assert await house.has(image)
+    assert not (house.folder / "journal.json").exists()
+
+
+async def test_logs_that_a_killed_controller_left_are_compressed(house: House) -> None:
+    made = await house.build(1, await house.push("young"), ended=time.time())
+    house.logs.append(made.id, "", "system", "one more line")
+    house.logs.close(made.id)
+    assert house.logs.unfinished() == [made.id]
+    await house.keeper().tidy(grace=0)
+    assert house.logs.unfinished() == []
+
+
+async def test_while_the_registry_frees_space_it_lets_pull_and_refuses_pushes(house: House) -> None:
+    image = await house.push("kept")
+    local = house.registry.registry
+    await local._restart(read_only=True)
+    assert await house.has(image)
+    async with RegistrySession(image.repository, house.access) as session:
+        with pytest.raises(RegistryRefused, match="405"):
+            await push_blob(session, blob_of("text/x", b"new"))
+    await local._restart(read_only=False)
+    await local.collect_garbage()
+    assert await house.has(image)
