@@ -5,11 +5,13 @@ The OCI distribution API: https://github.com/opencontainers/distribution-spec/bl
 
 import asyncio
 import base64
+import functools
 import io
 import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -127,11 +129,18 @@ async def require(answer: aiohttp.ClientResponse, *statuses: int) -> None:
 
 def open_session(timeout: float | None, access: RegistryAccess | None) -> aiohttp.ClientSession:
     """A session that trusts what this machine trusts, and the registry's own authority. Close it."""
-    trust = ssl.create_default_context()
-    if access is not None and access.ca_file is not None:
-        trust.load_verify_locations(access.ca_file)
+    ca_file = None if access is None else access.ca_file
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=trust),
+        connector=aiohttp.TCPConnector(ssl=_trust(ca_file, ca_file.stat().st_mtime_ns if ca_file else 0)),
         timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT, sock_read=SILENCE),
         trust_env=True,
     )
+
+
+@functools.lru_cache(maxsize=8)
+def _trust(ca_file: Path | None, changed: int) -> ssl.SSLContext:
+    """Reading all authorities of a machine takes tens of milliseconds. `changed`: of the file, in nanoseconds."""
+    trust = ssl.create_default_context()
+    if ca_file is not None:
+        trust.load_verify_locations(ca_file)
+    return trust
