@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -34,6 +34,7 @@ def tensors(draw: st.DrawFn, datatypes: list[str]) -> Tensor:
     return Tensor("t", name, draw(arrays.arrays(DTYPES[name], draw(SHAPES), elements=elements)))
 
 
+@settings(deadline=None)
 @given(tensors(list(DTYPES)))
 def test_bytes_keep_every_tensor(tensor: Tensor) -> None:
     back = from_bytes("t", tensor.datatype, tensor.array.shape, to_bytes(tensor))
@@ -44,6 +45,7 @@ def test_bytes_keep_every_tensor(tensor: Tensor) -> None:
     assert back.array.shape == tensor.array.shape
 
 
+@settings(deadline=None)
 @given(tensors(list(DTYPES)))
 def test_json_keeps_every_tensor_of_finite_numbers(tensor: Tensor) -> None:
     if tensor.array.dtype.kind == "f":
@@ -53,12 +55,14 @@ def test_json_keeps_every_tensor_of_finite_numbers(tensor: Tensor) -> None:
     assert np.array_equal(back.array, tensor.array)
 
 
+@settings(deadline=None)
 @given(tensors(["FP32", "FP64"]))
 def test_json_has_null_for_what_is_no_finite_number(tensor: Tensor) -> None:
     for element, number in zip(to_json(tensor), tensor.array.reshape(-1), strict=True):
         assert (element is None) == (not np.isfinite(number))
 
 
+@settings(deadline=None)
 @given(st.sampled_from(NUMBERS), st.binary(max_size=64), st.lists(st.integers(0, 9), max_size=3))
 def test_bytes_of_numbers_are_a_tensor_exactly_where_their_count_is_right(
     datatype: str, raw: bytes, shape: list[int]
