@@ -35,7 +35,7 @@ from controller.files import sync_folder
 from controller.spec.model import IMAGE, NAME
 
 # Raised when the way to make the tree changes, so that kept images of before are not used.
-REVISION = 2
+REVISION = 3
 PART = ".part"
 LOCK_POLL = 0.2
 

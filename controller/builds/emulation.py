@@ -1,7 +1,9 @@
 """Whether programs of another architecture run on this machine."""
 
 import platform
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from controller.builds.model import BuildFailed
 from controller.builds.targets import TargetProfile
@@ -20,6 +22,28 @@ def own_architecture() -> str:
 def runnable_architectures() -> set[str]:
     """Those whose programs run here, by nature or by emulation."""
     return {own_architecture(), *(name for name in HANDLERS if _is_emulated(name))}
+
+
+class Runner(Protocol):
+    """Where steps run. `architecture` as Go spells it."""
+
+    architecture: str
+
+    async def check(self, profile: TargetProfile) -> None:
+        """Returns when steps for this profile can run there. Raises BuildFailed."""
+
+
+async def check_needed(runner: Runner, profile: TargetProfile, emulated: Sequence[str]) -> None:
+    """Returns when the steps of a build can run, of which `emulated` are those on a foreign machine. Raises BuildFailed
+    that names them."""
+    if runner.architecture == profile.architecture or not emulated:
+        return
+    try:
+        await runner.check(profile)
+    except BuildFailed as failure:
+        if failure.reason != "EmulationUnavailable":
+            raise
+        raise BuildFailed(failure.reason, f"{failure.message}; needed here: {'; '.join(emulated)}") from failure
 
 
 def check_runnable(profile: TargetProfile) -> None:

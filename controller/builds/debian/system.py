@@ -52,6 +52,7 @@ def is_wanted(path: str) -> bool:
 
 def build_tree(packages: Sequence[Package], architecture: str, sources: str) -> Tree:
     tree = Tree()
+    tree.folder("/")
     tree.merge_usr({path.split("/", 2)[1] for package in packages for path, _ in package.files})
     for package in packages:
         for path, node in package.files:

@@ -2,7 +2,7 @@
 
 import io
 import tarfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -85,19 +85,7 @@ class Tree:
 
     def write_tar(self, target: Path) -> None:
         """Sorted by path, owners by number, times as packaged and 0 for what was made here. Blocks."""
-        with tarfile.open(target, mode="w", format=tarfile.GNU_FORMAT) as tar:
-            for path, node in self._ordered():
-                entry = tarfile.TarInfo(path.lstrip("/"))
-                entry.type, entry.mode, entry.uid, entry.gid = node.kind, node.mode, node.uid, node.gid
-                entry.mtime, entry.linkname = node.mtime, node.link
-                if node.kind == tarfile.LNKTYPE:
-                    entry.linkname = node.link.lstrip("/")
-                elif node.kind == tarfile.REGTYPE:
-                    content = node.read()
-                    entry.size = len(content)
-                    tar.addfile(entry, io.BytesIO(content))
-                    continue
-                tar.addfile(entry)
+        write_tar(target, self._ordered())
 
     def _put(self, path: str, node: Node) -> None:
         """With the folders above it."""
@@ -108,12 +96,10 @@ class Tree:
         self._nodes[path] = node
 
     def _ordered(self) -> Iterator[tuple[str, Node]]:
-        """All entries but the root; of files with several names the first has the content."""
+        """Of files with several names the first has the content."""
         first: dict[str, str] = {}
         for path in self:
             node = self._nodes[path]
-            if path == "/":
-                continue
             if node.kind in (tarfile.LNKTYPE, tarfile.REGTYPE):
                 original = node.link if node.kind == tarfile.LNKTYPE else path
                 if original in first:
@@ -122,6 +108,23 @@ class Tree:
                 first[original] = path
                 node = self._nodes[original]
             yield path, node
+
+
+def write_tar(target: Path, entries: Iterable[tuple[str, Node]]) -> None:
+    """Entries by absolute path, in this order, as a tar."""
+    with tarfile.open(target, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for path, node in entries:
+            entry = tarfile.TarInfo(path.lstrip("/") or "./")
+            entry.type, entry.mode, entry.uid, entry.gid = node.kind, node.mode, node.uid, node.gid
+            entry.mtime, entry.linkname = node.mtime, node.link
+            if node.kind == tarfile.LNKTYPE:
+                entry.linkname = node.link.lstrip("/")
+            elif node.kind == tarfile.REGTYPE:
+                content = node.read()
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+                continue
+            tar.addfile(entry)
 
 
 def merged(path: str) -> str:
