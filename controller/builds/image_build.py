@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controller.builds import host, registry
+from controller.builds.annotations import annotation_options
 from controller.builds.bases import Base, BaseResolver, require_allowed
 from controller.builds.cancelling import in_thread
 from controller.builds.context import make_context
-from controller.builds.emulation import own_architecture
+from controller.builds.emulation import check_needed, own_architecture
 from controller.builds.host_settings import HostSettings
 from controller.builds.log import BuildLog
 from controller.builds.machine import Machine
@@ -27,7 +28,8 @@ from controller.builds.model import (
 from controller.builds.outcome import build_failure
 from controller.builds.podman import Podman
 from controller.builds.prepare import Prepared, Workplace, prepare
-from controller.builds.requirements import base_of
+from controller.builds.reproducibility import image_notes
+from controller.builds.requirements import base_of, requirements_of
 from controller.builds.settings import BuilderSettings
 from controller.builds.targets import TargetProfile
 from controller.builds.uploads import UploadStore
@@ -35,6 +37,8 @@ from controller.builds.uploads import UploadStore
 BUILD_OPTIONS = (
     "--force-rm", "--layers", "--timestamp", "0", "--network", "host", "--http-proxy=false", "--pull=never",
 )  # fmt: skip
+
+BASE_DIGEST = "org.opencontainers.image.base.digest"
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,6 @@ class ImageBuild:
         log = BuildLog(on_line, (*settings.hidden(), *job.secrets.values()))
         on_state(BuildState.PREPARING)
         profile = self._profile()
-        await machine.check(profile)
         name = base_of(job.spec, profile)
         require_allowed(name, job)
         base = await self._bench.bases.resolve(name, profile, self._folder, log)
@@ -74,17 +77,19 @@ class ImageBuild:
         await in_thread(scratch.mkdir)
         place = Workplace(self._bench.podman, self._bench.settings, settings, base, machine.architecture, scratch)
         prepared = await prepare(job, profile, self._folder / "context", log, place)
+        await check_needed(machine, profile, prepared.emulated)
         await in_thread(self._write_context, profile, base, prepared)
         await machine.have_base(base, log)
         on_state(BuildState.BUILDING)
         image = await self._make_image(profile, base, settings, log)
         materials = await image_materials(machine.podman, image, job, log)
+        notes = (*prepared.notes, *image_notes(requirements_of(job, profile), base.name, base.digest))
         if not job.spec.push:
-            return BuildResult(None, prepared.notes, materials)
+            return BuildResult(None, notes, materials)
         on_state(BuildState.PUSHING)
         artifact = await self._push(profile, image, log)
         await attach(artifact, materials, self._bench.access)
-        return BuildResult(artifact, prepared.notes, materials)
+        return BuildResult(artifact, notes, materials)
 
     def _profile(self) -> TargetProfile:
         profile = self._bench.profiles.get(self._job.profile)
@@ -94,11 +99,12 @@ class ImageBuild:
         return profile
 
     def _write_context(self, profile: TargetProfile, base: Base, prepared: Prepared) -> None:
-        make_context(self._folder / "context", self._job, profile, base.name, prepared, self._bench.uploads)
+        uploads = self._bench.uploads
+        make_context(self._folder / "context", self._job, profile, base.name, prepared, uploads, base.digest)
 
     async def _make_image(self, profile: TargetProfile, base: Base, settings: HostSettings, log: BuildLog) -> str:
         """Returns the id of the image."""
-        arguments = await in_thread(self._arguments, profile, base, settings)
+        arguments = [*await self._standing_on(base), *await in_thread(self._arguments, profile, base, settings)]
         leavings = self._machine.leavings
         try:
             status = await self._machine.build(arguments, base, self._folder / "scratch", log)
@@ -112,13 +118,21 @@ class ImageBuild:
             raise build_failure(log.recent(), status, profile.platform)
         return (await asyncio.to_thread(iid_file.read_text)).strip().removeprefix("sha256:")
 
+    async def _standing_on(self, base: Base) -> list[str]:
+        """The option that makes the image say on what it stands. Without it every storage calls a base that was sent
+        to it by another digest, and the same inputs give another image."""
+        asked = await self._bench.podman.run("image", "inspect", "--format", "{{.Digest}}", base.image_id)
+        digest = asked.stdout.strip()
+        return ["--annotation", f"{BASE_DIGEST}={digest}"] if asked.returncode == 0 and digest else []
+
     def _arguments(self, profile: TargetProfile, base: Base, settings: HostSettings) -> list[str]:
         """Writes what the command reads, and returns its arguments."""
         programs = self._programs(profile)
         secrets = host.write_secrets(self._folder / "secrets", settings, programs, self._job.secrets)
         context = self._folder / "context"
         return [
-            *BUILD_OPTIONS, "--platform", profile.platform, "--from", base.image_id,
+            *BUILD_OPTIONS, *annotation_options(self._job, base), "--platform", profile.platform,
+            "--from", base.image_id,
             "--iidfile", str(self._folder / "iid"),
             *(part for name, path in secrets.items() for part in ("--secret", f"id={name},src={path}")),
             "--tag", kept_as(self._job), "--file", str(context / "Containerfile"), str(context),
@@ -135,7 +149,7 @@ class ImageBuild:
         target = f"{repository}:{self._job.build_id}"
         log("system", f"pushing {target}")
         try:
-            digest = await self._machine.push(image, target, self._folder, self._bench.access)
+            digest = await self._machine.push(image, target, self._folder, self._bench.access, log)
         except BuildFailed as failure:
             if not failure.retryable:
                 # What may be tried again finds its layers; what may not leaves none.

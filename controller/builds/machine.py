@@ -39,7 +39,7 @@ class Machine(Protocol):
     async def build(self, arguments: Sequence[str], base: Base, scratch: Path, log: BuildLog) -> int:
         """`podman build`; its exit status. `scratch` is a folder that the caller removes."""
 
-    async def push(self, image: str, target: str, folder: Path, access: RegistryAccess) -> str:
+    async def push(self, image: str, target: str, folder: Path, access: RegistryAccess, log: BuildLog) -> str:
         """The digest under which the image lies at `target` now. Raises BuildFailed."""
 
     async def check(self, profile: TargetProfile) -> None:
@@ -63,7 +63,7 @@ class OwnMachine:
     async def build(self, arguments: Sequence[str], base: Base, scratch: Path, log: BuildLog) -> int:
         return await self.podman.build(arguments, scratch, log)
 
-    async def push(self, image: str, target: str, folder: Path, access: RegistryAccess) -> str:
+    async def push(self, image: str, target: str, folder: Path, access: RegistryAccess, log: BuildLog) -> str:
         return await push(self.podman, image, target, folder, access)
 
     async def check(self, profile: TargetProfile) -> None:

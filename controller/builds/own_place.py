@@ -1,11 +1,10 @@
 """The controller's own machine as a builder host."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from controller.builds.builder import ImageBuilder
-from controller.builds.emulation import own_architecture, runnable_architectures
+from controller.builds.emulation import own_architecture
 from controller.builds.hosts import Abilities
 from controller.builds.machine import Machine
 from controller.builds.model import BuildFailed
@@ -24,14 +23,11 @@ class OwnPlace:
     async def probe(self) -> Abilities:
         if wrong := await self._builder.probe():
             raise BuildFailed("PodmanUnavailable", wrong, retryable=True)
-        own = own_architecture()
-        others = await asyncio.to_thread(runnable_architectures) - {own}
-        return Abilities(_platforms({own}), _platforms(others))
+        own = PLATFORMS.get(own_architecture(), "")
+        # Much for another architecture is made without running anything; a build that has to run something finds out
+        # whether it can.
+        return Abilities(frozenset({own}), frozenset(PLATFORMS.values()) - {own})
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Machine]:
         yield self._builder.machine
-
-
-def _platforms(architectures: set[str]) -> frozenset[str]:
-    return frozenset(PLATFORMS[name] for name in architectures if name in PLATFORMS)

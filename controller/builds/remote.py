@@ -150,13 +150,14 @@ class RemoteMachine:
 
         return stop
 
-    async def push(self, image: str, target: str, folder: Path, access: RegistryAccess) -> str:
+    async def push(self, image: str, target: str, folder: Path, access: RegistryAccess, log: BuildLog) -> str:
         """By the host itself; by this machine where the host cannot reach the registry or does not trust it."""
         name = f"docker://{target}"
         for _ in range(PUSH_TRIES):
             authfile = (await RegistryFiles(folder, access).options())[:2]
             pushed = await self.podman.run("push", "--quiet", *authfile, image, name)
             if pushed.returncode != 0 and UNREACHABLE.search(pushed.stderr):
+                log("system", "the builder host cannot push to the registry; the image travels through the controller")
                 return await self._push_from_here(image, target, folder, access)
             if pushed.returncode != 0:
                 raise push_failure(pushed.stderr, target.rpartition(":")[0])

@@ -98,15 +98,13 @@ class TlsTunnel:
         context = await asyncio.to_thread(self._context)
         # At once, since a client of the socket would only see its connection end.
         _, writer = await self._connect(context)
-        await _close(writer)
-        streams: set[asyncio.Task[None]] = set()
+        writer.close()
+        streams: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
-        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            streams.add(task)
-            task.add_done_callback(streams.discard)
-            await self._forward(context, reader, writer)
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.create_task(self._forward(context, reader, writer))
+            streams[task] = writer
+            task.add_done_callback(lambda task: streams.pop(task).close())
 
         with private_folder(folder) as inside:
             server = await asyncio.start_unix_server(accept, inside / "podman.sock")
@@ -124,7 +122,6 @@ class TlsTunnel:
         try:
             far_reader, far_writer = await self._connect(context)
         except HostLost:
-            await _close(writer)
             return
         up = asyncio.create_task(_copy(reader, far_writer))
         down = asyncio.create_task(_copy(far_reader, writer))
@@ -135,8 +132,7 @@ class TlsTunnel:
             for task in (up, down):
                 task.cancel()
             await despite_cancel(asyncio.gather(up, down, return_exceptions=True))
-            await _close(far_writer)
-            await _close(writer)
+            far_writer.close()
 
     async def _connect(self, context: ssl.SSLContext) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         parts = urlsplit(self.url)
@@ -171,12 +167,6 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     while piece := await reader.read(PIECE):
         writer.write(piece)
         await writer.drain()
-
-
-async def _close(writer: asyncio.StreamWriter) -> None:
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
 
 
 def _watch(connection: socket.socket) -> None:

@@ -124,9 +124,9 @@ def builder_in(folder: Path, registry: RegistryAccess, uploads: UploadStore, **s
 
 
 @asynccontextmanager
-async def open_workshop(folder: Path) -> AsyncIterator[Workshop]:
+async def open_workshop(folder: Path, registry_host: str = "127.0.0.1") -> AsyncIterator[Workshop]:
     """A workshop with a real registry; nothing of it runs or is mounted afterwards."""
-    async with running_registry(folder / "registry") as registry:
+    async with running_registry(folder / "registry", registry_host) as registry:
         access = RegistryAccess(registry.address, registry.ca_file, registry.push_credentials)
         uploads = UploadStore(folder / "uploads", min_free_bytes=0)
         builder = builder_in(folder / "builder", access, uploads)

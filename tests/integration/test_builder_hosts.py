@@ -1,0 +1,179 @@
+"""Builds on another machine, over ssh and over TLS, with real Podman on both sides and a real registry."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from controller.builds.hosts import BuilderHost, BuilderPool
+from controller.builds.machine import HostLost
+from controller.builds.model import BuildResult, OnLine, OnState, TargetJob
+from controller.builds.own_place import OwnPlace
+from controller.builds.remote import RemotePlace
+from controller.builds.targets import load_profiles
+from controller.builds.tunnels import SshTunnel, TlsTunnel
+from tests.support.async_waiting import until
+from tests.support.builder_hosts import HostUnderTest, running_host, trust_registry
+from tests.support.building import SMALL_BASE, Workshop, open_workshop
+from tests.support.device_network import DeviceNetwork
+
+pytestmark = [pytest.mark.podman, pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("builder-hosts")]
+
+WAITING = "the step is running"
+# Runs until it is ended.
+WAITS = f"echo {WAITING}; while :; do sleep 0.1; done"
+
+
+class NoBundles:
+    """No bundle is asked for here."""
+
+    async def recover(self) -> None: ...
+
+    async def build(self, job: TargetJob, on_line: OnLine, on_state: OnState) -> BuildResult:
+        raise NotImplementedError
+
+
+@dataclass
+class Yard:
+    """A workshop and a builder host that its builds go to."""
+
+    workshop: Workshop
+    host: HostUnderTest
+
+    def place(self, tunnel: SshTunnel | TlsTunnel) -> RemotePlace:
+        journal = self.workshop.folder / "journal"
+        return RemotePlace(tunnel.url, tunnel, (), self.workshop.builder.podman, journal)
+
+    async def pool(self, tunnel: SshTunnel | TlsTunnel, *, with_own: bool = False) -> BuilderPool:
+        hosts = [BuilderHost("far", self.place(tunnel), 2)]
+        if with_own:
+            hosts.append(BuilderHost("local", OwnPlace(self.workshop.builder), 2))
+        pool = BuilderPool(self.workshop.builder, hosts, load_profiles(), NoBundles())
+        await pool.recover()
+        return pool
+
+    async def build(self, pool: BuilderPool, job: TargetJob) -> BuildResult:
+        return await pool.build(job, lambda *line: self.workshop.lines.append(line), self.workshop.states.append)
+
+    def job(self, build_id: str, *steps: str) -> TargetJob:
+        return self.workshop.job(build_id, {"base": SMALL_BASE, "steps": list(steps)})
+
+    async def step_runs(self) -> None:
+        await until(lambda: WAITING in self.workshop.output(), seconds=120)
+
+    async def nothing_is_left(self) -> None:
+        assert await self.host.leftovers() == []
+        assert self.workshop.leftovers() == []
+        assert list((self.workshop.folder / "journal").iterdir()) == []
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def module_yard(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Yard]:
+    gateway = DeviceNetwork.of_this_process().gateway
+    async with (
+        running_host(tmp_path_factory.mktemp("host") / "one") as host,
+        open_workshop(tmp_path_factory.mktemp("hosts"), gateway) as workshop,
+    ):
+        trust_registry(host, workshop.registry.address, workshop.registry.ca_file)
+        yield Yard(workshop, host)
+
+
+@pytest.fixture
+def yard(module_yard: Yard) -> Yard:
+    module_yard.workshop.lines.clear()
+    module_yard.workshop.states.clear()
+    return module_yard
+
+
+async def test_a_host_over_ssh_builds_and_pushes_what_this_machine_would(yard: Yard) -> None:
+    far = await yard.build(await yard.pool(yard.host.ssh()), yard.job("ssh", "echo made > /made"))
+    assert far.host == "far"
+    assert far.artifact is not None
+    assert "localhost/longshore/build/x86-cpu:ssh" in await yard.host.podman(
+        "images", "--format", "{{.Repository}}:{{.Tag}}"
+    )
+    assert not any("through the controller" in line for line in yard.workshop.output())
+    near = await yard.workshop.build(yard.job("near", "echo made > /made"))
+    assert near.digest == far.artifact.digest
+    await yard.nothing_is_left()
+
+
+async def test_a_host_over_tls_builds_with_secrets_that_do_not_stay_there(yard: Yard) -> None:
+    job = yard.job("tls", "sha256sum /run/secrets/token")
+    job = replace(job, spec=job.spec.model_copy(update={"secrets": ["token"]}), secrets={"token": b"s3cret-of-tls"})
+    built = await yard.build(await yard.pool(yard.host.tls()), job)
+    assert built.artifact is not None
+    digest = hashlib.sha256(b"s3cret-of-tls").hexdigest()
+    assert any(digest in line for line in yard.workshop.output())
+    found = await yard.host.device.run(
+        "sh", "-c", "grep -rls s3cret-of-tls /var/lib/containers /tmp/secrets-none /run || true"
+    )
+    assert found == ""
+    await yard.nothing_is_left()
+
+
+async def test_a_host_lets_no_stranger_in_over_tls(yard: Yard) -> None:
+    with pytest.raises(HostLost, match="tls://"):
+        await yard.place(yard.host.tls("stranger")).probe()
+
+
+async def test_a_host_with_another_key_than_the_known_one_is_refused(yard: Yard, tmp_path: Path) -> None:
+    other = (yard.host.folder / "known-hosts").read_text().split()
+    other[2] = (yard.host.folder / "key.pub").read_text().split()[1]
+    (tmp_path / "known").write_text(" ".join(other) + "\n")
+    with pytest.raises(HostLost, match="Host key verification failed"):
+        await yard.place(replace(yard.host.ssh(), known_hosts=tmp_path / "known")).probe()
+    assert yard.workshop.leftovers() == []
+
+
+@pytest.mark.parametrize("way", ["ssh", "tls"])
+async def test_a_cancel_in_a_step_leaves_nothing_on_the_host(yard: Yard, way: str) -> None:
+    pool = await yard.pool(yard.host.ssh() if way == "ssh" else yard.host.tls())
+    building = asyncio.create_task(yard.build(pool, yard.job(f"cancel-{way}", "true", WAITS)))
+    await yard.step_runs()
+    building.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await building
+    await yard.nothing_is_left()
+    images = await yard.host.podman("images", "-a", "--format", "{{.Repository}}:{{.Tag}}")
+    assert f"cancel-{way}" not in images
+
+
+async def test_a_host_that_disappears_in_a_build_is_replaced_and_cleaned_when_it_is_back(yard: Yard) -> None:
+    pool = await yard.pool(yard.host.ssh(), with_own=True)
+    far = pool.hosts[0]
+    job = yard.job("lost", f"echo {WAITING}; sleep 3")
+    building = asyncio.create_task(yard.build(pool, job))
+    await yard.step_runs()
+    await yard.host.device.power_cut()
+    built = await building
+    assert built.host == "local"
+    assert built.artifact is not None
+    assert any("builder host far is lost" in line for line in yard.workshop.output())
+    assert far.condition != ""
+    await yard.host.device.boot()
+    await yard.host.start()
+    await pool.probe(far)
+    assert far.condition == "", yard.host.log()
+    # Files that the crash itself left in the machine's folder for temporary ones are the machine's to remove.
+    yard.host.empty_temporary()
+    await yard.nothing_is_left()
+
+
+async def test_an_image_of_a_host_that_cannot_reach_the_registry_travels_through_the_controller(yard: Yard) -> None:
+    certificates = yard.host.device.folder / "etc" / "certs.d"
+    certificates.rename(certificates.with_name("kept"))
+    try:
+        built = await yard.build(await yard.pool(yard.host.ssh()), yard.job("through", "echo through > /made"))
+    finally:
+        certificates.with_name("kept").rename(certificates)
+    assert built.artifact is not None
+    assert any("through the controller" in line for line in yard.workshop.output())
+    again = await yard.build(await yard.pool(yard.host.ssh()), yard.job("direct", "echo through > /made"))
+    assert again.artifact is not None
+    assert again.artifact.digest == built.artifact.digest
+    await yard.nothing_is_left()
