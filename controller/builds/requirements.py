@@ -62,9 +62,9 @@ def base_of(spec: BuildSpec, profile: TargetProfile) -> str:
 
 
 def provided(job: TargetJob, profile: TargetProfile) -> bool:
-    """Whether the base has the runtime already."""
-    own_base = job.spec.base is None and job.spec.distribution is None
-    return own_base and job.spec.runtime is not None and job.spec.runtime.kind in profile.provides
+    """Whether the base has the runtime already. Raises BuildFailed."""
+    runtime = job.spec.runtime
+    return runtime is not None and runtime.kind in profile.provides and base_of(job.spec, profile) == profile.base
 
 
 def runtime_packages(runtime: RuntimeKind | None, profile: TargetProfile) -> Packages:
