@@ -5,6 +5,7 @@ import contextlib
 import logging
 import socket
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -78,6 +79,22 @@ def serve_command(
     asyncio.run(_serve(data_dir, with_broker, with_registry))
 
 
+@app.command("housekeeping")
+def housekeeping_command(
+    data_dir: DataDir = DEFAULT_DATA,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed now; remove nothing.")] = False,
+) -> None:
+    """What housekeeping would remove now. The controller that serves removes it by itself.
+
+    Example: longshore-controller housekeeping --dry-run
+    """
+    if not dry_run:
+        raise OperatorError("the controller that serves does this by itself; --dry-run shows what it would remove")
+    from controller.housekeeping.report import report
+
+    typer.echo(asyncio.run(report(data_dir)))
+
+
 @tokens.command("create")
 def create_token(
     name: Annotated[str, typer.Argument(help="Whose token it is, for people.")],
@@ -119,6 +136,7 @@ async def _serve(data_dir: Path, with_broker: bool, with_registry: bool) -> None
 
     settings, folder = load_settings(data_dir), DataFolder(data_dir)
     ca = CertificateAuthority.load(folder.ca)
+    collect: Callable[[], Awaitable[None]] | None = None
     async with contextlib.AsyncExitStack() as stack:
         if with_broker:
             host, port = split(settings.broker.address)
@@ -128,8 +146,8 @@ async def _serve(data_dir: Path, with_broker: bool, with_registry: bool) -> None
             realm = f"https://{settings.web.address}/registry/token"
             certificate = folder.registry_tokens / "ca.crt"
             local = LocalRegistry(data_dir / "registry", ca, realm, certificate, host, port)
-            await stack.enter_async_context(local)
-        await serve(data_dir)
+            collect = (await stack.enter_async_context(local)).collect_garbage
+        await serve(data_dir, collect)
 
 
 def _configure_logging() -> None:

@@ -5,7 +5,7 @@ import contextlib
 import fcntl
 import os
 import signal
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import IO
 
@@ -34,6 +34,7 @@ from controller.deployments.service import DeploymentService
 from controller.devices.service import DeviceService
 from controller.errors import OperatorError
 from controller.events.feed import EventFeed
+from controller.housekeeping.assembly import housekeeper
 from controller.housekeeping.space import MIB, Space
 from controller.mqtt.inbox import DeviceMessages
 from controller.mqtt.link import BrokerSettings
@@ -77,8 +78,8 @@ class CannotListen(OperatorError):
 class Controller:
     """One controller on one data folder. `async with Controller(path)` serves until the block ends."""
 
-    def __init__(self, root: Path) -> None:
-        """Raises InvalidSettings, AlreadyRunning."""
+    def __init__(self, root: Path, collect: Callable[[], Awaitable[None]] | None = None) -> None:
+        """`collect` frees what nothing names any more in a registry of ours. Raises InvalidSettings, AlreadyRunning."""
         self.settings: Settings = load_settings(root)
         self._folder = DataFolder(root)
         self._lock = _lock(root)
@@ -104,6 +105,10 @@ class Controller:
         self._sessions = Sessions(self._messages.invite)
         self._pool = builder_pool(self.settings, self._folder, self._uploads, access, profiles)
         self._queue = self._build_queue(access)
+        self._keeper = housekeeper(
+            root, self.settings.housekeeping, self._store, self._uploads, self._logs, access,
+            busy=lambda: any(host.running for host in self._pool.hosts), full=self._space.condition, collect=collect,
+        )  # fmt: skip
         self._feed = EventFeed(self._store)
         self._web = WebServer(self._tokens, self._pullable)
         self._servers: list[grpc.aio.Server] = []
@@ -128,6 +133,8 @@ class Controller:
         parts = (("builds", self._queue.run()), ("builders", self._pool.watch()), ("devices", self._messages.run()))
         for name, work in parts:
             self._tasks.append(asyncio.create_task(work, name=name))
+        if self.settings.housekeeping.enabled:
+            self._tasks.append(asyncio.create_task(self._keeper.run(), name="housekeeping"))
         log.info("controller serves", public=self.settings.public.listen, agents=self.settings.agents.listen)
 
     async def _stop(self) -> None:
@@ -246,9 +253,9 @@ async def _add_standard_services(server: grpc.aio.Server) -> None:
     reflection.enable_server_reflection([*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
 
 
-async def serve(root: Path) -> None:
-    """Runs a controller until SIGTERM or SIGINT."""
-    controller = Controller(root)
+async def serve(root: Path, collect: Callable[[], Awaitable[None]] | None = None) -> None:
+    """Runs a controller until SIGTERM or SIGINT. `collect` as for Controller."""
+    controller = Controller(root, collect)
     running = asyncio.create_task(controller.run())
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, running.cancel)

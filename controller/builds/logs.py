@@ -50,7 +50,8 @@ class BuildLogs:
     left out between them. Numbers count all lines. Everything is called on the event loop.
     """
 
-    def __init__(self, folder: Path, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, folder: Path, max_bytes: int = MAX_BYTES, *, clear_up: bool = True) -> None:
+        """`clear_up`: of what a kill left half done; not beside another process that writes there."""
         self._folder = folder
         self._max_bytes = max_bytes
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -59,7 +60,8 @@ class BuildLogs:
         self._waiters: dict[str, set[asyncio.Event]] = {}
         # Logs that are being compressed, and have not gone on meanwhile.
         self._finishing: set[str] = set()
-        self._clear_up()
+        if clear_up:
+            self._clear_up()
 
     def append(self, build_id: str, target: str, stream: str, text: str) -> None:
         """Writes one line and wakes those who follow. A log that was finished goes on."""

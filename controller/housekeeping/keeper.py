@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
@@ -173,14 +173,3 @@ class Housekeeper:
     def _rows(self, tx: Transaction) -> _Rows:
         builds, uses = tx.keeping.builds(), tx.keeping.uses()
         return _Rows(builds, uses, tx.keeping.contents(needed_builds(builds, uses, self._policy.revisions_keep)))
-
-
-def summary(findings: Findings) -> Mapping[str, int]:
-    """How many of each kind."""
-    return {
-        "builds": len(findings.builds.builds),
-        "artifacts": len(findings.builds.artifacts),
-        "uploads": len(findings.uploads),
-        "logs": len(findings.logs),
-        "layers": len(findings.layers),
-    }

@@ -1,11 +1,12 @@
 """The builder's storage as a cache: layers of earlier builds, and what package managers fetched."""
 
 import asyncio
+import contextlib
 import json
 import os
 import re
-import stat
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -21,9 +22,11 @@ KEPT = re.compile(r"localhost/longshore/build/[^:]+:(?P<build>[^:]+)")
 class LayerCache:
     """`busy`: whether a build runs there; then nothing is removed, since a build stands on what was there before."""
 
-    def __init__(self, podman: Podman, busy: Callable[[], bool]) -> None:
+    def __init__(self, podman: Podman, busy: Callable[[], bool], packages: Sequence[Path] = ()) -> None:
+        """`packages`: further folders that package managers use as caches."""
         self._podman = podman
         self._busy = busy
+        self._packages = packages
 
     async def unneeded(self, builds: list[BuildRecord], policy: Policy, now: float) -> list[str]:
         """Names of the images that would go for their age."""
@@ -36,8 +39,13 @@ class LayerCache:
         old, young = plan_layers(await self._kept(), builds, policy, now)
         removed = sum([await self._remove(each) for each in old])
         removed += await self._shrink(young, policy)
-        if not self._busy():
-            await asyncio.to_thread(_remove_old_files, self._podman.cache, now - policy.cache_days * DAY)
+        oldest_first = await asyncio.to_thread(self._package_caches)
+        for used, folder in oldest_first:
+            too_large = await asyncio.to_thread(self._size) > policy.cache_bytes
+            if (used < now - policy.cache_days * DAY or too_large) and not self._busy():
+                # As a whole: what package managers find of a package has to be all of it.
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+                log.info("package cache removed", folder=str(folder))
         return removed
 
     async def _shrink(self, young: list[CachedLayers], policy: Policy) -> int:
@@ -46,9 +54,6 @@ class LayerCache:
             if await asyncio.to_thread(self._size) <= policy.cache_bytes or self._busy():
                 return removed
             removed += await self._remove(each)
-        if not self._busy() and await asyncio.to_thread(self._size) > policy.cache_bytes:
-            log.info("package caches are emptied", folder=str(self._podman.cache))
-            await asyncio.to_thread(_remove_old_files, self._podman.cache, float("inf"))
         return removed
 
     async def _remove(self, image: CachedLayers) -> int:
@@ -68,8 +73,14 @@ class LayerCache:
         names = {name for image in json.loads(listed.stdout or "[]") for name in image.get("Names") or ()}
         return [CachedLayers(name, match["build"]) for name in sorted(names) if (match := KEPT.fullmatch(name))]
 
+    def _package_caches(self) -> list[tuple[float, Path]]:
+        """Each with the time of its last use, oldest first."""
+        inside = self._podman.cache.iterdir() if self._podman.cache.exists() else ()
+        folders = [folder for folder in (*inside, *self._packages) if folder.is_dir()]
+        return sorted((last_use(folder), folder) for folder in folders)
+
     def _size(self) -> int:
-        return sum(map(size_below, (self._podman.storage, self._podman.cache)))
+        return sum(map(size_below, (self._podman.storage, self._podman.cache, *self._packages)))
 
 
 def size_below(folder: Path) -> int:
@@ -100,14 +111,12 @@ def _device(path: Path) -> int:
         return -1
 
 
-def _remove_old_files(folder: Path, before: float) -> None:
-    """Files below that were neither read nor written since; empty folders stay."""
+def last_use(folder: Path) -> float:
+    """When something below was last read or written, in seconds since the epoch; as exact as the mount says."""
+    newest = folder.stat().st_mtime
     for parent, _, files in os.walk(folder):
         for name in files:
-            path = Path(parent, name)
-            try:
-                status = path.lstat()
-                if stat.S_ISREG(status.st_mode) and max(status.st_atime, status.st_mtime) < before:
-                    path.unlink()
-            except FileNotFoundError:
-                continue
+            with contextlib.suppress(FileNotFoundError):
+                status = Path(parent, name).lstat()
+                newest = max(newest, status.st_mtime, status.st_atime)
+    return newest

@@ -1,0 +1,50 @@
+"""Housekeeping of one controller, put together from its settings."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from controller.builds.logs import BuildLogs
+from controller.builds.materials_store import MaterialsStore
+from controller.builds.model import RegistryAccess
+from controller.builds.podman import Podman
+from controller.builds.uploads import UploadStore
+from controller.housekeeping.journal import Journal
+from controller.housekeeping.keeper import Estate, Housekeeper
+from controller.housekeeping.layers import LayerCache
+from controller.housekeeping.plan import Policy
+from controller.settings import Housekeeping
+from controller.store import Store
+
+MIB, GIB = 2**20, 2**30
+
+
+def policy(settings: Housekeeping) -> Policy:
+    return Policy(
+        builds_days=settings.builds_days,
+        builds_keep_last=settings.builds_keep_last,
+        revisions_keep=settings.revisions_keep,
+        uploads_days=settings.uploads_days,
+        logs_days=settings.logs_days,
+        logs_bytes=settings.logs_mib * MIB,
+        cache_days=settings.cache_days,
+        cache_bytes=int(settings.cache_gib * GIB),
+    )
+
+
+def housekeeper(
+    root: Path,
+    settings: Housekeeping,
+    store: Store,
+    uploads: UploadStore,
+    logs: BuildLogs,
+    access: RegistryAccess,
+    *,
+    busy: Callable[[], bool] = lambda: False,
+    full: Callable[[], str] = lambda: "",
+    collect: Callable[[], Awaitable[None]] | None = None,
+) -> Housekeeper:
+    """Of the data folder `root`. `busy`: whether a build runs; `full`, `collect` as Housekeeper and Estate say."""
+    layers = LayerCache(Podman(root / "builder"), busy, [root / "bundles" / "uv"])
+    journal = Journal(root / "housekeeping.json")
+    estate = Estate(store, uploads, logs, MaterialsStore(root / "materials"), layers, access, journal, collect)
+    return Housekeeper(estate, policy(settings), settings.interval_minutes * 60, full)

@@ -1,0 +1,149 @@
+"""What housekeeping does with folders of this machine: the builder's storage, uploads, and the report of it."""
+
+import asyncio
+import io
+import os
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from controller import admin
+from controller.builds import recovery, uploads
+from controller.builds.podman import Podman
+from controller.builds.uploads import UploadStore
+from controller.housekeeping.layers import LayerCache, size_below
+from controller.housekeeping.plan import DAY, BuildRecord, Policy
+from controller.settings import Broker, Endpoint, Housekeeping, Registry, Settings
+from controller.setup import set_up
+from tests.support.waiting import eventually
+
+NOW = time.time()
+
+
+def record(build_id: str, days: float) -> BuildRecord:
+    return BuildRecord(build_id, "alice", "vision", "digits", NOW - days * DAY if days >= 0 else 0.0, True)
+
+
+@pytest.fixture
+def podman(tmp_path: Path) -> Iterator[Podman]:
+    podman = Podman(tmp_path / "builder")
+    podman.prepare()
+    yield podman
+    recovery.close(podman)
+
+
+async def keep_layers(podman: Podman, build_id: str) -> None:
+    """An image of 1 MB as a build leaves it."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        entry = tarfile.TarInfo(build_id)
+        entry.size = 2**20
+        archive.addfile(entry, io.BytesIO(os.urandom(2**20)))
+    path = podman.temporary / f"{build_id}.tar"
+    path.write_bytes(buffer.getvalue())
+    done = await podman.run("import", str(path), f"localhost/longshore/build/x86-cpu:{build_id}")
+    assert done.returncode == 0, done.stderr
+    path.unlink()
+
+
+async def kept(podman: Podman) -> list[str]:
+    listed = await podman.run("images", "--format", "{{.Tag}}")
+    return sorted(listed.stdout.split())
+
+
+@pytest.mark.podman
+async def test_old_layers_go_then_the_oldest_until_there_is_room_and_none_while_a_build_runs(podman: Podman) -> None:
+    builds = [record("b-old", 40), record("b-1", 3), record("b-2", 2), record("b-running", -1)]
+    for build_id in ("b-old", "b-1", "b-2", "b-running", "b-unknown"):
+        await keep_layers(podman, build_id)
+    busy = LayerCache(podman, lambda: True)
+    assert await busy.tidy(builds, Policy(cache_bytes=0), NOW) == 0
+    cache = LayerCache(podman, lambda: False)
+    assert await cache.unneeded(builds, Policy(), NOW) == [
+        f"localhost/longshore/build/x86-cpu:{build_id}" for build_id in ("b-old", "b-unknown")
+    ]
+    assert await cache.tidy(builds, Policy(), NOW) == 2
+    assert await kept(podman) == ["b-1", "b-2", "b-running"]
+    room = size_below(podman.storage) - 2**19
+    assert await cache.tidy(builds, Policy(cache_bytes=room), NOW) == 1
+    assert await kept(podman) == ["b-2", "b-running"]
+    await cache.tidy(builds, Policy(cache_bytes=0), NOW)
+    assert await kept(podman) == ["b-running"]
+
+
+async def test_package_caches_go_as_a_whole_when_they_were_not_used_for_long(tmp_path: Path) -> None:
+    podman = Podman(tmp_path / "builder")
+    for name, days in (("old", 40), ("young", 1)):
+        folder = podman.cache / name / "wheels"
+        folder.mkdir(parents=True)
+        (folder / "a.whl").write_bytes(b"wheel")
+        for path in (folder / "a.whl", folder, folder.parent):
+            os.utime(path, (NOW - days * DAY, NOW - days * DAY))
+    (podman.cache / "old" / "wheels" / "half.whl").write_bytes(b"")
+    os.utime(podman.cache / "old" / "wheels" / "half.whl", (0, 0))
+    await LayerCache(podman, lambda: True).tidy([], Policy(), NOW)
+    assert sorted(path.name for path in podman.cache.iterdir()) == ["old", "young"]
+    await LayerCache(podman, lambda: False).tidy([], Policy(), NOW)
+    assert [path.name for path in podman.cache.iterdir()] == ["young"]
+    await LayerCache(podman, lambda: False).tidy([], Policy(cache_bytes=0), NOW)
+    assert list(podman.cache.iterdir()) == []
+
+
+def put(store: UploadStore, content: bytes) -> str:
+    with store.intake() as intake:
+        digest, _ = intake.add(io.BytesIO(content).read)
+        intake.commit()
+    return digest
+
+
+def test_a_content_that_somebody_asked_for_meanwhile_is_not_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "USE_NOTED_EVERY", 0.0)
+    store = UploadStore(tmp_path, 0)
+    digest = put(store, b"content")
+    (found,) = store.contents()
+    assert (found.digest, found.size) == (digest, 7)
+
+    def noted_since() -> bool:
+        """The clock of a disk stands still for some milliseconds."""
+        assert store.stat(digest).complete
+        assert store.path(digest).stat().st_mtime == 0
+        return next(iter(store.contents())).last_used > found.last_used
+
+    eventually(noted_since)
+    assert not store.remove(digest, found.last_used)
+    (found,) = store.contents()
+    assert store.remove(digest, found.last_used)
+    assert not store.stat(digest).complete
+
+
+async def test_unfinished_contents_and_what_a_kill_left_of_an_archive_go_by_age(tmp_path: Path) -> None:
+    store = UploadStore(tmp_path, 0)
+    for name in ("a" * 64, "b" * 64):
+        (tmp_path / "partial" / name).write_bytes(b"half")
+    left = tmp_path / "partial" / ".intake-x"
+    left.mkdir()
+    for path in (left, tmp_path / "partial" / ("a" * 64)):
+        os.utime(path, (NOW - 9 * DAY, NOW - 9 * DAY))
+    await asyncio.to_thread(store.remove_partial, NOW - 7 * DAY)
+    assert [path.name for path in (tmp_path / "partial").iterdir()] == ["b" * 64]
+
+
+def test_an_operator_sees_what_would_go_and_nothing_goes(tmp_path: Path) -> None:
+    here = Endpoint(listen="127.0.0.1:1", address="127.0.0.1:1")
+    settings = Settings(
+        public=here, agents=here, web=here, broker=Broker(address="127.0.0.1:1"), registry=Registry(address="a:1"),
+        housekeeping=Housekeeping(uploads_days=0),
+    )  # fmt: skip
+    set_up(tmp_path / "data", settings)
+    digest = put(UploadStore(tmp_path / "data" / "uploads", 0), b"unneeded")
+    for _ in range(2):
+        shown = CliRunner().invoke(admin.app, ["housekeeping", "--dry-run", "--data-dir", str(tmp_path / "data")])
+        assert shown.exit_code == 0, shown.output
+        assert f"upload {digest} (8 bytes)" in shown.output
+        assert "1 things would be removed" in shown.output
