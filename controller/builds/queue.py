@@ -20,7 +20,7 @@ from controller.store import BuildCancelled, BuildEnded, BuildsQueued, JoinDue, 
 __all__ = ["BuildQueue", "Builder", "Desk", "QueueBroken"]
 log = structlog.get_logger()
 # Of one user, profile and kind so many targets are looked at when the next one is picked.
-LOOK_AHEAD = 50
+LOOK_AHEAD = 10
 
 
 class QueueBroken(Exception):

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 from controller.access import new_id
 from controller.builds.archives import expand
@@ -13,7 +12,7 @@ from controller.builds.jobs import target_job
 from controller.builds.listing import check_listed
 from controller.builds.logs import BuildLogs
 from controller.builds.model import ArtifactKind, Build, BuildState, BuildTarget, ContextFile
-from controller.builds.order import positions
+from controller.builds.places import Positions, QueuePlaces
 from controller.builds.recording import cancelled, needs_naming, record, target_event
 from controller.builds.reuse import Reuse, reuse_line
 from controller.builds.secrets import SecretBox, check_secrets
@@ -28,9 +27,7 @@ from controller.store.images import Image
 from controller.store.rows import Page
 from longshore.errors import Reason
 
-Row = TypeVar("Row")
-# Build's id and target's key -> its place in the queue.
-Positions = Mapping[tuple[str, str], int]
+__all__ = ["Accepted", "BuildRequest", "BuildService", "Positions", "require_deployable"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +75,7 @@ class BuildService:
         self._secrets = secrets
         self._registry = registry
         self._logs = logs
+        self._places = QueuePlaces(store)
 
     async def create(self, request: BuildRequest) -> Build:
         """Accepts a build; what was built before for an identical request has succeeded at once.
@@ -115,9 +113,10 @@ class BuildService:
 
     async def positions(self, builds: Iterable[Build]) -> Positions:
         """Where in the queue the waiting targets of these builds are; empty where none of them waits."""
-        if not any(target.state is BuildState.QUEUED for build in builds for target in build.targets):
-            return {}
-        return await self._store.transact(lambda tx: positions(tx.queue.waiting(), tx.queue.load()))
+        waiting = {
+            (build.id, each.key) for build in builds for each in build.targets if each.state is BuildState.QUEUED
+        }
+        return await self._places.of(waiting) if waiting else {}
 
     async def cancel(self, build_id: str) -> Build:
         """The wish is durable: waiting targets are CANCELLED now, those that run once they have ended. Harmless for a

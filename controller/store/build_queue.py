@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, delete, func, insert, select
+from sqlalchemy import Connection, Select, delete, func, insert, select
 
 from controller.builds.model import ArtifactKind, BuildState
 from controller.builds.order import Load, Waiting
@@ -12,6 +12,8 @@ BUILDS = schema.builds
 TARGETS = schema.build_targets
 TURNS = schema.build_turns
 BEGUN = (BuildState.PREPARING, BuildState.BUILDING, BuildState.PUSHING)
+KINDS = {kind.value: kind for kind in ArtifactKind}
+# In the order of the fields of Waiting.
 COLUMNS = (
     TARGETS.c.build_id, TARGETS.c.key, BUILDS.c.user_id, TARGETS.c.profile, TARGETS.c.kind, BUILDS.c.created,
     TARGETS.c.position, TARGETS.c.cache_key,
@@ -75,12 +77,9 @@ class BuildQueueTable:
         return value
 
     def _waiting(self, query: Select[Any]) -> list[Waiting]:
-        return [_one(row) for row in self._connection.execute(query).mappings()]
-
-
-def _one(row: RowMapping) -> Waiting:
-    values = {column.name: row[column.name] for column in COLUMNS}
-    return Waiting(**{**values, "kind": ArtifactKind(row["kind"])})
+        # Tuples, since there may be very many.
+        rows = self._connection.execute(query).tuples()
+        return [Waiting(row[0], row[1], row[2], row[3], KINDS[row[4]], row[5], row[6], row[7]) for row in rows]
 
 
 def _of_targets(*more: Any) -> Select[Any]:
