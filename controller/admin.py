@@ -12,6 +12,7 @@ from typing import Annotated
 import structlog
 import typer
 
+from controller.admin_builders import builders
 from controller.errors import DomainError, OperatorError
 from controller.local.broker import LocalBroker
 from controller.local.registry import LocalRegistry
@@ -25,6 +26,7 @@ DEFAULT_DATA = Path("/var/lib/longshore")
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Runs the Longshore controller.")
 tokens = typer.Typer(no_args_is_help=True, help="API tokens of users and programs.")
 app.add_typer(tokens, name="token")
+app.add_typer(builders, name="builder")
 DataDir = Annotated[Path, typer.Option("--data-dir", envvar="LONGSHORE_DATA", help="Folder of this installation.")]
 
 

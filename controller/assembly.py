@@ -1,10 +1,13 @@
 """What the controller builds with, put together from its settings."""
 
+from pathlib import Path
+
 from controller.builds.builder import ImageBuilder
 from controller.builds.bundles import BundleBuilder
-from controller.builds.hosts import BuilderHost, BuilderPool, Place
+from controller.builds.hosts import Abilities, BuilderHost, BuilderPool, Place
 from controller.builds.model import RegistryAccess
 from controller.builds.own_place import OwnPlace
+from controller.builds.podman import Podman
 from controller.builds.remote import RemotePlace
 from controller.builds.settings import BuilderSettings
 from controller.builds.targets import TargetProfile
@@ -39,6 +42,11 @@ def builder_settings(settings: Settings) -> BuilderSettings:
 def remote_place(host: HostSettings, folder: DataFolder, builder: ImageBuilder) -> Place:
     journal = folder.root / "builder" / "hosts" / host.name
     return RemotePlace(host.url, _tunnel(host, folder), host.platforms, builder.podman, journal)
+
+
+async def ask_host(host: HostSettings, folder: DataFolder, scratch: Path) -> Abilities:
+    """What a host can build for, asked without disturbing a running controller. Raises BuildFailed."""
+    return await RemotePlace(host.url, _tunnel(host, folder), host.platforms, Podman(scratch), scratch / "none").probe()
 
 
 def _tunnel(host: HostSettings, folder: DataFolder) -> Tunnel:
