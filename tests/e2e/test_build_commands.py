@@ -114,6 +114,21 @@ def test_build_is_cancelled_in_the_middle_of_a_step(shell: Shell, tmp_path: Path
     assert "had ended before" not in shell("build", "cancel", build_id).stdout
 
 
+def test_files_come_as_an_archive_and_a_secret_stays_out_of_the_log(shell: Shell, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "files.tar.gz", "w:gz") as tar:
+        (tmp_path / "hidden.py").write_text("print('serves')\n")
+        tar.add(tmp_path / "hidden.py", "server.py")
+    step = 'test -s server.py && test "$(id -u)" = 0 && echo "it is $(cat /run/secrets/token) indeed"'
+    build = {"base": SMALL_BASE, "files": ["server.py"], "secrets": ["token"], "steps": [step]}
+    path = write_spec(tmp_path, build=build)
+    (tmp_path / "token").write_text("5up3r-53cr3t\n")
+    done = shell(
+        "build", str(path), "--archive", str(tmp_path / "files.tar.gz"), "--secret", f"token={tmp_path / 'token'}", "-F"
+    )
+    assert re.search(r"^x86-cpu: it is \S+ indeed$", done.stderr, re.MULTILINE)
+    assert "5up3r-53cr3t" not in done.stderr + done.stdout
+
+
 def test_nothing_is_stored_by_a_look_at_what_would_be_built(shell: Shell, folder: Path) -> None:
     before = shell("builds", "-o", "name").stdout
     rendered = json.loads(shell("build", "render", str(folder), "-o", "json").stdout)
