@@ -59,8 +59,11 @@ async def push_blob(session: RegistrySession, blob: Blob, mount_from: str = "") 
     `mount_from`: another repository of this registry, without its address, that may have it.
     Raises RegistryUnreachable, also where the registry refuses.
     """
-    if await has_blob(session, blob.digest):
-        return 0
+    return 0 if await has_blob(session, blob.digest) else await send_blob(session, blob, mount_from)
+
+
+async def send_blob(session: RegistrySession, blob: Blob, mount_from: str = "") -> int:
+    """As push_blob, of a content that the repository is known to lack."""
     location = await _begin(session, blob, mount_from)
     return await _Upload(session, blob, location).run() if location else 0
 

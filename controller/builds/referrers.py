@@ -14,11 +14,10 @@ from controller.builds.registry import (
     MANIFEST_TYPE,
     Manifest,
     digest_of,
-    get_manifest,
-    put_manifest,
-    read_manifest,
+    manifest_of,
+    send_manifest,
 )
-from controller.builds.registry_session import RegistrySession
+from controller.builds.registry_session import RegistrySession, RegistryUnreachable
 
 EMPTY = blob_of("application/vnd.oci.empty.v1+json", b"{}")
 
@@ -31,22 +30,24 @@ async def attach_document(
     Listed under the tag that the specification names for registries without the referrers API, which is right for
     those with it too: they list it by its subject. Raises RegistryUnreachable.
     """
-    subject = await read_manifest(repository, digest, access)
     blob = blob_of(media_type, document)
+    # One session: each connection costs more bytes than such a document.
     async with RegistrySession(repository, access) as session:
+        subject = await manifest_of(session, digest)
+        if subject is None or subject.digest != digest:
+            raise RegistryUnreachable(f"{repository}@{digest} is not there")
         for part in (EMPTY, blob):
             await push_blob(session, part)
-    body = _referrer(subject, blob)
-    referrer = digest_of(body)
-    await put_manifest(repository, referrer, body, MANIFEST_TYPE, access)
-    await _list(repository, subject, body, media_type, access)
-    return referrer
+        body = _referrer(subject, blob)
+        await send_manifest(session, digest_of(body), body, MANIFEST_TYPE)
+        await _list(session, subject, body, media_type)
+    return digest_of(body)
 
 
 async def referrers(repository: str, digest: str, access: RegistryAccess) -> list[dict[str, Any]]:
     """Descriptors of what refers to the artifact. Raises RegistryUnreachable."""
-    index = await get_manifest(repository, tag_of(digest), access)
-    return [] if index is None else list(json.loads(index.body)["manifests"])
+    async with RegistrySession(repository, access) as session:
+        return await _listed(session, digest)
 
 
 def tag_of(digest: str) -> str:
@@ -67,8 +68,13 @@ def _referrer(subject: Manifest, blob: Blob) -> bytes:
     )
 
 
-async def _list(repository: str, subject: Manifest, body: bytes, artifact_type: str, access: RegistryAccess) -> None:
-    known = await referrers(repository, subject.digest, access)
+async def _listed(session: RegistrySession, digest: str) -> list[dict[str, Any]]:
+    index = await manifest_of(session, tag_of(digest))
+    return [] if index is None else list(json.loads(index.body)["manifests"])
+
+
+async def _list(session: RegistrySession, subject: Manifest, body: bytes, artifact_type: str) -> None:
+    known = await _listed(session, subject.digest)
     entry = {
         "mediaType": MANIFEST_TYPE, "digest": digest_of(body), "size": len(body), "artifactType": artifact_type,
     }  # fmt: skip
@@ -77,7 +83,7 @@ async def _list(repository: str, subject: Manifest, body: bytes, artifact_type: 
     # One document of a kind: that of an earlier try gives way.
     others = [other for other in known if other.get("artifactType") != artifact_type]
     index = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [*others, entry]}
-    await put_manifest(repository, tag_of(subject.digest), canonical(index), INDEX_TYPE, access)
+    await send_manifest(session, tag_of(subject.digest), canonical(index), INDEX_TYPE)
 
 
 def canonical(document: object) -> bytes:

@@ -65,15 +65,8 @@ async def get_manifest(
     repository: str, reference: str, access: RegistryAccess, timeout: float = 30.0
 ) -> Manifest | None:
     """The manifest or index of this tag or digest; None where there is none. Raises RegistryUnreachable."""
-    async with (
-        RegistrySession(repository, access, timeout) as session,
-        session.request("GET", f"manifests/{reference}", headers=ACCEPT) as answer,
-    ):
-        if answer.status == 404:
-            return None
-        await require(answer, 200)
-        body = await answer.read()
-        return Manifest(digest_of(body), _size(json.loads(body)), body, answer.content_type)
+    async with RegistrySession(repository, access, timeout) as session:
+        return await manifest_of(session, reference)
 
 
 async def has_manifest(repository: str, reference: str, access: RegistryAccess, timeout: float = 30.0) -> bool:
@@ -93,11 +86,24 @@ async def put_manifest(
 
     Returns its digest. All that it names has to be there. Raises RegistryUnreachable.
     """
+    async with RegistrySession(repository, access, timeout) as session:
+        return await send_manifest(session, reference, body, media_type)
+
+
+async def manifest_of(session: RegistrySession, reference: str) -> Manifest | None:
+    """As get_manifest, as one of several requests of a session."""
+    async with session.request("GET", f"manifests/{reference}", headers=ACCEPT) as answer:
+        if answer.status == 404:
+            return None
+        await require(answer, 200)
+        body = await answer.read()
+        return Manifest(digest_of(body), _size(json.loads(body)), body, answer.content_type)
+
+
+async def send_manifest(session: RegistrySession, reference: str, body: bytes, media_type: str) -> str:
+    """As put_manifest, as one of several requests of a session."""
     headers = {"Content-Type": media_type}
-    async with (
-        RegistrySession(repository, access, timeout) as session,
-        session.request("PUT", f"manifests/{reference}", headers=headers, data=body) as answer,
-    ):
+    async with session.request("PUT", f"manifests/{reference}", headers=headers, data=body) as answer:
         await require(answer, 200, 201)
     return digest_of(body)
 

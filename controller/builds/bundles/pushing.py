@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Sequence
 
-from controller.builds.blobs import Blob, push_blob
+from controller.builds.blobs import Blob, has_blob, send_blob
 from controller.builds.log import BuildLog
 from controller.builds.model import BuildFailed, RegistryAccess, TargetJob
-from controller.builds.registry import MANIFEST_TYPE, digest_of, put_manifest
+from controller.builds.registry import MANIFEST_TYPE, digest_of, send_manifest
 from controller.builds.registry_session import RegistryRefused, RegistrySession, RegistryUnreachable
 
 PARALLEL = 4
@@ -18,8 +18,9 @@ async def push_bundle(
     """Afterwards the bundle is there under its digest and the build's id. Raises BuildFailed."""
     log("system", f"pushing {job.repository}:{job.build_id}")
     try:
-        sent = await _push_blobs(job.repository, blobs, access)
-        await put_manifest(job.repository, job.build_id, manifest, MANIFEST_TYPE, access)
+        async with RegistrySession(job.repository, access, timeout=None) as session:
+            sent = await _push_blobs(session, blobs)
+            await send_manifest(session, job.build_id, manifest, MANIFEST_TYPE)
     except RegistryRefused as error:
         raise _refused(job, error) from error
     except RegistryUnreachable as error:
@@ -29,22 +30,23 @@ async def push_bundle(
     log("system", f"pushed {job.repository}@{digest_of(manifest)}, {sent} bytes sent")
 
 
-async def _push_blobs(repository: str, blobs: Sequence[Blob], access: RegistryAccess) -> int:
+async def _push_blobs(session: RegistrySession, blobs: Sequence[Blob]) -> int:
     slots = asyncio.Semaphore(PARALLEL)
-    async with RegistrySession(repository, access, timeout=None) as session:
 
-        async def one(blob: Blob) -> int:
-            async with slots:
-                return await push_blob(session, blob)
+    async def one(blob: Blob) -> int:
+        async with slots:
+            return await send_blob(session, blob)
 
-        # A wheel's content may be in the list twice.
-        tasks = [asyncio.ensure_future(one(blob)) for blob in {blob.digest: blob for blob in blobs}.values()]
-        try:
-            return sum(await asyncio.gather(*tasks))
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+    # Asked on one connection: each further one costs more bytes than many questions. Two packages may be one wheel.
+    by_digest = {blob.digest: blob for blob in blobs}
+    missing = [blob for digest, blob in by_digest.items() if not await has_blob(session, digest)]
+    tasks = [asyncio.ensure_future(one(blob)) for blob in missing]
+    try:
+        return sum(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _refused(job: TargetJob, error: RegistryRefused) -> BuildFailed:
