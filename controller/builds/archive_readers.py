@@ -142,7 +142,7 @@ def _headers() -> Any:
         ended = False
 
         @classmethod
-        def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "Header":
+        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "Header":
             cls.ended = len(buf) == tarfile.BLOCKSIZE and not buf.strip(b"\0")
             header = super().frombuf(buf, encoding, errors)
             if header.type in HEADERS and header.size > LARGEST_HEADER:

@@ -13,8 +13,8 @@ import shutil
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 # Of a log that is too long, so many files at its beginning and at its end stay.
 HEAD, TAIL = 4, 4
@@ -63,7 +63,7 @@ class LogWriter:
         self.last = parts[-1] - 1 if parts else 0
         # Why the first line was not stored that could not be.
         self.trouble = ""
-        self._file = self._reopen(parts[-1]) if parts else self._begin()
+        self._file: FileIO = self._reopen(parts[-1]) if parts else self._begin()
 
     def append(self, target: str, stream: str, text: str, time: float) -> BuildLogLine:
         """A line for which the disk has no room is not stored; the next one shows that it is missing."""
@@ -88,21 +88,21 @@ class LogWriter:
             self._file.truncate(begin)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def _begin(self) -> BinaryIO:
+    def _begin(self) -> FileIO:
         parts = part_numbers(self._folder)
         for number in parts[HEAD : len(parts) + 1 - TAIL]:
             part_path(self._folder, number).unlink()
-        return part_path(self._folder, self.last + 1).open("ab", buffering=0)
+        return FileIO(part_path(self._folder, self.last + 1), "ab")
 
-    def _reopen(self, number: int) -> BinaryIO:
+    def _reopen(self, number: int) -> FileIO:
         path, whole = part_path(self._folder, number), 0
-        with path.open("rb") as file:
-            for raw in file:
+        with path.open("rb") as written:
+            for raw in written:
                 if not raw.endswith(b"\n"):
                     break
                 whole += len(raw)
                 self.last = max(self.last, line.number) if (line := decoded(raw)) else self.last
-        file = path.open("ab", buffering=0)
+        file = FileIO(path, "ab")
         file.truncate(whole)
         return file
 

@@ -8,6 +8,8 @@ from controller.builds.model import BuildFailed
 
 MAX_LAST_LINES = 20
 MAX_STEP = 300
+# SIGKILL, as a shell counts it.
+KILLED_STATUS = 137
 STEP_LINE = re.compile(r"^(STEP \d+/\d+: )(.*)$")
 ERROR_LINE = re.compile(r'^(Error: building at STEP ")(.*)(": while running .*)$')
 # What a step of `templates/parts/` says of itself; the command that a user's step is given as its last argument, in an
@@ -41,6 +43,21 @@ PYPI_MISSING = re.compile(
     r"|No matching distribution found for (\S+)|Could not find a version that satisfies the requirement (\S+)"
     r"|Because (\S+) has no (?:wheels|usable wheels|source distribution)"
 )
+# apk, dnf and micromamba.
+OTHERS_MISSING = re.compile(
+    r"(\S+) \(no such package\)|No match for argument: (\S+)|nothing provides(?: requested)? (\S+)"
+    r"|Error: Unable to find a match: (\S+)|[└├]─ (\S+)[^├└]*? does not exist|No package (\S+) available"
+)
+OTHERS_CONFLICT = re.compile(
+    r"unable to select packages|Could not solve for environment|conflicting requests|Problem: package \S+ requires"
+)
+# What uv says where wheels exist, though not for this platform or Python; and what pip does.
+WHEEL_MISSING = re.compile(
+    r"Because (?:only )?(\S+?) (?:has|have) no (?:wheels|usable wheels)(?: with a matching|,| and)"
+    r"|(\S+\.whl) is not a supported wheel on this platform|(\S+) has no wheels with a matching"
+)
+# The kernel's end of a process; what a shell, Podman and Python say of it.
+KILLED = re.compile(r"exit status 137|^Killed$|signal: killed|MemoryError|Cannot allocate memory|Out of memory")
 PYPI_CONFLICT = re.compile(r"No solution found when resolving|ResolutionImpossible|requirements are unsatisfiable")
 
 
@@ -53,6 +70,8 @@ def build_failure(lines: Sequence[str], returncode: int, platform: str) -> Build
     def failed(reason: str, message: str, retryable: bool = False) -> BuildFailed:
         return BuildFailed(reason, message, step=step, last_lines=last, retryable=retryable)
 
+    if returncode < 0 or returncode == KILLED_STATUS:
+        return failed("BuilderKilled", "podman build was killed on the builder's machine; it is tried again", True)
     if NO_SPACE.search(text):
         return failed("DiskFull", "the builder's disk is full; free space or lower what builds keep", True)
     if "exec format error" in text.lower():
@@ -64,6 +83,10 @@ def build_failure(lines: Sequence[str], returncode: int, platform: str) -> Build
         return failed("BaseUnsuitable", explained)
     if found := _package_failure(text, platform, failed):
         return found
+    if any(KILLED.search(line) for line in output):
+        return failed(
+            "OutOfMemory", f"a step was killed, most likely since the builder's memory ran out: {step or 'unknown'}"
+        )
     return failed("StepFailed", f"a step of the build failed with status {returncode}: {step or 'before the first'}")
 
 
@@ -83,6 +106,20 @@ def _package_failure(text: str, platform: str, failed: Callable[..., BuildFailed
         )
     if APT_CONFLICT.search(text):
         return failed("PackageConflict", "the apt packages exclude each other; see the last lines and loosen a version")
+    if match := OTHERS_MISSING.search(text):
+        name = next(group for group in match.groups() if group).rstrip(",;")
+        return failed(
+            "PackageNotFound",
+            f"there is no package {name} for this base on {platform}; correct build.packages, or take another base",
+        )
+    if OTHERS_CONFLICT.search(text):
+        return failed("PackageConflict", "the packages exclude each other; see the last lines and loosen a version")
+    if match := WHEEL_MISSING.search(text):
+        name = next(group for group in match.groups() if group).rstrip(",")
+        return failed(
+            "NoWheelForPlatform",
+            f"{name} has no wheel for this Python on {platform}; take another version, or another build.base",
+        )
     if match := PYPI_MISSING.search(text):
         name = next(group for group in match.groups() if group).rstrip(",")
         return failed(
@@ -110,6 +147,21 @@ def push_failure(stderr: str, repository: str) -> BuildFailed:
             "RegistryRefused",
             f"the registry refuses {repository}: {cause}; check the controller's credentials for it",
             last_lines=last,
+        )
+    if re.search(r"unsupported|StatusCode: 405", stderr):
+        return BuildFailed(
+            "RegistryReadOnly",
+            f"the registry does not take {repository} at the moment: {cause}; it is tried again, it may be freeing space",
+            last_lines=last,
+            retryable=True,
+        )
+    if re.search(r"HTTP status: 50[07]|StatusCode: 50[07]", stderr):
+        return BuildFailed(
+            "RegistryFails",
+            f"the registry fails while it takes {repository}: {cause}; it is tried again, see that its disk is not "
+            "full, and its log",
+            last_lines=last,
+            retryable=True,
         )
     return BuildFailed(
         "RegistryUnreachable",

@@ -54,11 +54,39 @@ def test_a_missing_package_is_named(line: str, name: str) -> None:
         ("write /x: no space left on device", "DiskFull", True),
         ("exec /bin/sh: exec format error", "EmulationUnavailable", False),
         ("longshore: the base image has no apt-get; take another build.base", "BaseUnsuitable", False),
+        ("ERROR: unable to select packages:   curl-1: breaks: world[curl=2]", "PackageConflict", False),
+        ("error    libmamba Could not solve for environment specs", "PackageConflict", False),
+        ("  ╰─▶ Because x==1 has no wheels with a matching platform tag", "NoWheelForPlatform", False),
+        ("ERROR: x-1-cp311-win_amd64.whl is not a supported wheel on this platform.", "NoWheelForPlatform", False),
+        ("Killed", "OutOfMemory", False),
+        ("MemoryError", "OutOfMemory", False),
         ("something else", "StepFailed", False),
     ],
 )
 def test_reasons_tell_what_to_do(line: str, reason: str, retryable: bool) -> None:
     assert (failed(line)[0], failed(line)[2]) == (reason, retryable)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "  nosuch (no such package):",
+        "No match for argument: nosuch",
+        "Error: Unable to find a match: nosuch",
+        "error    libmamba Could not solve: nothing provides requested nosuch",
+        "    └─ nosuch =* * does not exist (perhaps a typo or a missing channel).",
+    ],
+)
+def test_a_package_that_apk_dnf_or_conda_lacks_is_named(line: str) -> None:
+    reason, message, retryable = failed("fetching", line)
+    assert (reason, retryable) == ("PackageNotFound", False)
+    assert " nosuch " in message
+
+
+@pytest.mark.parametrize("status", [-9, 137])
+def test_a_builder_that_was_killed_is_tried_again(status: int) -> None:
+    failure = build_failure(["STEP 1/2: FROM base", "STEP 2/2: RUN make"], status, "linux/amd64")
+    assert (failure.reason, failure.retryable) == ("BuilderKilled", True)
 
 
 def test_an_index_out_of_reach_is_not_taken_for_a_missing_package() -> None:
@@ -89,6 +117,8 @@ def test_steps_are_shown_without_their_mechanics() -> None:
     [
         ("dial tcp 127.0.0.1:5000: connect: connection refused", "RegistryUnreachable", True),
         ("received unexpected HTTP status: 503 Service Unavailable", "RegistryUnreachable", True),
+        ("uploading layer chunked: received unexpected HTTP status: 500 Internal Server Error", "RegistryFails", True),
+        ("initiating layer upload to /v2/: StatusCode: 405, Method not allowed", "RegistryReadOnly", True),
         ("unauthorized: authentication required", "RegistryRefused", False),
         ("writing blob: storing blob: no space left on device", "DiskFull", True),
     ],
