@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 from controller.builds import recovery
@@ -72,13 +72,25 @@ class ImageBuilder:
 
         A cancel ends it at any moment: then no process, container, mount or file of it is left.
         """
+        async with self._open(job, machine or self.machine) as opened:
+            return await opened.run(on_line, on_state)
+
+    @contextlib.asynccontextmanager
+    async def context(self, job: TargetJob) -> AsyncIterator[Path]:
+        """The folder of the job's whole build context, as this machine would build it, while the block lasts. Raises
+        BuildFailed."""
+        async with self._open(job, self.machine) as opened:
+            yield await opened.context(lambda *_: None)
+
+    @contextlib.asynccontextmanager
+    async def _open(self, job: TargetJob, machine: Machine) -> AsyncIterator[ImageBuild]:
+        """A build with a folder of its own, which is gone afterwards. Raises BuildFailed."""
         if not self._able and (wrong := await self.probe()):
             raise BuildFailed("PodmanUnavailable", wrong, retryable=True)
-        machine = machine or self.machine
         folder = Path(tempfile.mkdtemp(prefix="build-", dir=self.podman.temporary))
         machine.leavings.begin()
         try:
-            return await ImageBuild(self._bench, machine, job, folder).run(on_line, on_state)
+            yield ImageBuild(self._bench, machine, job, folder)
         except FileNotFoundError as error:
             self._able = False
             raise BuildFailed("PodmanUnavailable", f"{error}; install the package podman", retryable=True) from error

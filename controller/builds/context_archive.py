@@ -24,6 +24,12 @@ def archive(entries: Iterable[ContextEntry]) -> Iterator[bytes]:
         yield bytes(held)
 
 
+def folder_entries(folder: Path) -> list[ContextEntry]:
+    """All files below the folder, in the order of their names. Blocks."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [ContextEntry(str(path.relative_to(folder)), path, bool(path.stat().st_mode & 0o100)) for path in paths]
+
+
 def _parts(entries: Iterable[ContextEntry]) -> Iterator[bytes]:
     known: set[PurePosixPath] = set()
     for entry in entries:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Protocol
 
 import structlog
@@ -168,6 +169,11 @@ class BuilderPool:
                 host.failed(error.message, time.monotonic())
                 lost.append(host.name)
                 on_line("system", f"builder host {host.name} is lost: {error.message}; another one is tried")
+
+    def context(self, job: TargetJob) -> AbstractAsyncContextManager[Path]:
+        """The folder of an image's whole build context, made on this machine, while the block lasts. Raises
+        BuildFailed."""
+        return self._builder.context(job)
 
     async def _build_on(self, host: BuilderHost, job: TargetJob, on_line: OnLine, on_state: OnState) -> BuildResult:
         host.running += 1

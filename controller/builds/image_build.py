@@ -70,15 +70,8 @@ class ImageBuild:
         log = BuildLog(on_line, (*settings.hidden(), *job.secrets.values()))
         on_state(BuildState.PREPARING)
         profile = self._profile()
-        name = base_of(job.spec, profile)
-        require_allowed(name, job)
-        base = await self._bench.bases.resolve(name, profile, self._folder, log)
-        scratch = self._folder / "prepare"
-        await in_thread(scratch.mkdir)
-        place = Workplace(self._bench.podman, self._bench.settings, settings, base, machine.architecture, scratch)
-        prepared = await prepare(job, profile, self._folder / "context", log, place)
+        base, prepared = await self._make_context(profile, settings, log)
         await check_needed(machine, profile, prepared.emulated)
-        await in_thread(self._write_context, profile, base, prepared)
         await machine.have_base(base, log)
         on_state(BuildState.BUILDING)
         image = await self._make_image(profile, base, settings, log)
@@ -91,16 +84,32 @@ class ImageBuild:
         await attach(artifact, materials, self._bench.access)
         return BuildResult(artifact, notes, materials)
 
+    async def context(self, on_line: OnLine) -> Path:
+        """The folder of the whole build context, with nothing built yet. Raises BuildFailed."""
+        settings = await host.read(self._bench.settings)
+        await self._make_context(self._profile(), settings, BuildLog(on_line, settings.hidden()))
+        return self._folder / "context"
+
+    async def _make_context(
+        self, profile: TargetProfile, settings: HostSettings, log: BuildLog
+    ) -> tuple[Base, Prepared]:
+        job, bench = self._job, self._bench
+        name = base_of(job.spec, profile)
+        require_allowed(name, job)
+        base = await bench.bases.resolve(name, profile, self._folder, log)
+        scratch, context = self._folder / "prepare", self._folder / "context"
+        await in_thread(scratch.mkdir)
+        place = Workplace(bench.podman, bench.settings, settings, base, self._machine.architecture, scratch)
+        prepared = await prepare(job, profile, context, log, place)
+        await in_thread(make_context, context, job, profile, base.name, prepared, bench.uploads, base.digest)
+        return base, prepared
+
     def _profile(self) -> TargetProfile:
         profile = self._bench.profiles.get(self._job.profile)
         if profile is None:
             known = ", ".join(self._bench.profiles)
             raise BuildFailed("UnknownProfile", f"there is no target profile {self._job.profile!r}; there are: {known}")
         return profile
-
-    def _write_context(self, profile: TargetProfile, base: Base, prepared: Prepared) -> None:
-        uploads = self._bench.uploads
-        make_context(self._folder / "context", self._job, profile, base.name, prepared, uploads, base.digest)
 
     async def _make_image(self, profile: TargetProfile, base: Base, settings: HostSettings, log: BuildLog) -> str:
         """Returns the id of the image."""

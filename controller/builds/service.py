@@ -11,7 +11,7 @@ from controller.builds.cache_key import cache_key
 from controller.builds.jobs import target_job
 from controller.builds.listing import check_listed
 from controller.builds.logs import BuildLogs
-from controller.builds.model import ArtifactKind, Build, BuildState, BuildTarget, ContextFile
+from controller.builds.model import ArtifactKind, Build, BuildState, BuildTarget, ContextFile, TargetJob
 from controller.builds.places import Positions, QueuePlaces
 from controller.builds.recording import cancelled, needs_naming, record, target_event
 from controller.builds.reuse import Reuse, reuse_line
@@ -95,6 +95,10 @@ class BuildService:
             return accepted
         ready = await self._reuse.answer({target.key: target for target in accepted.build.targets})
         return replace(accepted, build=_with_ready(accepted.build, ready))
+
+    def job(self, build: Build, target: BuildTarget) -> TargetJob:
+        """What is built for the target, without the values of secrets."""
+        return target_job(build, target, load_spec(build.spec), self._registry)
 
     async def read_spec(self, source: bytes) -> Spec:
         """The spec. Raises InvalidSpec."""

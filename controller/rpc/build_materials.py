@@ -5,8 +5,8 @@ from typing import Any
 
 from controller.builds.materials_store import MaterialsStore
 from controller.builds.model import Build, BuildTarget
-from controller.errors import InvalidRequest, NotFound
-from controller.rpc.build_parts import BuildCalls
+from controller.errors import NotFound
+from controller.rpc.build_parts import BuildCalls, one_target
 from longshore.errors import Reason
 from longshore.v1 import build_pb2
 
@@ -18,7 +18,7 @@ class MaterialCalls(BuildCalls):
         self, request: build_pb2.GetBuildMaterialsRequest, context: Any
     ) -> build_pb2.GetBuildMaterialsResponse:
         build = await self._visible(request.build_id)
-        target = _target(build, request.target)
+        target = one_target(build, request.target)
         assert self._parts.materials is not None
         document = await asyncio.to_thread(_read, self._parts.materials, build, target)
         if document is None:
@@ -28,16 +28,6 @@ class MaterialCalls(BuildCalls):
                 "once it has succeeded",
             )
         return build_pb2.GetBuildMaterialsResponse(document=document)
-
-
-def _target(build: Build, key: str) -> BuildTarget:
-    """The target of this key, which may be left out where there is only one."""
-    if not key and len(build.targets) > 1:
-        raise InvalidRequest("target", f"the build has several: {', '.join(each.key for each in build.targets)}")
-    for target in build.targets:
-        if key in ("", target.key):
-            return target
-    raise NotFound(Reason.NO_SUCH_TARGET, f"build {build.id} has no target {key}")
 
 
 def _read(store: MaterialsStore, build: Build, target: BuildTarget) -> bytes | None:

@@ -1,23 +1,19 @@
 """What would be built: Containerfiles, and whole build contexts."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
-from controller.builds.bases import full_name
-from controller.builds.context import context_entries
-from controller.builds.context_archive import archive
-from controller.builds.jobs import target_job
-from controller.builds.model import ArtifactKind, Build, BuildFailed, BuildTarget
-from controller.builds.plan import plan_image
+from controller.builds.context_archive import archive, folder_entries
+from controller.builds.model import ArtifactKind, Build, BuildFailed, BuildTarget, TargetJob
 from controller.builds.preview import Preview, preview
-from controller.builds.requirements import base_of
-from controller.errors import FailedPrecondition, InvalidRequest, NotFound
+from controller.errors import FailedPrecondition, InvalidRequest, Unavailable
 from controller.events.model import Project
 from controller.rendering import CannotQuote
 from controller.rpc import convert
 from controller.rpc.access import require_project
-from controller.rpc.build_parts import BuildCalls
+from controller.rpc.build_parts import BuildCalls, one_target
 from controller.spec.model import Spec
 from longshore.errors import Reason
 from longshore.v1 import build_pb2, types_pb2
@@ -40,10 +36,16 @@ class PreviewCalls(BuildCalls):
         target = one_target(build, request.target)
         if target.kind is ArtifactKind.BUNDLE:
             raise InvalidRequest("target", f"{target.key} is a bundle; only images have a build context")
-        spec = await self._parts.builds.read_spec(build.spec)
-        pieces = await asyncio.to_thread(self._pieces, build, target, spec)
-        while (piece := await asyncio.to_thread(next, pieces, b"")) != b"":
-            yield build_pb2.DownloadBuildContextResponse(data=piece)
+        job = await asyncio.to_thread(self._job, build, target)
+        assert self._parts.pool is not None
+        try:
+            async with self._parts.pool.context(job) as folder:
+                async for piece in _pieces(folder):
+                    yield build_pb2.DownloadBuildContextResponse(data=piece)
+        except BuildFailed as failure:
+            kind = Unavailable if failure.retryable else FailedPrecondition
+            message = f"the context of {target.key} of build {build.id} cannot be made: {failure.message}"
+            raise kind(Reason.CONTEXT_UNAVAILABLE, message) from failure
 
     def _previews(self, project: Project, spec: Spec) -> list[Preview]:
         targets = {target.key: target for target in spec.targets}
@@ -52,29 +54,19 @@ class PreviewCalls(BuildCalls):
         except (CannotQuote, BuildFailed) as error:
             raise InvalidRequest("spec", str(error)) from error
 
-    def _pieces(self, build: Build, target: BuildTarget, spec: Spec) -> Iterator[bytes]:
+    def _job(self, build: Build, target: BuildTarget) -> TargetJob:
         """Blocks. Raises FailedPrecondition where files are gone."""
         missing = sorted({file.digest for file in build.files if not self._parts.uploads.stat(file.digest).complete})
         if missing:
             message = f"{len(missing)} files of build {build.id} are no longer kept, the first is {missing[0]}"
             raise FailedPrecondition(Reason.MISSING_UPLOADS, message, missing=",".join(missing[:50]))
-        profile = self._parts.profiles.get(target.profile)
-        if profile is None:
-            raise NotFound(Reason.NO_SUCH_BUILD, f"there is no target profile {target.profile} any more")
-        job = target_job(build, target, spec, "")
-        plan = plan_image(job, profile, full_name(base_of(spec.build, profile)))
-        return archive(context_entries(plan, build.files, self._parts.uploads))
+        return self._parts.builds.job(build, target)
 
 
-def one_target(build: Build, key: str) -> BuildTarget:
-    """The target of this key; the only one for "". Raises InvalidRequest and NotFound, which name the known ones."""
-    known = ", ".join(target.key for target in build.targets)
-    if not key and len(build.targets) > 1:
-        raise InvalidRequest("target", f"build {build.id} has several targets; name one of {known}")
-    found = next((target for target in build.targets if target.key == key or not key), None)
-    if found is None:
-        raise NotFound(Reason.NO_SUCH_BUILD, f"build {build.id} has no target {key}; there are: {known}")
-    return found
+async def _pieces(folder: Path) -> AsyncIterator[bytes]:
+    pieces = archive(await asyncio.to_thread(folder_entries, folder))
+    while piece := await asyncio.to_thread(next, pieces, b""):
+        yield piece
 
 
 def _rendered_to(one: Preview) -> build_pb2.RenderedTarget:

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from controller.settings import Builds
 from longshore.client import Client, project
 from longshore.failures import LongshoreError
 from longshore.v1 import types_pb2
+from tests.support.building import BASE_CACHE, SMALL_BASE
 from tests.support.containerfile import parse
 from tests.support.sync_stack import SyncStack, running_stack
 
@@ -37,7 +39,7 @@ targets:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SyncStack]:
-    with running_stack(tmp_path_factory.mktemp("stack")) as made:
+    with running_stack(tmp_path_factory.mktemp("stack"), Builds(base_cache=BASE_CACHE)) as made:
         yield made
 
 
@@ -80,26 +82,38 @@ def test_a_wrong_spec_is_refused_as_by_a_build(client: Client, tmp_path: Path) -
     assert caught.value.problems[0].line == 13
 
 
+@pytest.mark.podman
 def test_the_context_of_a_target_is_all_that_podman_needs_and_always_the_same(client: Client, tmp_path: Path) -> None:
-    path = written(tmp_path)
+    path = written(tmp_path, SPEC.replace("registry.invalid/nothing:1", SMALL_BASE))
     build = client.build(path, PROJECT, files=["model"])
+    client.cancel_build(build.id)
     for name in ("one", "other"):
         client.download_build_context(build.id, tmp_path / name, target="x86-cpu")
     assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
     with tarfile.open(tmp_path / "one") as archive:
         assert archive.getnames() == [
-            "Containerfile", "packages", "packages/pypi.txt", "large", "large/00", "large/00/model",
-            "large/00/model/weights.bin", "files", "files/model", "files/model/serve.py",
+            "Containerfile", "files", "files/model", "files/model/serve.py", "large", "large/00", "large/00/model",
+            "large/00/model/weights.bin", "packages", "packages/pypi.txt",
         ]  # fmt: skip
         weights = archive.extractfile("large/00/model/weights.bin")
         assert weights is not None
         assert weights.read() == (tmp_path / "model" / "weights.bin").read_bytes()
         assert archive.getmember("Containerfile").mtime == 0
+
+
+@pytest.mark.podman
+def test_a_context_that_stands_on_a_base_out_of_reach_may_be_had_later(client: Client, tmp_path: Path) -> None:
+    build = client.build(written(tmp_path), PROJECT, files=["model"])
     client.cancel_build(build.id)
+    with pytest.raises(LongshoreError) as caught:
+        client.download_build_context(build.id, tmp_path / "context", target="x86-cpu")
+    assert (caught.value.code, caught.value.reason) == ("UNAVAILABLE", "CONTEXT_UNAVAILABLE")
+    assert "registry.invalid/nothing:1" in caught.value.message
 
 
 def test_a_target_that_is_not_one_of_the_builds_images_is_refused(client: Client, tmp_path: Path) -> None:
     build = client.build(written(tmp_path), PROJECT, files=["model"])
+    client.cancel_build(build.id)
     for target, code in (
         ("", "INVALID_ARGUMENT"),
         ("jetson-orin", "NOT_FOUND"),
