@@ -44,7 +44,7 @@ def housekeeper(
     collect: Callable[[], Awaitable[None]] | None = None,
 ) -> Housekeeper:
     """Of the data folder `root`. `busy`: whether a build runs; `full`, `collect` as Housekeeper and Estate say."""
-    layers = LayerCache(Podman(root / "builder"), busy, [root / "bundles" / "uv"])
+    layers = LayerCache(Podman(root / "builder"), busy, [root / "bundles" / name for name in ("uv", "wheels")])
     journal = Journal(root / "housekeeping.json")
     estate = Estate(store, uploads, logs, MaterialsStore(root / "materials"), layers, access, journal, collect)
     return Housekeeper(estate, policy(settings), settings.interval_minutes * 60, full)
