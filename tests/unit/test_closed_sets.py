@@ -199,6 +199,14 @@ def test_every_topic_has_a_rule_and_is_explained() -> None:
         assert f"| {' | '.join(cells)} |" in explained
 
 
+def test_every_call_about_builds_is_in_the_python_client_and_on_the_page_of_grpcurl() -> None:
+    calls = set(build_pb2.DESCRIPTOR.services_by_name["BuildService"].methods_by_name)
+    client = (ROOT / "protos" / "longshore" / "builds.py").read_text()
+    page = (DOCS / "grpcurl.md").read_text()
+    assert {name for name in calls if f"self._builds.{name}" not in client} == set()
+    assert {name for name in calls if f"longshore.v1.BuildService/{name}" not in page} == set()
+
+
 def test_permissions_are_given_for_every_call_and_for_no_other() -> None:
     assert set(PERMISSIONS) == contract_methods()
 
