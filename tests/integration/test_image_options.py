@@ -9,13 +9,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from controller.builds import context_archive
-from controller.builds.bases import full_name
-from controller.builds.context import context_entries
+from controller.builds.context_archive import archive, folder_entries
 from controller.builds.layers import LARGE_BYTES
 from controller.builds.model import BuildFailed, TargetJob
-from controller.builds.plan import plan_image
-from controller.builds.targets import load_profiles
 from controller.spec.model import DeploySpec
 from tests.support.building import SMALL_BASE, Workshop, open_workshop
 
@@ -86,9 +82,9 @@ async def test_an_image_has_all_that_the_request_says(workshop: Workshop, tmp_pa
         run(workshop, "said", "sh", "-c", "ls -A /run/secrets; command -v sudo; id -u; touch /data/x; echo ok")
         == "1000\nok\n"
     )
-    archive = tmp_path / "image.tar"
-    workshop.podman("save", "--format", "docker-archive", "-o", str(archive), "localhost/longshore/build/x86-cpu:said")
-    assert secret not in archive.read_bytes()
+    saved = tmp_path / "image.tar"
+    workshop.podman("save", "--format", "docker-archive", "-o", str(saved), "localhost/longshore/build/x86-cpu:said")
+    assert secret not in saved.read_bytes()
     assert not any(secret.decode() in line for line in workshop.output())
 
 
@@ -177,24 +173,23 @@ async def test_podman_build_by_hand_on_the_downloaded_context_gives_the_same_ima
     spec = {"base": SMALL_BASE, "packages": {"apt": ["hello"]}, "steps": ["hello > greeting"]}
     job = workshop.job("byours", spec, files)
     await workshop.build(job)
-    unpack(job, workshop, tmp_path / "context")
+    await unpack(job, workshop, tmp_path / "context")
     base = next(line.split()[-1] for line in workshop.output() if line.startswith("STEP 1/"))
-    workshop.podman("tag", base, full_name(SMALL_BASE))
     workshop.podman(
-        "build", "--no-cache", "--layers", "--timestamp", "0", "--network", "host", "--pull=never",
+        "build", "--no-cache", "--from", base, "--layers", "--timestamp", "0", "--network", "host", "--pull=never",
         "--tag", "byhand", str(tmp_path / "context"),
     )  # fmt: skip
-    ours, hand = (
-        workshop.podman_json("inspect", name)[0] for name in ("localhost/longshore/build/x86-cpu:byours", "byhand")
-    )
+    ours = workshop.podman_json("inspect", "localhost/longshore/build/x86-cpu:byours")[0]
+    hand = workshop.podman_json("inspect", "byhand")[0]
     assert hand["RootFS"]["Layers"] == ours["RootFS"]["Layers"]
     assert hand["Config"] == ours["Config"]
-    workshop.podman("rmi", "byhand")
+    assert hand["Id"] == ours["Id"]
+    workshop.podman("untag", "byhand")
     shutil.rmtree(workshop.builder.podman.temporary / "buildah-cache")
 
 
-def unpack(job: TargetJob, workshop: Workshop, folder: Path) -> None:
-    plan = plan_image(job, load_profiles()[job.profile], full_name(SMALL_BASE))
-    content = b"".join(context_archive.archive(context_entries(plan, job.files, workshop.uploads)))
-    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-        archive.extractall(folder, filter="data")
+async def unpack(job: TargetJob, workshop: Workshop, folder: Path) -> None:
+    async with workshop.builder.context(job) as context:
+        content = b"".join(archive(folder_entries(context)))
+    with tarfile.open(fileobj=io.BytesIO(content)) as opened:
+        opened.extractall(folder, filter="data")
