@@ -100,12 +100,12 @@ class _Preparation:
     async def _python_packages(self, base: BaseFiles) -> bool:
         if not self._needs.pypi:
             return False
-        reason, notes = "they are added to the environment of conda, which is made by a step", ()
+        reason = "they are added to the environment of conda, which is made by a step"
         if not self._needs.conda:
             tool = WheelsTool(self._place.podman, self._place.settings, self._place.host, self._profile)
             target = self._folder / "pypi.tar"
             reason, notes = await lay_out(tool, base, self._needs, target, self._scratch("wheels"), self._log)
-        self._notes += notes
+            self._notes += notes
         if reason:
             self._emulated.append(f"all Python packages, since {reason}")
         return not reason

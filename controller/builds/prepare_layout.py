@@ -116,7 +116,7 @@ def _entries(venv: Path) -> Iterator[tuple[str, Node]]:
         name = f"{VENV}/{path.relative_to(venv).as_posix()}"
         status = path.lstat()
         if path.is_symlink():
-            yield name, Node(kind=tarfile.SYMTYPE, mode=0o777, link=os.readlink(path))
+            yield name, Node(kind=tarfile.SYMTYPE, mode=0o777, link=str(path.readlink()))
         elif path.is_dir():
             yield name, Node(kind=tarfile.DIRTYPE, mode=0o755)
         elif path.is_file():

@@ -54,7 +54,8 @@ async def lay_out(
     version = python_version(base, python) if python else ""
     if reason := _impossible(tool, uv is not None, python, version):
         return reason, ()
-    assert uv is not None and python is not None
+    assert uv is not None
+    assert python is not None
     native = await _native_python(tool, uv, version)
     venv = scratch / VENV.lstrip("/")
     listing = requirements_list(requirements.pypi, requirements.pypi_indexes)
