@@ -5,7 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 PACKAGES=(podman buildah runc conmon netavark aardvark-dns iptables iproute2 mosquitto docker-registry
-  debian-archive-keyring qemu-user-static binfmt-support uidmap slirp4netns catatonit util-linux ca-certificates)
+  debian-archive-keyring qemu-user-static binfmt-support uidmap slirp4netns catatonit util-linux ca-certificates openssh-client
+  openssh-server stunnel4)
 
 fail() { echo "setup: $*" >&2; exit 1; }
 

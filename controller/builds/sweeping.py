@@ -32,7 +32,7 @@ done
 """
 # Seconds in which a service has to clean up after a step that was ended.
 DEADLINE = 30.0
-SWEEP_LOOKS, SWEEP_PAUSE = 40, 0.2
+SWEEP_LOOKS, SWEEP_PAUSE, LISTINGS = 40, 0.2, 10
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,13 @@ async def sweep(podman: Podman, build: RemoteBuild) -> None:
 
 async def working_containers(podman: Podman) -> list[dict[str, object]]:
     """Containers of builds, whoever makes them."""
-    listed = await podman.run("ps", "-a", "--external", "--no-trunc", "--format", "json")
-    if listed.returncode != 0:
+    for _ in range(LISTINGS):
+        listed = await podman.run("ps", "-a", "--external", "--no-trunc", "--format", "json")
+        if listed.returncode == 0:
+            break
+        # It fails when a container goes while it looks.
+        await asyncio.sleep(SWEEP_PAUSE)
+    else:
         raise HostLost(f"cannot list containers: {listed.stderr.strip()[-300:]}")
     containers: list[dict[str, object]] = json.loads(listed.stdout or "[]") or []
     return [one for one in containers if one.get("Status") == "storage" or _command(one) == "buildah"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,33 @@ pytestmark = [pytest.mark.podman, pytest.mark.asyncio(loop_scope="module"), pyte
 WAITING = "the step is running"
 # Runs until it is ended.
 WAITS = f"echo {WAITING}; while :; do sleep 0.1; done"
+
+# A controller of its own process, as far as building there goes. It says what the build says.
+CONTROLLER = """
+import asyncio, sys
+from pathlib import Path
+from controller.builds.model import RegistryAccess, TargetJob
+from controller.builds.remote import RemotePlace
+from controller.builds.tunnels import SshTunnel
+from controller.builds.uploads import UploadStore
+from controller.spec.model import BuildSpec
+from tests.support.building import builder_in
+
+folder, url, key, known_hosts, address, ca_file, user, password, base, step = sys.argv[1:]
+access = RegistryAccess(address, Path(ca_file), lambda: (user, password))
+job = TargetJob(
+    "killed", "alice", "vision", "digits", "x86-cpu",
+    BuildSpec.model_validate({"base": base, "steps": [step]}), f"{address}/alice/digits",
+)
+builder = builder_in(Path(folder) / "builder", access, UploadStore(Path(folder) / "uploads"))
+place = RemotePlace(url, SshTunnel(url, Path(key), Path(known_hosts)), (), builder.podman, Path(folder) / "journal")
+
+async def main():
+    async with place.open() as machine:
+        await builder.build(job, lambda _, text: print(text, flush=True), lambda _: None, machine)
+
+asyncio.run(main())
+"""
 
 
 class NoBundles:
@@ -162,6 +190,31 @@ async def test_a_host_that_disappears_in_a_build_is_replaced_and_cleaned_when_it
     # Files that the crash itself left in the machine's folder for temporary ones are the machine's to remove.
     yard.host.empty_temporary()
     await yard.nothing_is_left()
+
+
+async def test_what_a_killed_controller_left_on_a_host_is_ended_and_removed(yard: Yard) -> None:
+    await kill_a_controller_in_a_step(yard)
+    assert await yard.host.leftovers() != []
+    pool = await yard.pool(yard.host.ssh())
+    assert pool.hosts[0].condition == ""
+    await yard.nothing_is_left()
+
+
+async def kill_a_controller_in_a_step(yard: Yard) -> None:
+    registry, tunnel = yard.workshop.registry, yard.host.ssh()
+    process = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-c", CONTROLLER, str(yard.workshop.folder), tunnel.url, str(tunnel.key),
+          str(tunnel.known_hosts), registry.address, str(registry.ca_file), *registry.push_credentials(),
+          SMALL_BASE, WAITS], stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    async with asyncio.timeout(120):
+        while WAITING not in (line := (await process.stdout.readline()).decode()).splitlines():
+            assert line, "the controller ended by itself"
+    process.kill()
+    await process.wait()
+    # Processes that it started have the other end of the pipe.
+    process._transport.close()  # type: ignore[attr-defined]
 
 
 async def test_an_image_of_a_host_that_cannot_reach_the_registry_travels_through_the_controller(yard: Yard) -> None:
