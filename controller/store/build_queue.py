@@ -77,8 +77,8 @@ class BuildQueueTable:
         return value
 
     def _waiting(self, query: Select[Any]) -> list[Waiting]:
-        # Tuples, since there may be very many.
-        rows = self._connection.execute(query).tuples()
+        # By place and not by name, since there may be very many.
+        rows = self._connection.execute(query)
         return [Waiting(row[0], row[1], row[2], row[3], KINDS[row[4]], row[5], row[6], row[7]) for row in rows]
 
 
