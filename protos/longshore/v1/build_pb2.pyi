@@ -1119,7 +1119,7 @@ class FormField(_message.Message):
     """In JSON; empty where there is none."""
     required: _builtins.bool
     pattern: _builtins.str
-    """A regular expression that each value matches; empty where there is none."""
+    """A regular expression that each value matches, or of a map each key; empty where there is none."""
     minimum: _builtins.float
     """Bounds of a number, or of the count of entries; absent where there are none."""
     maximum: _builtins.float
