@@ -13,6 +13,28 @@ from controller.spec.model import Spec
 from controller.spec.resolve import workload_spec
 from tests.unit.test_spec_loader import VALID
 
+# With every part that a runtime completes or a profile restricts.
+FULL = """\
+version: 1
+name: digits
+build:
+  runtime: {kind: onnx, path: model/digits.onnx}
+  distribution: debian-bookworm
+  packages: {apt: [libgomp1], pypi: [numpy], pypi_indexes: [https://packages.example/simple]}
+  files: [model]
+  steps: [make]
+  secrets: [token]
+  labels: {com.example.team: vision}
+  volumes: [/data]
+  minimum: {cpu: 2, memory: 1GiB, accelerators: {nvidia.com/gpu: 1}}
+  tags: [v1]
+  timeout: 1h
+deploy:
+  pre_exec: [[python, warm_up.py]]
+  network: {ports: [{name: http, container: 9000}]}
+targets:
+  - {profile: x86-cuda, artifact: image}
+"""
 MARKS = (
     "&a ",
     "*a",
@@ -60,10 +82,14 @@ def outcome(data: bytes) -> tuple[Spec | None, list[Problem]]:
         return None, refusal.problems
 
 
+def test_files_that_are_changed_below_are_valid_as_they_are() -> None:
+    assert [outcome(text.encode())[1] for text in (VALID, FULL)] == [[], []]
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_mutated_text_is_refused_cleanly_or_valid(data: st.DataObject) -> None:
-    text = VALID
+    text = data.draw(st.sampled_from((VALID, FULL)))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(text)))
         cut = data.draw(st.integers(0, 12))
@@ -74,7 +100,7 @@ def test_mutated_text_is_refused_cleanly_or_valid(data: st.DataObject) -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_any_value_in_any_place_is_refused_cleanly_or_valid(data: st.DataObject) -> None:
-    lines = VALID.splitlines()
+    lines = data.draw(st.sampled_from((VALID, FULL))).splitlines()
     at = data.draw(st.integers(0, len(lines) - 1))
     key = lines[at].split(":")[0]
     lines[at] = f"{key}: {json.dumps(data.draw(VALUES))}"
