@@ -121,6 +121,8 @@ class ImageBuild:
             leavings.killed()
             leavings.unwanted(log.made_images())
             raise
+        if status < 0:
+            leavings.killed()
         iid_file = self._folder / "iid"
         if status != 0 or not iid_file.exists():
             leavings.unwanted(log.made_images())

@@ -151,7 +151,7 @@ def push_failure(stderr: str, repository: str) -> BuildFailed:
     if re.search(r"unsupported|StatusCode: 405", stderr):
         return BuildFailed(
             "RegistryReadOnly",
-            f"the registry does not take {repository} at the moment: {cause}; it is tried again, it may be freeing space",
+            f"the registry does not take {repository} now: {cause}; it is tried again, it may be freeing space",
             last_lines=last,
             retryable=True,
         )

@@ -46,10 +46,14 @@ class Podman:
         return await processes.run(self.argv(args), self.environment(temporary))
 
     async def build(self, args: Sequence[str], temporary: Path, on_line: OnLine) -> int:
-        """`podman build`; a cancel ends it and its RUN steps and leaves no container or mount."""
+        """`podman build`; its exit status, negative where something killed it: then its containers and mounts are to
+        be removed. A cancel ends it and its RUN steps and leaves no container or mount."""
         await in_thread(self._make_scratch, temporary)
         argv = self.argv(["build", *args])
-        return await processes.stream(argv, self.environment(temporary), on_line, processes.stop_build)
+        status = await processes.stream(argv, self.environment(temporary), on_line, processes.stop_build)
+        if status < 0:
+            await in_thread(processes.end_orphans, temporary)
+        return status
 
     def _make_scratch(self, folder: Path) -> None:
         """A build's own folder for unfinished files, in which it finds the caches of all builds."""

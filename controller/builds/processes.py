@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import ctypes
+import json
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +99,34 @@ def kill_run_containers(builder: int) -> None:
         if len(ids) > own_depth and ids[-1] == 1:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def end_orphans(temporary: Path) -> None:
+    """Ends what a killed `podman build` with this TMPDIR left running: its helpers, and the containers of its steps,
+    whose bundles lie there."""
+    deadline = time.monotonic() + STOP_DEADLINE
+    while (pids := _orphans(temporary)) and time.monotonic() < deadline:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def _orphans(temporary: Path) -> list[int]:
+    found = [pid for pid in all_pids() if _has_in_environment(pid, f"TMPDIR={temporary}")]
+    for state in Path("/run/runc").glob("buildah-*/state.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            text = state.read_text()
+            if f"{temporary}/" in text and _nspid(pid := int(json.loads(text)["init_process_pid"])):
+                found.append(pid)
+    return found
+
+
+def _has_in_environment(pid: int, setting: str) -> bool:
+    try:
+        return setting.encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 def unmount(path: str) -> None:
