@@ -8,8 +8,6 @@ from controller.builds.model import BuildFailed
 
 MAX_LAST_LINES = 20
 MAX_STEP = 300
-# SIGKILL, as a shell counts it.
-KILLED_STATUS = 137
 STEP_LINE = re.compile(r"^(STEP \d+/\d+: )(.*)$")
 ERROR_LINE = re.compile(r'^(Error: building at STEP ")(.*)(": while running .*)$')
 # What a step of `templates/parts/` says of itself; the command that a user's step is given as its last argument, in an
@@ -70,7 +68,8 @@ def build_failure(lines: Sequence[str], returncode: int, platform: str) -> Build
     def failed(reason: str, message: str, retryable: bool = False) -> BuildFailed:
         return BuildFailed(reason, message, step=step, last_lines=last, retryable=retryable)
 
-    if returncode < 0 or returncode == KILLED_STATUS:
+    # Podman ends with the status of the step, also where that is one of a killed process.
+    if returncode < 0:
         return failed("BuilderKilled", "podman build was killed on the builder's machine; it is tried again", True)
     if NO_SPACE.search(text):
         return failed("DiskFull", "the builder's disk is full; free space or lower what builds keep", True)

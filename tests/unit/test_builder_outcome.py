@@ -83,9 +83,8 @@ def test_a_package_that_apk_dnf_or_conda_lacks_is_named(line: str) -> None:
     assert " nosuch " in message
 
 
-@pytest.mark.parametrize("status", [-9, 137])
-def test_a_builder_that_was_killed_is_tried_again(status: int) -> None:
-    failure = build_failure(["STEP 1/2: FROM base", "STEP 2/2: RUN make"], status, "linux/amd64")
+def test_a_builder_that_was_killed_is_tried_again() -> None:
+    failure = build_failure(["STEP 1/2: FROM base", "STEP 2/2: RUN make"], -9, "linux/amd64")
     assert (failure.reason, failure.retryable) == ("BuilderKilled", True)
 
 
