@@ -193,3 +193,8 @@ async def unpack(job: TargetJob, workshop: Workshop, folder: Path) -> None:
         content = b"".join(archive(folder_entries(context)))
     with tarfile.open(fileobj=io.BytesIO(content)) as opened:
         opened.extractall(folder, filter="data")
+
+
+async def test_a_base_without_python_gets_one_for_python_packages(workshop: Workshop) -> None:
+    await workshop.build(workshop.job("pythonless", {"base": SMALL_BASE, "packages": {"pypi": ["six"]}}))
+    assert run(workshop, "pythonless", "python3", "-c", "import six; print(six.__name__)") == "six\n"
