@@ -1,6 +1,6 @@
 """What is wrong between the parts of `build`, and between it and the kinds of artifacts that are wanted."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 
 from controller.spec.findings import Finding
 from controller.spec.model import BuildSpec, DeploySpec, Packages, TargetSpec
@@ -60,9 +60,11 @@ def build_findings(build: BuildSpec) -> Iterator[Finding]:
             yield Finding(("build", "labels", label), f"'{label}' is set by the builder; take another name{hint}")
 
 
-def bundle_findings(build: BuildSpec, deploy: DeploySpec | None, targets: Sequence[TargetSpec]) -> Iterator[Finding]:
+def bundle_findings(
+    build: BuildSpec, deploy: DeploySpec | None, targets: Mapping[int, TargetSpec]
+) -> Iterator[Finding]:
     """What is asked for and cannot be in the bundle of one of the targets."""
-    where = next((index for index, target in enumerate(targets) if target.artifact == "bundle"), None)
+    where = next((index for index, target in targets.items() if target.artifact == "bundle"), None)
     if where is None:
         return
     for path, why in _NOT_IN_BUNDLES:

@@ -22,14 +22,18 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Sections:
-    """The parts of a file that are valid by themselves; None where one is not."""
+    """The parts of a file that are valid by themselves; None where one is not.
 
-    build: BuildSpec | None
+    Of `build` what is valid by itself; `unread` names its other keys. Targets by their place in the list.
+    """
+
+    build: BuildSpec
+    unread: frozenset[str]
     network: NetworkSpec | None
     checks: ChecksSpec | None
     deploy: DeploySpec | None
     mounts: list[MountSpec] | None
-    targets: list[TargetSpec] | None
+    targets: Mapping[int, TargetSpec]
 
 
 def sections(data: object) -> Sections:
@@ -37,13 +41,15 @@ def sections(data: object) -> Sections:
     top = data if isinstance(data, dict) else {}
     deploy = top.get("deploy", {})
     deploy = deploy if isinstance(deploy, dict) else {}
+    build, unread = _valid_parts(BuildSpec, top.get("build", {}))
     return Sections(
-        _valid(BuildSpec, top.get("build", {})),
+        build,
+        unread,
         _valid(NetworkSpec, deploy.get("network", {})),
         _valid(ChecksSpec, deploy.get("checks", {})),
         _valid(DeploySpec, top.get("deploy", {})),
         _valid_list(TypeAdapter(list[MountSpec]), deploy.get("mounts", [])),
-        _valid_list(TypeAdapter(list[TargetSpec]), top.get("targets", [])),
+        _valid_targets(top.get("targets", [])),
     )
 
 
@@ -53,27 +59,24 @@ def findings(
     """Everything that is wrong between the valid parts. Without `profiles` nothing is said about them, nor about
     runtimes that are not known: the server may know more."""
     parts = sections(data)
-    runtime = runtime_of(parts.build, runtimes) if parts.build else None
+    runtime = runtime_of(parts.build, runtimes)
     network = complete_network(parts.network, runtime) if parts.network and runtime else parts.network
+    # What an unknown runtime would add is unknown too.
+    guessing = bool({"runtime", "."} & parts.unread) or (parts.build.runtime is not None and runtime is None)
     if parts.network is not None:
         yield from _ports(parts.network)
-    # What an unknown runtime would add is unknown too.
-    guessing = parts.build is not None and parts.build.runtime is not None and runtime is None
     if network is not None and parts.checks is not None and not guessing:
         yield from _readiness(network, parts.checks)
-    if parts.build is not None:
-        yield from build_findings(parts.build)
-        yield from _model_path(parts.build, parts.deploy, runtime)
-    if parts.build is not None and parts.deploy is not None and not guessing:
+    yield from build_findings(parts.build)
+    yield from _model_path(parts.build, parts.deploy, runtime)
+    if parts.deploy is not None and not guessing and "base" not in parts.unread:
         yield from _something_to_run(parts.build, parts.deploy, runtime)
     yield from _mounts(parts.mounts or [])
-    yield from _targets(parts.targets or [])
-    if parts.build is not None:
-        yield from bundle_findings(parts.build, parts.deploy, parts.targets or [])
+    yield from _targets(parts.targets)
+    yield from bundle_findings(parts.build, parts.deploy, parts.targets)
     if profiles is not None:
         yield from unknown_profiles(data, profiles)
-        if parts.build is not None:
-            yield from pair_findings(parts.build, parts.targets or [], profiles, runtimes)
+        yield from pair_findings(parts.build, parts.targets, profiles, runtimes)
 
 
 def _ports(network: NetworkSpec) -> Iterator[Finding]:
@@ -152,12 +155,29 @@ def _mounts(mounts: list[MountSpec]) -> Iterator[Finding]:
     yield from _twice(targets, lambda index, dst: Finding((*where, index, "dst"), f"two mounts lie at {dst}"))
 
 
-def _targets(targets: list[TargetSpec]) -> Iterator[Finding]:
-    for index, target in enumerate(targets):
+def _targets(targets: Mapping[int, TargetSpec]) -> Iterator[Finding]:
+    seen: list[TargetSpec] = []
+    for index, target in targets.items():
         if target.platform is not None:
             yield Finding(("targets", index, "platform"), "expected either profile or platform, not both")
-        if target in targets[:index]:
+        if target in seen:
             yield Finding(("targets", index), "the same target is given twice")
+        seen.append(target)
+
+
+def _valid_parts(kind: type[M], data: object) -> tuple[M, frozenset[str]]:
+    """What is left of a section without the keys that are wrong, and these keys; "." where it is no section at all."""
+    if not isinstance(data, dict):
+        return kind(), frozenset({"."})
+    if (whole := _valid(kind, data)) is not None:
+        return whole, frozenset()
+    unread = frozenset(key for key, value in data.items() if _valid(kind, {key: value}) is None)
+    return kind.model_validate({key: value for key, value in data.items() if key not in unread}), unread
+
+
+def _valid_targets(data: object) -> dict[int, TargetSpec]:
+    entries = enumerate(data if isinstance(data, list) else [])
+    return {index: target for index, entry in entries if (target := _valid(TargetSpec, entry)) is not None}
 
 
 def _valid(kind: type[M], data: object) -> M | None:

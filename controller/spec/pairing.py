@@ -1,6 +1,6 @@
 """Which wishes fit which target profiles: engines, distributions, kinds of artifacts, accelerators."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Protocol
 
 from controller.spec.findings import Finding
@@ -41,12 +41,12 @@ def unknown_profiles(data: object, known: Collection[str]) -> Iterator[Finding]:
 
 def pair_findings(
     build: BuildSpec,
-    targets: Sequence[TargetSpec],
+    targets: Mapping[int, TargetSpec],
     profiles: Mapping[str, Profile],
     runtimes: Mapping[str, RuntimeKind],
 ) -> Iterator[Finding]:
     """What a target asks for and its profile does not have."""
-    wanted = {target.profile: profiles[target.profile] for target in targets if target.profile in profiles}
+    wanted = {target.profile: profiles[target.profile] for target in targets.values() if target.profile in profiles}
     if build.runtime is not None:
         yield from _engine(build.runtime, wanted, profiles, runtimes)
     if build.distribution is not None:
@@ -85,8 +85,8 @@ def _distribution(distribution: str, wanted: Mapping[str, Profile]) -> Iterator[
             yield Finding(("build", "distribution"), message)
 
 
-def _artifacts(targets: Sequence[TargetSpec], profiles: Mapping[str, Profile]) -> Iterator[Finding]:
-    for index, target in enumerate(targets):
+def _artifacts(targets: Mapping[int, TargetSpec], profiles: Mapping[str, Profile]) -> Iterator[Finding]:
+    for index, target in targets.items():
         profile = profiles.get(target.profile)
         if profile is not None and target.artifact not in profile.artifacts:
             allowed = " or ".join(profile.artifacts)

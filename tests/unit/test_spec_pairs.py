@@ -157,3 +157,18 @@ def test_a_platform_and_its_profile_are_the_same_target() -> None:
 def test_a_profile_fits_what_a_spec_asks_of_one() -> None:
     assert isinstance(load_profiles()["x86-cpu"], TargetProfile)
     assert all("python" in profile.engines for profile in load_profiles().values())
+
+
+def test_a_wrong_field_hides_nothing_that_is_wrong_between_the_others() -> None:
+    build = "runtime: {kind: tensorrt}, minimum: {cpu: 0}"
+    found = problems(build, "{profile: x86-cpu}\n  - {profile: x86-cpu, artifact: bundel}")
+    assert [problem.path for problem in found] == ["build.runtime.kind", "build.minimum.cpu", "targets[1].artifact"]
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "{kind: [onnx]}", "{kind: onnx, path: ../x.onnx}"])
+def test_a_runtime_that_cannot_be_read_is_the_only_problem(runtime: str) -> None:
+    text = f"version: 1\nname: digits\nbuild: {{runtime: {runtime}}}\ntargets: [{{profile: x86-cpu}}]\n"
+    with pytest.raises(InvalidSpec) as caught:
+        load_spec(text.encode(), load_profiles())
+    (problem,) = caught.value.problems
+    assert problem.path.startswith("build.runtime")
