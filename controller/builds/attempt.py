@@ -116,7 +116,13 @@ class Attempt:
             return
         build, target = claimed
         progress = _Progress(self._desk.store, build_id, target)
-        bound = log.bind(build=build_id, target=key)
+        try:
+            await self._see_through(build, target, progress)
+        finally:
+            await progress.abandon()
+
+    async def _see_through(self, build: Build, target: BuildTarget, progress: "_Progress") -> None:
+        bound = log.bind(build=build.id, target=target.key)
         bound.info("build target begins", attempt=target.attempts)
         try:
             outcome = await self._outcome(build, target, progress)
@@ -130,8 +136,8 @@ class Attempt:
             outcome = _failed(progress.target, BuildFailed("InternalError", message), 0)
         await progress.finish()
         # Here and not in the transaction: logs belong to the event loop.
-        self._log_outcome(build_id, outcome)
-        await self._desk.store.transact(lambda tx: store_outcome(tx, build_id, outcome))
+        self._log_outcome(build.id, outcome)
+        await self._desk.store.transact(lambda tx: store_outcome(tx, build.id, outcome))
         bound.info("build target ends", state=outcome.state, reason=outcome.reason)
 
     async def _outcome(self, build: Build, target: BuildTarget, progress: "_Progress") -> BuildTarget:
@@ -225,6 +231,12 @@ class _Progress:
         """All states are stored."""
         if self._last is not None:
             await self._last
+
+    async def abandon(self) -> None:
+        """Nothing is stored any more. Harmless after `finish`."""
+        if self._last is not None:
+            self._last.cancel()
+            await asyncio.gather(self._last, return_exceptions=True)
 
     async def _record(self, before: asyncio.Task[None] | None, target: BuildTarget) -> None:
         if before is not None:

@@ -79,8 +79,8 @@ class BuildQueue:
 
         def may(one: Waiting) -> bool:
             # An identical one that runs already will be the answer to this one too.
-            fresh = one.name not in names and one.cache_key not in keys
-            return fresh and self._desk.builder.takes(one.profile, one.kind)
+            answered = self._desk.reuse.enabled and one.cache_key in keys
+            return not answered and one.name not in names and self._desk.builder.takes(one.profile, one.kind)
 
         return next_to_begin(due, Load(Counter(each.user_id for each in running), served), self._per_user, may)
 

@@ -25,10 +25,14 @@ class Reuse:
         self._access = access
         self._hours = hours
 
+    @property
+    def enabled(self) -> bool:
+        return self._hours > 0
+
     async def answer(self, targets: Mapping[str, BuildTarget]) -> dict[str, BuildTarget]:
         """Those of the targets, by key, that need no building: succeeded, with the artifact of an identical one."""
         keys = {key: target.cache_key for key, target in targets.items() if target.cache_key}
-        if not keys or self._hours <= 0:
+        if not keys or not self.enabled:
             return {}
         found = await self._store.transact(lambda tx: self._look_up(tx, keys))
         there = await asyncio.gather(*(self._is_there(made) for _, made in found.values()))

@@ -141,6 +141,8 @@ class BuildService:
                 self._logs.append(build.id, target.key, "system", reuse_line(target))
         if build.ended:
             await self._logs.finish(build.id)
+        else:
+            self._logs.close(build.id)
 
     def _accept(self, request: BuildRequest) -> Accepted:
         """Blocks: for the largest spec, seconds."""

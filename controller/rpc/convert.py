@@ -72,7 +72,7 @@ def secrets_from(secrets: Mapping[str, bytes]) -> dict[str, bytes]:
 
 def build_to(build: Build, positions: Positions) -> build_pb2.Build:
     """`positions`: where its waiting targets stand in the queue."""
-    failure = build.failure
+    failure = build.failure or next((each for each in build.targets if each.state is BuildState.CANCELLED), None)
     return build_pb2.Build(
         id=build.id,
         project=types_pb2.Project(user_id=build.user_id, project_id=build.project_id),

@@ -18,6 +18,7 @@ BUILDS = schema.builds
 TARGETS = schema.build_targets
 DEPLOYMENTS = schema.deployments
 REVISIONS = schema.revisions
+ORIGINS = BUILDS.alias("origins")
 WORKLOADS = schema.workloads
 
 
@@ -54,7 +55,7 @@ class ImageTable:
         used, shown = self.digests_in_use(), list[Image]()
         created, build_id, skip = _position(page)
         for build in self._builds(project, user_id, created, build_id, page.limit + 1):
-            images = [Image(build, key, made, made.digest in used) for key, made in _artifacts(build)]
+            images = [Image(build, key, made, made.digest in used) for key, made in self._artifacts(build)]
             passed = skip if build.id == build_id else 0
             for number, image in enumerate(images[passed:], start=passed):
                 if len(shown) == page.limit:
@@ -78,9 +79,10 @@ class ImageTable:
         self, project: Project | None, user_id: str, created: float, build_id: str, limit: int
     ) -> Iterator[Build]:
         """Builds with artifacts, from the one at this position on (`build_id` "": from the newest)."""
-        succeeded = exists().where(
-            TARGETS.c.build_id == BUILDS.c.id, TARGETS.c.artifact.is_not(None), TARGETS.c.cached_from == ""
-        )
+        # What another build made is shown with that one, as long as it is kept.
+        origins = select(ORIGINS.c.id)
+        own = or_(TARGETS.c.cached_from == "", TARGETS.c.cached_from.not_in(origins))
+        succeeded = exists().where(TARGETS.c.build_id == BUILDS.c.id, TARGETS.c.artifact.is_not(None), own)
         query: Select[Any] = select(BUILDS).where(or_(succeeded, BUILDS.c.image_index.is_not(None)))
         if build_id:
             here = and_(BUILDS.c.created == created, BUILDS.c.id <= build_id)
@@ -96,14 +98,15 @@ class ImageTable:
         )
         yield from builds_from_rows(self._connection, rows)
 
-
-def _artifacts(build: Build) -> Iterator[tuple[str, BuiltArtifact]]:
-    """Target's key and artifact of all that this build itself made; "" for the index."""
-    if build.image_index is not None:
-        yield "", build.image_index
-    for target in build.targets:
-        if target.artifact is not None and not target.cached_from:
-            yield target.key, target.artifact
+    def _artifacts(self, build: Build) -> Iterator[tuple[str, BuiltArtifact]]:
+        """Target's key and artifact of all that is to be shown with this build; "" for the index."""
+        if build.image_index is not None:
+            yield "", build.image_index
+        taken = {target.cached_from for target in build.targets if target.cached_from}
+        kept = set(self._connection.scalars(select(BUILDS.c.id).where(BUILDS.c.id.in_(taken)))) if taken else set()
+        for target in build.targets:
+            if target.artifact is not None and target.cached_from not in kept:
+                yield target.key, target.artifact
 
 
 def _position(page: Page) -> tuple[float, str, int]:

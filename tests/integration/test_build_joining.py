@@ -27,6 +27,7 @@ from controller.builds.registry import INDEX_TYPE, MANIFEST_TYPE
 from controller.builds.registry_session import RegistrySession
 from controller.builds.service import BuildRequest
 from controller.builds.targets import load_profiles
+from controller.deployments.service import DeploymentService, Request
 from controller.store.rows import Page
 from tests.support.queueing import Bench, ScriptedBuilder, open_bench
 from tests.support.registry import RegistryUnderTest, running_registry
@@ -184,6 +185,23 @@ async def test_joining_waits_for_a_registry_that_is_away_also_over_a_restart(
     assert await named(bench, "latest") == joined.image_index.digest
 
 
+async def test_images_that_cannot_be_joined_for_too_long_are_there_by_digest(
+    bench: Bench, builder: PushingBuilder, server: RegistryUnderTest
+) -> None:
+    async def away() -> None:
+        if len(builder.begun) == 2:
+            await server.registry.kill()
+
+    bench.parallel, bench.retry_seconds, builder.afterwards = 1, 0, away
+    made = await bench.service().create(BOTH)
+    async with bench.working():
+        ended = await bench.reaches(made.id, SUCCEEDED)
+    assert ended.image_index is None
+    events, _ = await bench.store.transact(lambda tx: tx.events.after(PROJECT, 0))
+    assert events[-1].what.reason == "NotJoined"
+    assert "given up, the images themselves are there by digest" in events[-1].what.message
+
+
 async def test_an_identical_request_is_answered_without_the_builder(bench: Bench, builder: PushingBuilder) -> None:
     async with bench.working():
         first = await built(bench, ONE)
@@ -261,3 +279,18 @@ async def test_artifacts_are_listed_newest_first_once_each_with_their_tags(
     assert {image.in_use for image in shown} == {False}
     assert all(image.artifact.kind is ArtifactKind.IMAGE for image in shown)
     assert (await service.images(None, "bob", Page()))[0] == []
+
+
+async def test_an_artifact_is_in_use_while_a_deployment_may_return_to_it(bench: Bench) -> None:
+    deployments = DeploymentService(bench.store, bench.service())
+    async with bench.working():
+        await built(bench, ONE)
+        one = TEXT.replace(", {profile: armv7-cpu}", "").encode()
+        applied = (await deployments.apply(Request(PROJECT, one))).deployment
+        # Answered by the build before, whose artifact is the one in the list.
+        assert (await bench.found(applied.build_id)).targets[0].cached_from
+    ((image,), _) = await bench.service().images(PROJECT, "", Page())
+    assert image.in_use
+    await deployments.delete(applied.id)
+    ((image,), _) = await bench.service().images(PROJECT, "", Page())
+    assert not image.in_use

@@ -1,5 +1,8 @@
 """What a request for a build can say, and what becomes of it: the service of builds on a store, with real uploads."""
 
+import hashlib
+import io
+import tarfile
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +11,10 @@ import pytest
 
 from controller.builds.model import BuildState, ContextFile
 from controller.builds.service import BuildRequest
+from controller.builds.uploads import UploadStore
 from controller.deployments.service import DeploymentService, Request
 from controller.errors import FailedPrecondition, InvalidRequest
+from tests.support.building import one_chunk
 from tests.support.queueing import Bench, ScriptedBuilder, open_bench
 from tests.support.rows import PROJECT
 
@@ -82,6 +87,23 @@ async def test_an_archive_comes_in_place_of_files_and_not_beside_them(bench: Ben
     both = replace(REQUEST, files=listed, archive="sha256:" + "a" * 64)
     with pytest.raises(InvalidRequest, match="send either files or an archive"):
         await service.create(both)
+
+
+async def test_the_files_of_an_archive_are_those_of_the_build(bench: Bench) -> None:
+    held = io.BytesIO()
+    with tarfile.open(fileobj=held, mode="w:gz") as archive:
+        entry = tarfile.TarInfo("model/a.onnx")
+        entry.size = 5
+        archive.addfile(entry, io.BytesIO(b"model"))
+    content = held.getvalue()
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    uploads = UploadStore(bench.folder / "uploads", min_free_bytes=0)
+    await uploads.write(digest, len(content), 0, one_chunk(content))
+    text = PLAIN.replace("build: {", "build: {files: [model], ")
+    made = await bench.service(uploads).create(BuildRequest(PROJECT, text.encode(), archive=digest))
+    assert [(file.path, file.size_bytes) for file in made.files] == [("model/a.onnx", 5)]
+    with pytest.raises(InvalidRequest, match="not named by"):
+        await bench.service(uploads).create(BuildRequest(PROJECT, PLAIN.encode(), archive=digest))
 
 
 async def test_files_that_were_not_uploaded_are_named(bench: Bench) -> None:
