@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from controller.builds.builder import ImageBuilder
-from controller.builds.bundles import BundleBuilder
+from controller.builds.bundles import BundleBuilder, WheelSmith
 from controller.builds.hosts import Abilities, BuilderHost, BuilderPool, Place
 from controller.builds.model import RegistryAccess
 from controller.builds.own_place import OwnPlace
@@ -30,7 +30,8 @@ def builder_pool(
     hosts = [BuilderHost(one.name, remote_place(one, folder, builder), one.slots) for one in settings.builds.hosts]
     if settings.builds.local:
         hosts.insert(0, BuilderHost("local", OwnPlace(builder), settings.builds.parallel))
-    bundles = BundleBuilder(folder.root / "bundles", uploads, access, builder_settings(settings), profiles)
+    smith = WheelSmith(builder)
+    bundles = BundleBuilder(folder.root / "bundles", uploads, access, builder_settings(settings), profiles, smith)
     return BuilderPool(builder, hosts, profiles, bundles, settings.builds.parallel)
 
 

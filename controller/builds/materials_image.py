@@ -15,7 +15,14 @@ from controller.builds.podman import Podman
 from controller.builds.processes import Completed
 
 # Of an image that cannot be mounted, only these are brought here: beginnings of paths, and parts that paths have.
-WANTED = ("var/lib/dpkg/status", *OS_RELEASE, *APK_DATABASES, *RPM_DATABASES, "opt/conda/conda-meta/")
+WANTED = (
+    "var/lib/dpkg/status",
+    *OS_RELEASE,
+    *APK_DATABASES,
+    *RPM_DATABASES,
+    "opt/conda/conda-meta/",
+    "opt/longshore/wheels/",
+)
 WANTED_PART = ".dist-info/METADATA"
 
 

@@ -14,10 +14,13 @@ from controller.builds.bundles.lock import LockedWheel
 from controller.builds.bundles.materials import bundle_materials
 from controller.builds.bundles.packing import RUNTIME, TITLE, WHEEL_TYPE, Entry, application_entries, pack
 from controller.builds.bundles.pushing import push_bundle
-from controller.builds.bundles.resolve import resolve
+from controller.builds.bundles.resolve import SourceOnly, resolve
+from controller.builds.bundles.sources import WheelSmith
 from controller.builds.bundles.wheels import WheelStore
 from controller.builds.cancelling import despite_cancel, in_thread
 from controller.builds.context import check_paths
+from controller.builds.emulation import own_architecture
+from controller.builds.host_settings import HostSettings
 from controller.builds.layers import file_layers
 from controller.builds.log import BuildLog
 from controller.builds.materials import attach
@@ -51,7 +54,10 @@ class BundleBuilder:
         access: RegistryAccess,
         settings: BuilderSettings | None = None,
         profiles: Mapping[str, TargetProfile] | None = None,
+        smith: WheelSmith | None = None,
     ) -> None:
+        """`smith` makes wheels of packages that have none; without it they fail the build."""
+        self._smith = smith
         self._work_dir = work_dir
         self._uploads = uploads
         self._access = access
@@ -88,15 +94,14 @@ class BundleBuilder:
         profile = self._profile(job)
         check_paths(job.files)
         requirements = requirements_of(job, profile)
-        uv, cache = self._uv(), self._work_dir / "uv"
-        wheels = await resolve(uv, requirements, profile, folder, cache, settings, log)
+        wheels, made = await self._resolve(job, requirements, profile, folder, settings, log)
         on_state(BuildState.BUILDING)
         fetched = await self.wheels.fetch(wheels, settings, log)
         log("system", f"{len(wheels)} wheels, {fetched} bytes fetched")
         layers = await in_thread(self._layers, job, wheels, folder)
         config, body = manifest(describe(job, profile, requirements, wheels), layers)
         materials = await in_thread(bundle_materials, job, wheels, self.wheels)
-        notes = _notes(requirements, wheels)
+        notes = _notes(requirements, wheels, made, profile)
         if not job.spec.push:
             return BuildResult(None, notes, materials)
         on_state(BuildState.PUSHING)
@@ -105,6 +110,32 @@ class BundleBuilder:
         artifact = BuiltArtifact(job.repository, digest_of(body), profile.platform, size, ArtifactKind.BUNDLE)
         await attach(artifact, materials, self._access)
         return BuildResult(artifact, notes, materials)
+
+    async def _resolve(
+        self,
+        job: TargetJob,
+        requirements: Requirements,
+        profile: TargetProfile,
+        folder: Path,
+        settings: HostSettings,
+        log: BuildLog,
+    ) -> tuple[tuple[LockedWheel, ...], list[str]]:
+        """One wheel of each package, and the names of those whose wheel was made here."""
+        uv, cache, workshop = self._uv(), self._work_dir / "uv", folder / "made"
+        made: list[str] = []
+        while True:
+            try:
+                found = workshop if made else None
+                wheels = await resolve(uv, requirements, profile, folder, cache, settings, log, found)
+            except SourceOnly as missing:
+                # What was made and does not fit is not made again.
+                if self._smith is None or missing.name in made:
+                    raise
+                await self._smith.make(missing.name, job, profile, workshop, log)
+                made.append(missing.name)
+            else:
+                await in_thread(self.wheels.take, workshop)
+                return wheels, made
 
     def _profile(self, job: TargetJob) -> TargetProfile:
         profile = self._profiles.get(job.profile)
@@ -135,8 +166,12 @@ class BundleBuilder:
         return Blob(WHEEL_TYPE, f"sha256:{wheel.sha256}", path.stat().st_size, path, ((TITLE, wheel.file),))
 
 
-def _notes(requirements: Requirements, wheels: Sequence[LockedWheel]) -> tuple[str, ...]:
+def _notes(
+    requirements: Requirements, wheels: Sequence[LockedWheel], made: Sequence[str], profile: TargetProfile
+) -> tuple[str, ...]:
     notes = list(bundle_notes(requirements, [wheel.name for wheel in wheels]))
+    emulated = "" if profile.architecture == own_architecture() else ", by emulation"
+    notes += [f"not repeatable: the wheel of {name} was made from source in a container{emulated}" for name in made]
     if requirements.apt:
         notes.append(f"the device has to have these Debian packages: {', '.join(requirements.apt)}")
     return tuple(notes)

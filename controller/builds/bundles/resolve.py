@@ -23,6 +23,22 @@ WITHOUT_WHEEL = re.compile(
     r"Because (?:all versions of |only )?([A-Za-z0-9._-]+)\S*(?: \S+)? (?:has|have) no (?:usable )?wheels"
     r"|Because ([A-Za-z0-9._-]+)\S* has no wheels with a matching"
 )
+
+
+class SourceOnly(BuildFailed):
+    """The package `name` has no wheel that fits; one may be made from its source."""
+
+    def __init__(self, name: str, profile: TargetProfile, last_lines: tuple[str, ...]) -> None:
+        super().__init__(
+            "SourceOnly",
+            f"{name} has no wheel for Python {profile.python} on {profile.wheels}; pin a version that has one, name an "
+            "index that has it in build.packages.pypi_indexes, or build an image, where it can be compiled",
+            step=STEP,
+            last_lines=last_lines,
+        )
+        self.name = name
+
+
 # Nothing of this machine's own settings of uv or pip, but what HostSettings has of them.
 OPTIONS = (
     "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--no-config", "--format", "pylock.toml",
@@ -39,8 +55,10 @@ async def resolve(
     cache: Path,
     settings: HostSettings,
     log: BuildLog,
+    made: Path | None = None,
 ) -> tuple[LockedWheel, ...]:
-    """One wheel of each package, those that they need included. `folder` is this build's own. Raises BuildFailed."""
+    """One wheel of each package, those that they need included. `folder` is this build's own; `made` one with wheels
+    that take part, which no index has. Raises BuildFailed."""
     if not requirements.pypi:
         return ()
     if not profile.wheels or not profile.python:
@@ -55,7 +73,7 @@ async def resolve(
     argv = [
         str(uv), *OPTIONS, "--python", sys.executable, "--python-platform", profile.wheels,
         "--python-version", profile.python, "--cache-dir", str(cache), "--output-file", str(folder / "pylock.toml"),
-        str(folder / "requirements.in"),
+        *(("--find-links", str(made)) if made else ()), str(folder / "requirements.in"),
     ]  # fmt: skip
     status = await processes.stream(argv, environment(settings, requirements.pypi_indexes), log)
     if status != 0:
@@ -63,7 +81,7 @@ async def resolve(
     try:
         return read_lock((folder / "pylock.toml").read_text(), ranks(profile.python, profile.wheels))
     except NoWheel as error:
-        raise _source_only(error.name, profile, ()) from error
+        raise SourceOnly(error.name, profile, ()) from error
 
 
 def environment(settings: HostSettings, indexes: Sequence[str]) -> dict[str, str]:
@@ -84,7 +102,7 @@ def _write(file: Path, requirements: Sequence[str]) -> None:
 def _failure(lines: Sequence[str], status: int, profile: TargetProfile) -> BuildFailed:
     text = " ".join(" ".join(lines).split())
     if match := WITHOUT_WHEEL.search(text):
-        return _source_only(match[1] or match[2], profile, tuple(lines[-MAX_LAST_LINES:]))
+        return SourceOnly(match[1] or match[2], profile, tuple(lines[-MAX_LAST_LINES:]))
     failure = build_failure(lines, status, profile.platform)
     if failure.reason == "StepFailed":
         failure = BuildFailed("StepFailed", f"uv failed with status {status}; see the last lines", step=STEP)
@@ -94,14 +112,4 @@ def _failure(lines: Sequence[str], status: int, profile: TargetProfile) -> Build
         step=STEP,
         last_lines=tuple(lines[-MAX_LAST_LINES:]),
         retryable=failure.retryable,
-    )
-
-
-def _source_only(name: str, profile: TargetProfile, last: tuple[str, ...]) -> BuildFailed:
-    return BuildFailed(
-        "SourceOnly",
-        f"{name} has no wheel for Python {profile.python} on {profile.wheels}; pin a version that has one, name an "
-        "index that has it in build.packages.pypi_indexes, or build an image, where it can be compiled",
-        step=STEP,
-        last_lines=last,
     )

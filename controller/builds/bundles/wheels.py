@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import os
+import shutil
 import ssl
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
@@ -52,6 +53,18 @@ class WheelStore:
                 return size
 
             return await _all_of([asyncio.ensure_future(one(wheel)) for wheel in missing])
+
+    def take(self, folder: Path) -> None:
+        """Keeps the wheels that were made in this folder. Blocks. Raises OSError."""
+        for file in folder.glob("*.whl"):
+            with file.open("rb") as content:
+                sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+            path = self._folder / sha256[:2] / sha256
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                partial = path.with_name(f"{sha256}.{os.getpid()}-{folder.parent.name}")
+                shutil.copyfile(file, partial)
+                _keep(partial, path)
 
     def recover(self) -> None:
         """Removes what a killed controller had begun to fetch. Before the first build; blocks."""
