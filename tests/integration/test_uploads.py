@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import random
+import resource
+import shutil
 import signal
 import stat
 import subprocess
@@ -192,3 +194,32 @@ async def test_a_server_killed_at_any_moment_keeps_what_can_be_gone_on_from(tmp_
     assert state.held_bytes > 0
     assert (await store.write(DIGEST, len(CONTENT), state.held_bytes, pieces(CONTENT[state.held_bytes :]))).complete
     assert store.path(DIGEST).read_bytes() == CONTENT
+
+
+GIB = 2**30
+BLOCK = bytes(4 * 2**20)
+
+
+async def zeros(begin: int, end: int) -> AsyncIterator[bytes]:
+    for at in range(begin, end, len(BLOCK)):
+        yield BLOCK[: end - at]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+async def test_an_upload_of_ten_gigabytes_that_was_cut_at_nine_goes_on_there(tmp_path: Path) -> None:
+    if shutil.disk_usage(tmp_path).free < 20 * GIB:
+        pytest.skip("needs 20 GiB of free disk")
+    hasher = hashlib.sha256()
+    for _ in range(10 * GIB // len(BLOCK)):
+        hasher.update(BLOCK)
+    digest = f"sha256:{hasher.hexdigest()}"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    cut = await UploadStore(tmp_path, 0).write(digest, 10 * GIB, 0, zeros(0, 9 * GIB))
+    assert cut == (False, 9 * GIB)
+    # Another process: it has to read what is held before it can go on.
+    again = UploadStore(tmp_path, 0)
+    assert (await again.write(digest, 10 * GIB, 9 * GIB, zeros(9 * GIB, 10 * GIB))) == (True, 10 * GIB)
+    assert again.path(digest).stat().st_size == 10 * GIB
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024
+    again.path(digest).unlink()
