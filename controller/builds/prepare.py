@@ -6,7 +6,7 @@ virtual environment (`prepared/pypi.tar`). docs/design/foreign-builds.md has the
 """
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from controller.builds.bases import Base
@@ -15,6 +15,7 @@ from controller.builds.host_settings import HostSettings
 from controller.builds.log import BuildLog
 from controller.builds.model import TargetJob
 from controller.builds.podman import Podman
+from controller.builds.prepare_apt import Unpacked, unpack
 from controller.builds.prepare_base import BaseFiles, read_base
 from controller.builds.prepare_root import needs_removal, write_root
 from controller.builds.prepare_wheels import WheelsTool, lay_out
@@ -77,14 +78,18 @@ class _Preparation:
     async def run(self) -> Prepared:
         await in_thread(self._make_folders)
         base = await read_base(self._place.podman, self._place.base.image_id, self._scratch("base"))
-        done = await self._system_packages(base)
-        done = replace(done, root=await self._root(base), pypi=await self._python_packages(base.plus(self._unpacked)))
+        apt = await self._system_packages(base)
+        root = await self._root(base)
+        pypi = await self._python_packages(base.plus(apt.entries or {}))
         self._name_other_steps()
         if self._emulated:
             self._notes.insert(0, f"emulated for {self._profile.platform}: {'; '.join(self._emulated)}")
             self._log("system", self._notes[0])
         await in_thread(self._settle)
-        return replace(done, emulated=tuple(self._emulated), notes=tuple(self._notes))
+        return Prepared(
+            root=root, pypi=pypi, apt=apt.entries is not None, apt_configure=bool(apt.scripts),
+            emulated=tuple(self._emulated), notes=tuple(self._notes),
+        )  # fmt: skip
 
     async def _root(self, base: BaseFiles) -> bool:
         if needs_removal(base, self._job):
@@ -93,9 +98,18 @@ class _Preparation:
         await in_thread(write_root, base, self._job, self._folder / "root.tar")
         return True
 
-    async def _system_packages(self, base: BaseFiles) -> Prepared:
-        self._unpacked: dict[str, tuple[str, str]] = {}
-        return Prepared()
+    async def _system_packages(self, base: BaseFiles) -> Unpacked:
+        if not self._needs.apt:
+            return Unpacked()
+        place, target = self._place, self._folder / "apt.tar"
+        done = await unpack(
+            self._needs.apt, base, self._profile, place.host, place.podman, self._scratch("apt"), target, self._log
+        )
+        if done.reason:
+            self._emulated.append(f"all apt packages, since {done.reason}")
+        if done.scripts:
+            self._emulated.append(f"scripts of the apt packages {', '.join(done.scripts)}")
+        return done
 
     async def _python_packages(self, base: BaseFiles) -> bool:
         if not self._needs.pypi:

@@ -1,5 +1,6 @@
 """apt-get of this machine at work for another system: its sources, its package state, its architecture."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,10 +48,20 @@ class PrivateApt:
         (self.folder / "var/lib/dpkg/status").touch()
         (self.folder / "apt.conf").write_text(self._settings(), encoding="utf-8")
 
-    async def download(self, packages: Sequence[str], on_line: OnLine) -> list[Path]:
-        """Downloads these and what they need besides what the system has. Returns paths without suffix: `.data` has
-        the files and `.control` the control members of one package each, as tar. Raises AptFailed."""
+    async def update(self, on_line: OnLine) -> None:
+        """Reads what the sources offer. Raises AptFailed."""
         await self._apt(["update", "-o", "APT::Update::Error-Mode=any"], on_line)
+
+    async def replaced(self, packages: Sequence[str]) -> list[str]:
+        """Names of packages that the system has and that would be removed or replaced by installing these; after
+        `update`. Raises AptFailed."""
+        lines = await self._apt(["install", "--simulate", *packages], lambda *_: None)
+        found = [re.match(r"Remv (\S+)|Inst (\S+) \[", line) for line in lines]
+        return [match[1] or match[2] for match in found if match]
+
+    async def download(self, packages: Sequence[str], on_line: OnLine) -> list[Path]:
+        """Downloads these and what they need besides what the system has; after `update`. Returns paths without suffix:
+        `.data` has the files and `.control` the control members of one package each, as tar. Raises AptFailed."""
         await self._apt(["install", "--download-only", *packages], on_line)
         archives = self.folder / "var/cache/apt/archives"
         found = sorted(archives.glob("*.deb"))
@@ -60,10 +71,10 @@ class PrivateApt:
             await self._run(["xargs", "-a", str(names), "-0", "-P2", "-n1", "sh", "-c", UNPACK, "sh"], on_line)
         return found
 
-    async def _apt(self, arguments: Sequence[str], on_line: OnLine) -> None:
-        await self._run(["apt-get", "-qq", *arguments], on_line)
+    async def _apt(self, arguments: Sequence[str], on_line: OnLine) -> list[str]:
+        return await self._run(["apt-get", "-qq", *arguments], on_line)
 
-    async def _run(self, argv: Sequence[str], on_line: OnLine) -> None:
+    async def _run(self, argv: Sequence[str], on_line: OnLine) -> list[str]:
         lines: list[str] = []
 
         def keep(stream: str, text: str) -> None:
@@ -73,6 +84,7 @@ class PrivateApt:
         status = await processes.stream(argv, self._environment(), keep)
         if status != 0:
             raise AptFailed(status, lines)
+        return lines
 
     def _environment(self) -> dict[str, str]:
         return {

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from controller.builds.debian.archive import Package
@@ -22,10 +22,16 @@ def add_records(tree: Tree, packages: Sequence[Package]) -> None:
             tree.add(f"{INFO}/{package.stem}.{name}", replace(node, uid=0, gid=0))
 
 
-def status(packages: Sequence[Package]) -> str:
-    """Paragraphs for dpkg's `status`, by name."""
+def status(packages: Sequence[Package], unpacked: Collection[str] = ()) -> str:
+    """Paragraphs for dpkg's `status`, by name. `unpacked` are stems of those whose scripts have still to run."""
     ordered = sorted(packages, key=lambda package: (package.name, package.field("Architecture")))
-    return "".join(f"{_paragraph(package)}\n\n" for package in ordered)
+    return "".join(f"{_paragraph(package, package.stem in unpacked)}\n\n" for package in ordered)
+
+
+def conffiles(package: Package) -> list[str]:
+    """Paths of those that are in the package."""
+    shipped = {path for path, node in package.files if node.kind == tarfile.REGTYPE}
+    return [path for line in package.text("conffiles").split("\n") if (path := line.strip()) in shipped]
 
 
 def write_triggers(tree: Tree, packages: Sequence[Package]) -> None:
@@ -33,7 +39,7 @@ def write_triggers(tree: Tree, packages: Sequence[Package]) -> None:
     files: list[str] = []
     named: dict[str, list[str]] = {}
     for package in sorted(packages, key=lambda package: package.stem):
-        for trigger, awaited in _interests(package):
+        for trigger, awaited in interests(package):
             who = package.stem + ("" if awaited else "/noawait")
             if trigger.startswith("/"):
                 files.append(f"{trigger} {who}")
@@ -49,26 +55,30 @@ def _listed(path: str) -> str:
     return "/." if path == "/" else path
 
 
-def _paragraph(package: Package) -> str:
+def _paragraph(package: Package, unpacked: bool) -> str:
     lines = package.control.splitlines()
-    result = [*lines[:1], "Status: install ok installed", *lines[1:]]
-    if conffiles := _conffiles(package):
+    result = [*lines[:1], f"Status: install ok {'unpacked' if unpacked else 'installed'}", *lines[1:]]
+    if listed := _conffile_lines(package, unpacked):
         position = next((number for number, line in enumerate(result) if line.startswith("Description:")), len(result))
-        result[position:position] = ["Conffiles:", *conffiles]
+        result[position:position] = ["Conffiles:", *listed]
     return "\n".join(result)
 
 
-def _conffiles(package: Package) -> list[str]:
+def _conffile_lines(package: Package, unpacked: bool) -> list[str]:
     nodes: dict[str, Node] = dict(package.files)
-    found = []
-    for path in package.text("conffiles").split("\n"):
-        node = nodes.get(path.strip())
-        if node is not None and node.kind == tarfile.REGTYPE:
-            # The format's own digest, not a protection.
-            found.append(f" {path.strip()} {hashlib.md5(node.read(), usedforsecurity=False).hexdigest()}")
-    return found
+    if unpacked:
+        return [f" {path} newconffile" for path in conffiles(package)]
+    # The format's own digest, not a protection.
+    digests = {path: hashlib.md5(nodes[path].read(), usedforsecurity=False) for path in conffiles(package)}
+    return [f" {path} {digest.hexdigest()}" for path, digest in digests.items()]
 
 
-def _interests(package: Package) -> list[tuple[str, bool]]:
+def interests(package: Package) -> list[tuple[str, bool]]:
+    """Triggers that the package waits for; whether the other package's installation waits for it."""
     found = re.findall(r"^[ \t]*(interest(?:-await|-noawait)?)[ \t]+(\S+)", package.text("triggers"), re.MULTILINE)
     return [(trigger, directive != "interest-noawait") for directive, trigger in found]
+
+
+def activated(package: Package) -> list[str]:
+    """Triggers by name that the package's installation pulls."""
+    return re.findall(r"^[ \t]*activate(?:-await|-noawait)?[ \t]+(\S+)", package.text("triggers"), re.MULTILINE)

@@ -26,9 +26,26 @@ def write_cache(tree: Tree, architecture: str) -> None:
 
     Without effect for an architecture whose marks are not known: programs then search the standard folders.
     """
-    if architecture not in TRIPLETS:
-        return
-    triplet, flags = TRIPLETS[architecture]
+    if architecture in TRIPLETS:
+        tree.write("/etc/ld.so.cache", _cache(find_libraries(tree, architecture), TRIPLETS[architecture][1]))
+        tree.folder("/var/cache/ldconfig", 0o700)
+
+
+def extended_cache(cache: bytes, tree: Tree, architecture: str) -> bytes:
+    """The cache, and the libraries that the tree adds. Raises ValueError for one of another format."""
+    if architecture not in TRIPLETS or not cache.startswith(MAGIC):
+        raise ValueError("not a cache of libraries that is known")
+    count = struct.unpack_from("<I", cache, len(MAGIC))[0]
+    known: dict[str, str] = {}
+    for number in range(count):
+        _, key, value, _, _ = struct.unpack_from("<iIIIQ", cache, HEADER + ENTRY * number)
+        known[_text(cache, key)] = _text(cache, value)
+    return _cache({**find_libraries(tree, architecture), **known}, TRIPLETS[architecture][1])
+
+
+def find_libraries(tree: Tree, architecture: str) -> dict[str, str]:
+    """Paths by the name under which programs ask for them."""
+    triplet, _ = TRIPLETS[architecture]
     folders = [f"/lib/{triplet}", f"/usr/lib/{triplet}", "/lib", "/usr/lib"]
     found: dict[str, str] = {}
     for folder in folders:
@@ -36,8 +53,11 @@ def write_cache(tree: Tree, architecture: str) -> None:
             above, _, name = path.rpartition("/")
             if above == merged(folder) and NAMED.fullmatch(name) and soname(_content(tree, path)) == name:
                 found.setdefault(name, f"{folder}/{name}")
-    tree.write("/etc/ld.so.cache", _cache(found, flags))
-    tree.folder("/var/cache/ldconfig", 0o700)
+    return found
+
+
+def _text(content: bytes, position: int) -> str:
+    return content[position : content.index(b"\0", position)].decode()
 
 
 def soname(content: bytes) -> str:

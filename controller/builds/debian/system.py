@@ -28,6 +28,7 @@ class KeysMissing(Exception):
 async def make_system(apt: PrivateApt, sources: str, include: Sequence[str], target: Path, on_line: OnLine) -> None:
     """Writes the tree of a system with these sources to `target`, as tar. Raises AptFailed, KeysMissing."""
     await in_thread(_prepare, apt, sources)
+    await apt.update(on_line)
     archives = await apt.download([*ALWAYS, *include], on_line)
     await in_thread(_write, archives, debian_architecture(apt.architecture), sources, target)
 
