@@ -122,6 +122,23 @@ async def test_packages_of_both_kinds_are_installed(workshop: Workshop, index: P
     assert ran.splitlines() == ["Hello, world!", "42"]
 
 
+async def test_a_package_is_downloaded_once_for_all_builds_and_its_cache_is_in_no_image(
+    workshop: Workshop, index: PackageIndex
+) -> None:
+    packages = {"pypi": [f"{PACKAGE}==1.0"]}
+    await workshop.build(workshop.job("cold", {"packages": packages, "workdir": "/cold"}))
+    assert index.asked.is_set()
+    index.asked.clear()
+    await workshop.build(workshop.job("warm", {"packages": packages, "workdir": "/warm"}))
+    assert not index.asked.is_set()
+    await workshop.builder.recover()
+    await workshop.build(workshop.job("recovered", {"packages": packages, "workdir": "/recovered"}))
+    assert not index.asked.is_set()
+    list_cache = ("sh", "-c", "ls -A /var/cache/longshore 2>/dev/null || true")
+    options = ("--rm", "--network", "host", "--pids-limit", "0", "--entrypoint", list_cache[0])
+    assert workshop.podman("run", *options, "localhost/longshore/build/x86-cpu:warm", *list_cache[1:]) == ""
+
+
 async def test_an_unknown_apt_package_is_named_and_nothing_is_left(workshop: Workshop) -> None:
     await workshop.build(workshop.job("before", {"environment": {"APT": "1"}}))
     images = workshop.images()

@@ -3,12 +3,14 @@
 import asyncio
 import hashlib
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+import yaml
 
 from controller.builds.hosts import BuilderHost, BuilderPool
 from controller.builds.machine import HostLost
@@ -17,9 +19,13 @@ from controller.builds.own_place import OwnPlace
 from controller.builds.remote import RemotePlace
 from controller.builds.targets import load_profiles
 from controller.builds.tunnels import SshTunnel, TlsTunnel
+from controller.local.stack import LocalStack
+from controller.settings import BuilderHost as HostSettings
+from controller.settings import Builds
+from longshore.client import Client, project
 from tests.support.async_waiting import until
 from tests.support.builder_hosts import HostUnderTest, running_host, trust_registry
-from tests.support.building import SMALL_BASE, Workshop, open_workshop
+from tests.support.building import BASE_CACHE, SMALL_BASE, Workshop, open_workshop
 from tests.support.device_network import DeviceNetwork
 
 pytestmark = [pytest.mark.podman, pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("builder-hosts")]
@@ -130,18 +136,32 @@ async def test_a_host_over_ssh_builds_and_pushes_what_this_machine_would(yard: Y
     await yard.nothing_is_left()
 
 
-async def test_a_host_over_tls_builds_with_secrets_that_do_not_stay_there(yard: Yard) -> None:
+async def test_a_host_over_tls_keeps_no_secrets_and_its_image_travels_where_it_cannot_reach_the_registry(
+    yard: Yard,
+) -> None:
     job = yard.job("tls", "sha256sum /run/secrets/token")
     job = replace(job, spec=job.spec.model_copy(update={"secrets": ["token"]}), secrets={"token": b"s3cret-of-tls"})
-    built = await yard.build(await yard.pool(yard.host.tls()), job)
-    assert built.artifact is not None
+    with registry_unknown_to(yard.host):
+        far = await yard.build(await yard.pool(yard.host.tls()), job)
     digest = hashlib.sha256(b"s3cret-of-tls").hexdigest()
     assert any(digest in line for line in yard.workshop.output())
-    found = await yard.host.device.run(
-        "sh", "-c", "grep -rls s3cret-of-tls /var/lib/containers /tmp/secrets-none /run || true"
-    )
-    assert found == ""
+    assert await yard.host.device.run("sh", "-c", "grep -rls s3cret-of-tls /var/lib/containers /run || true") == ""
+    assert any("through the controller" in line for line in yard.workshop.output())
+    assert far.artifact is not None
+    near = await yard.workshop.build(replace(job, build_id="tls-near"))
+    assert near.digest == far.artifact.digest
     await yard.nothing_is_left()
+
+
+@contextmanager
+def registry_unknown_to(host: HostUnderTest) -> Iterator[None]:
+    """The host does not trust the registry meanwhile."""
+    certificates = host.device.folder / "etc" / "certs.d"
+    certificates.rename(certificates.with_name("kept"))
+    try:
+        yield
+    finally:
+        certificates.with_name("kept").rename(certificates)
 
 
 async def test_a_host_lets_no_stranger_in_over_tls(yard: Yard) -> None:
@@ -217,16 +237,22 @@ async def kill_a_controller_in_a_step(yard: Yard) -> None:
     process._transport.close()  # type: ignore[attr-defined]
 
 
-async def test_an_image_of_a_host_that_cannot_reach_the_registry_travels_through_the_controller(yard: Yard) -> None:
-    certificates = yard.host.device.folder / "etc" / "certs.d"
-    certificates.rename(certificates.with_name("kept"))
-    try:
-        built = await yard.build(await yard.pool(yard.host.ssh()), yard.job("through", "echo through > /made"))
-    finally:
-        certificates.with_name("kept").rename(certificates)
-    assert built.artifact is not None
-    assert any("through the controller" in line for line in yard.workshop.output())
-    again = await yard.build(await yard.pool(yard.host.ssh()), yard.job("direct", "echo through > /made"))
-    assert again.artifact is not None
-    assert again.artifact.digest == built.artifact.digest
-    await yard.nothing_is_left()
+async def test_a_controller_builds_on_the_host_that_its_settings_name(yard: Yard, tmp_path: Path) -> None:
+    tunnel = yard.host.ssh()
+    far = HostSettings(name="far", url=tunnel.url, ssh_key=tunnel.key, known_hosts=tunnel.known_hosts, slots=3)
+    builds = Builds(base_cache=BASE_CACHE, local=False, hosts=(far,))
+    deploy = {"network": {"ports": [{"name": "http", "container": 8080}]}}
+    spec = {"version": 1, "name": "digits", "build": {"base": SMALL_BASE}, "deploy": deploy}
+    (tmp_path / "deployment.yml").write_text(yaml.safe_dump({**spec, "targets": [{"profile": "x86-cpu"}]}))
+    async with LocalStack(tmp_path / "stack", host=yard.host.device.gateway, builds=builds) as stack:
+        trust_registry(yard.host, stack.registry.address, stack.ca_file)
+        context = yaml.safe_load(stack.context_file.read_text())
+        with Client(context["address"], context["token"], context["ca"]) as client:
+            built = await asyncio.to_thread(client.build, tmp_path / "deployment.yml", project("alice", "vision"))
+            ended = await asyncio.to_thread(client.wait_for_build, built.id, timeout=240)
+            assert ended.targets[0].artifact.digest, ended
+            assert ended.targets[0].host == "far"
+            (host,) = await asyncio.to_thread(client.list_builder_hosts)
+    assert (host.name, host.address, host.slots, host.condition) == ("far", tunnel.url, 3, "")
+    assert list(host.native_platforms) == ["linux/amd64"]
+    assert await yard.host.leftovers() == []

@@ -61,7 +61,8 @@ class PackageIndex:
         if request.path == f"/{WHEEL}":
             self.asked.set()
             await self.open.wait()
-            return web.Response(body=wheel())
+            # As PyPI does; without it uv keeps nothing.
+            return web.Response(body=wheel(), headers={"Cache-Control": "max-age=365000000, immutable, public"})
         return web.Response(status=404)
 
 
