@@ -89,12 +89,24 @@ def test_text_that_ends_within_an_element_is_refused(raw: bytes) -> None:
         ("INT64", [True]),
         ("BOOL", [1]),
         ("FP32", [True]),
-        ("INT64", [2**64]),
+        ("INT64", [2**63]),
+        ("INT64", [2**63, 0]),
+        ("UINT64", [2**64, 0]),
+        ("UINT64", [2**63, 0.0]),
+        ("FP16", [1e6]),
+        ("FP32", [1e300]),
+        ("FP32", [2**70, "1"]),
     ],
 )
 def test_elements_that_do_not_fit_are_refused_and_never_changed(datatype: str, elements: list[Any]) -> None:
     with pytest.raises(BadTensor):
-        from_elements("t", datatype, [1], elements)
+        from_elements("t", datatype, [len(elements)], elements)
+
+
+def test_whole_numbers_keep_all_of_their_bits() -> None:
+    assert from_elements("t", "UINT64", [2], [2**64 - 1, 0]).array.tolist() == [2**64 - 1, 0]
+    assert from_elements("t", "INT64", [2], [-(2**63), 2**63 - 1]).array.tolist() == [-(2**63), 2**63 - 1]
+    assert from_elements("t", "FP32", [1], [2**70]).array.tolist() == [2.0**70]
 
 
 def test_every_datatype_but_half_floats_has_a_typed_field() -> None:

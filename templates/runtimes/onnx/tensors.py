@@ -80,7 +80,7 @@ def from_elements(name: str, datatype: str, shape: Sequence[int], elements: Any)
     """From elements row by row, or nested as the shape is. Raises BadTensor."""
     dtype = _dtype(name, datatype)
     try:
-        given = np.asarray(elements) if len(elements) else np.asarray(elements, dtype)
+        given = _given(elements, dtype)
     except (ValueError, TypeError, OverflowError) as error:
         raise BadTensor(f"the data of '{name}' is no array of {datatype}") from error
     if given.size and given.dtype.kind not in _KINDS[dtype.kind]:
@@ -91,7 +91,27 @@ def from_elements(name: str, datatype: str, shape: Sequence[int], elements: Any)
             raise BadTensor(f"the data of '{name}' does not fit into {datatype}")
     if given.dtype.kind == "S":
         given = np.array(elements, dtype=object)
-    return Tensor(name, datatype, _shaped(name, shape, given.astype(dtype, copy=False)))
+    try:
+        with np.errstate(over="raise"):
+            return Tensor(name, datatype, _shaped(name, shape, given.astype(dtype, copy=False)))
+    except FloatingPointError as error:
+        raise BadTensor(f"the data of '{name}' does not fit into {datatype}") from error
+
+
+def _given(elements: Any, dtype: Any) -> Array:
+    """The elements as they are. numpy makes floats of whole numbers of which some have 64 bits, and objects of those
+    with more: these are read again, exactly."""
+    if not len(elements):
+        return np.asarray(elements, dtype)
+    given = np.asarray(elements)
+    if given.dtype.kind in _KINDS[dtype.kind] or given.dtype.kind not in "fO" or dtype.kind not in "iuf":
+        return given
+    exact = np.asarray(elements, dtype=object)
+    if not all(type(element) is int for element in exact.reshape(-1)):
+        return given
+    if dtype.kind == "f":
+        return exact.astype(np.float64)
+    return exact.astype(np.uint64) if exact.min() >= 0 and exact.max() < 2**64 else given
 
 
 def from_bytes(name: str, datatype: str, shape: Sequence[int], raw: bytes) -> Tensor:
