@@ -11,6 +11,7 @@ from controller.spec.completing import complete
 from controller.spec.definitions import InvalidDefinition
 from controller.spec.loader import load_spec
 from controller.spec.model import Spec
+from controller.spec.resolve import workload_spec
 from controller.spec.runtimes import PLACEHOLDER, load_runtimes, runtime_file
 
 NO_CODE = """\
@@ -181,3 +182,15 @@ def test_a_wrong_runtime_file_is_refused_by_file_and_field(folder: Path, old: st
     assert "lamp.yaml: " in str(caught.value)
     assert said in str(caught.value)
     assert "lamp" not in load_runtimes()
+
+
+def test_a_device_is_told_everything_about_a_model_without_code() -> None:
+    told = workload_spec(load_spec(NO_CODE.encode()))
+    assert [(port.name, port.container_port, port.host_port) for port in told.ports] == [
+        ("http", 8080, 0),
+        ("grpc", 8081, 0),
+    ]
+    assert told.readiness.http.path == "/v2/health/ready"
+    assert told.entrypoint[1] == "/opt/longshore/runtime/serve.py"
+    limited = workload_spec(load_spec((NO_CODE + "deploy: {resources: {cpu: 1.5}}\n").encode()))
+    assert dict(limited.environment) == {"OMP_NUM_THREADS": "2"}
