@@ -142,4 +142,7 @@ def _options(threads: int) -> Any:
 
 def _providers() -> list[str]:
     available = onnxruntime.get_available_providers()
+    if "CUDAExecutionProvider" in available and hasattr(onnxruntime, "preload_dlls"):
+        # CUDA's libraries came as Python packages, where the loader does not look for them.
+        onnxruntime.preload_dlls()
     return [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
