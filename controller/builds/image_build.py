@@ -14,7 +14,7 @@ from controller.builds.emulation import check_needed, own_architecture
 from controller.builds.host_settings import HostSettings
 from controller.builds.log import BuildLog
 from controller.builds.machine import Machine
-from controller.builds.materials import attach, image_materials
+from controller.builds.materials import attach, reading_materials
 from controller.builds.model import (
     BuildFailed,
     BuildResult,
@@ -75,12 +75,13 @@ class ImageBuild:
         await machine.have_base(base, log)
         on_state(BuildState.BUILDING)
         image = await self._make_image(profile, base, settings, log)
-        materials = await image_materials(machine.podman, image, job, log)
         notes = (*prepared.notes, *image_notes(requirements_of(job, profile), base.name, base.digest))
-        if not job.spec.push:
-            return BuildResult(None, notes, materials)
-        on_state(BuildState.PUSHING)
-        artifact = await self._push(profile, image, log)
+        async with reading_materials(machine.podman, image, job, log) as reading:
+            if not job.spec.push:
+                return BuildResult(None, notes, await reading)
+            on_state(BuildState.PUSHING)
+            artifact = await self._push(profile, image, log)
+            materials = await reading
         await attach(artifact, materials, self._bench.access)
         return BuildResult(artifact, notes, materials)
 

@@ -1,7 +1,10 @@
 """What is inside an image: a CycloneDX bill of materials, read from its files, and attached to the artifact."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
+from controller.builds.cancelling import despite_cancel
 from controller.builds.log import BuildLog
 from controller.builds.materials_document import MEDIA_TYPE, document
 from controller.builds.materials_image import CannotRead, image_root
@@ -25,6 +28,22 @@ async def image_materials(podman: Podman, image_id: str, job: TargetJob, log: Bu
         ) from error
     log("system", f"contains {_counts(packages)}")
     return await asyncio.to_thread(document, job, packages, job.files)
+
+
+@asynccontextmanager
+async def reading_materials(
+    podman: Podman, image_id: str, job: TargetJob, log: BuildLog
+) -> AsyncIterator[asyncio.Task[bytes]]:
+    """As image_materials, while the block does something else; nothing of it runs when the block has ended."""
+    reading = asyncio.create_task(image_materials(podman, image_id, job, log))
+    try:
+        yield reading
+    finally:
+        reading.cancel()
+        await despite_cancel(asyncio.wait([reading]))
+        # Where the block failed first, nobody asks how this ended.
+        if not reading.cancelled():
+            reading.exception()
 
 
 async def attach(artifact: BuiltArtifact, materials: bytes, access: RegistryAccess) -> None:
@@ -58,4 +77,3 @@ def _counts(packages: list[Package]) -> str:
     kinds = [package.purl.partition("/")[0].removeprefix("pkg:") for package in packages]
     counted = [f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds))]
     return f"packages: {', '.join(counted)}" if counted else "no packages that a package manager knows"
-
