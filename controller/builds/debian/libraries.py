@@ -64,7 +64,7 @@ def soname(content: bytes) -> str:
     """The name under which programs ask for this library; "" where it is none."""
     try:
         return _soname(content)
-    except (struct.error, ValueError, LookupError):
+    except (struct.error, ValueError, LookupError, OverflowError):
         return ""
 
 
