@@ -5,6 +5,11 @@ import shutil
 import subprocess
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("longshore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("longshore")
 
 PROGRAMS = {
     "podman": "podman",
