@@ -11,6 +11,7 @@ import structlog
 from controller.builds.cache_key import cache_key
 from controller.builds.jobs import target_job
 from controller.builds.logs import BuildLogs
+from controller.builds.masking import Mask
 from controller.builds.materials_store import MaterialsStore
 from controller.builds.model import (
     ArtifactKind,
@@ -174,6 +175,9 @@ class Attempt:
                     progress.on_state(state)
 
                 return await self._desk.builder.build(job, on_line, on_state)
+        except BuildFailed as failure:
+            # What a registry or a tool answers may repeat what it was given.
+            raise Mask(job.secrets.values()).failure(failure) from None
         except TimeoutError:
             if not limit.expired():
                 raise

@@ -51,7 +51,9 @@ OTHERS_CONFLICT = re.compile(
 )
 # What uv says where wheels exist, though not for this platform or Python; and what pip does.
 WHEEL_MISSING = re.compile(
-    r"Because (?:only )?(\S+?) (?:has|have) no (?:wheels|usable wheels)(?: with a matching|,| and)"
+    r"[Ww]heels (?:are available )?for `([^`]+)`"
+    r"|Because (?:only |all versions of )?(\S+?) (?:has|have) no (?:wheels|usable wheels)(?: with a matching|,| and)"
+    r"|A path \((\S+)\) dependency is incompatible with the current platform"
     r"|(\S+\.whl) is not a supported wheel on this platform|(\S+) has no wheels with a matching"
 )
 # The kernel's end of a process; what a shell, Podman and Python say of it.

@@ -1,6 +1,7 @@
 """What is uploaded is durable, whole and checked, whatever interrupts it."""
 
 import asyncio
+import contextlib
 import hashlib
 import random
 import resource
@@ -9,7 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,16 @@ def digest_of(content: bytes) -> str:
 
 
 DIGEST = digest_of(CONTENT)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 8 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
 
 
 async def pieces(content: bytes, size: int = 65_536) -> AsyncIterator[bytes]:
@@ -193,6 +204,41 @@ async def test_a_server_killed_at_any_moment_keeps_what_can_be_gone_on_from(tmp_
     assert not state.complete
     assert state.held_bytes > 0
     assert (await store.write(DIGEST, len(CONTENT), state.held_bytes, pieces(CONTENT[state.held_bytes :]))).complete
+    assert store.path(DIGEST).read_bytes() == CONTENT
+
+
+@pytest.mark.podman
+async def test_a_disk_that_is_full_in_the_middle_of_a_content_keeps_what_fits_and_goes_on_when_there_is_room(
+    small_disk: Path,
+) -> None:
+    content = random.Random(2).randbytes(6 * 2**20)
+    digest = digest_of(content)
+    (small_disk / "other").write_bytes(bytes(5 * 2**20))
+    store = UploadStore(small_disk / "uploads", min_free_bytes=0)
+    # The disk is looked at before; here it fills afterwards.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(UploadStore, "_check_space", lambda *_: None)
+        with pytest.raises(ResourceExhausted) as caught:
+            await store.write(digest, len(content), 0, pieces(content))
+    assert caught.value.reason == Reason.DISK_FULL
+    held = store.stat(digest).held_bytes
+    assert 2**20 < held < 4 * 2**20
+    with pytest.raises(ResourceExhausted):
+        await store.write(digest, len(content), held, pieces(content[held:]))
+    (small_disk / "other").unlink()
+    assert (await store.write(digest, len(content), held, pieces(content[held:]))).complete
+    assert store.path(digest).read_bytes() == content
+
+
+async def test_many_writers_of_one_content_at_once_leave_it_whole(store: UploadStore) -> None:
+    async def write() -> None:
+        """As a client does: on where the server says, until it is complete."""
+        while not (state := store.stat(DIGEST)).complete:
+            with contextlib.suppress(OutOfRange):
+                await store.write(DIGEST, len(CONTENT), state.held_bytes, pieces(CONTENT[state.held_bytes :], 20_011))
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(write() for _ in range(20)))
     assert store.path(DIGEST).read_bytes() == CONTENT
 
 
