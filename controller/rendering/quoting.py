@@ -19,6 +19,7 @@ from controller.spec.model import (
     INDEX_URL,
     PYPI_REQUIREMENT,
     SECRET_NAME,
+    has_controls,
 )
 
 
@@ -111,6 +112,5 @@ def _escaped(text: str) -> str:
 
 
 def _check_printable(text: str) -> None:
-    # Also the line breaks of Unicode: parsers differ in what they take for one.
-    if any((ord(c) < 32 and c != "\t") or c in "\x7f\x85\u2028\u2029" for c in text):
+    if has_controls(text.replace("\t", "")):
         raise CannotQuote(f"{text!r} has control characters or line breaks")

@@ -85,21 +85,33 @@ def _size(value: object) -> int:
     return size
 
 
+def has_controls(text: str) -> bool:
+    """Whether there are control characters or line breaks in it, those of Unicode too: parsers differ in what they take
+    for a line's end."""
+    return any(ord(c) < 32 or c in "\x7f\x85\u2028\u2029" for c in text)
+
+
+def _no_removal(value: str) -> str:
+    if value.endswith("-"):
+        raise ValueError("a name that ends in '-' would remove the package")
+    return value
+
+
 def _relative_path(value: str) -> str:
     parts = value.split("/")
-    if value.startswith("/") or ".." in parts or "" in parts[:-1] or any(ord(c) < 32 or c == "\\" for c in value):
+    if value.startswith("/") or ".." in parts or "" in parts[:-1] or "\\" in value or has_controls(value):
         raise ValueError("expected a path below the folder of the deployment.yml, such as model/digits.onnx")
     return "/".join(part for part in parts if part not in ("", ".")) or "."
 
 
 def _absolute_path(value: str) -> str:
-    if not value.startswith("/") or ".." in value.split("/") or any(ord(c) < 32 for c in value):
+    if not value.startswith("/") or ".." in value.split("/") or has_controls(value):
         raise ValueError("expected an absolute path without '..', such as /app")
     return value
 
 
 def _printable(value: str) -> str:
-    if any(ord(c) < 32 and c != "\t" for c in value) or "\x7f" in value:
+    if has_controls(value.replace("\t", "")):
         raise ValueError("control characters and line breaks are not allowed")
     return value
 
@@ -137,7 +149,7 @@ class CondaPackages(Model):
         description="Channels that are asked, the first one first: names, or https URLs.",
         examples=["conda-forge"],
     )
-    packages: list[Annotated[str, Field(pattern=CONDA_PACKAGE)]] = Field(
+    packages: list[Annotated[str, Field(pattern=CONDA_PACKAGE), AfterValidator(_no_removal)]] = Field(
         min_length=1, max_length=10_000, description="Conda packages.", examples=["numpy=1.26"]
     )
 
@@ -145,13 +157,13 @@ class CondaPackages(Model):
 class Packages(Model):
     """What is installed into the image, besides what the base has. Of apt, dnf and apk the one that the base has."""
 
-    apt: list[Annotated[str, Field(pattern=APT_PACKAGE)]] = Field(
+    apt: list[Annotated[str, Field(pattern=APT_PACKAGE), AfterValidator(_no_removal)]] = Field(
         default=[], max_length=10_000, description="Packages of Debian and Ubuntu bases.", examples=["libgomp1"]
     )
-    dnf: list[Annotated[str, Field(pattern=DNF_PACKAGE)]] = Field(
+    dnf: list[Annotated[str, Field(pattern=DNF_PACKAGE), AfterValidator(_no_removal)]] = Field(
         default=[], max_length=10_000, description="Packages of Fedora and Red Hat bases.", examples=["libgomp"]
     )
-    apk: list[Annotated[str, Field(pattern=APK_PACKAGE)]] = Field(
+    apk: list[Annotated[str, Field(pattern=APK_PACKAGE), AfterValidator(_no_removal)]] = Field(
         default=[], max_length=10_000, description="Packages of Alpine bases.", examples=["libgomp"]
     )
     pypi: list[Annotated[str, Field(pattern=PYPI_REQUIREMENT)]] = Field(

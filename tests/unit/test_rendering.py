@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from controller.rendering import CannotQuote, ImagePlan, quoting, render
 from controller.spec.model import (
@@ -21,6 +22,7 @@ from controller.spec.model import (
     LABEL_KEY,
     PYPI_REQUIREMENT,
     SECRET_NAME,
+    BuildSpec,
 )
 from tests.support.containerfile import Instruction, parse, unquote
 
@@ -256,7 +258,8 @@ def test_rendered_text_parses_to_exactly_the_intended_instructions(plan: ImagePl
 def expected_keywords(plan: ImagePlan) -> list[str]:
     prepared = ["ADD", *["RUN"] * plan.configure_apt]
     return [
-        "FROM", "USER", "ADD" if plan.prepared_root else "RUN", *(prepared if plan.prepared_apt else ["RUN"] * bool(plan.apt)),
+        "FROM", "USER", "ADD" if plan.prepared_root else "RUN",
+        *(prepared if plan.prepared_apt else ["RUN"] * bool(plan.apt)),
         *["RUN"] * bool(plan.dnf), *["RUN"] * bool(plan.apk), *["RUN"] * plan.allow_root,
         *["RUN", "ENV"] * bool(plan.conda), *(["ADD" if plan.prepared_pypi else "RUN", "ENV"] if plan.pypi else []),
         *["COPY"] * bool(plan.runtime_files), "WORKDIR", *["COPY" for _ in plan.folders],
@@ -308,3 +311,36 @@ def test_a_quoted_word_reads_back_as_it_was(text: str) -> None:
     assert unquote(quoting.word(text)) == text
     assert Instruction("RUN", f"echo {quoting.shell(text)}").shell_words() == ["echo", text]
     assert Instruction("VOLUME", quoting.json_paths([text])).paths() == [text]
+
+
+anything = st.text(
+    st.one_of(st.sampled_from("-+.=:~<>!*[]@/ aA0_\n\x85\u2028\x7f\t'\"$`;"), st.characters()), max_size=12
+)
+FIELDS = [
+    (("packages", "apt"), APT_PACKAGE), (("packages", "dnf"), DNF_PACKAGE), (("packages", "apk"), APK_PACKAGE),
+    (("packages", "pypi"), PYPI_REQUIREMENT), (("packages", "conda", "packages"), CONDA_PACKAGE),
+    (("steps",), ""), (("volumes",), "^/"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "regex"), FIELDS, ids=lambda value: ".".join(value) if isinstance(value, tuple) else ""
+)
+@given(st.data())
+def test_what_a_spec_lets_in_can_be_rendered(path: tuple[str, ...], regex: str, data: st.DataObject) -> None:
+    """Nothing is refused only when the build has begun."""
+    value = data.draw(anything if not regex else st.one_of(anything, st.from_regex(regex)))
+    content: object = [value]
+    for key in reversed(path):
+        content = {key: content}
+    try:
+        spec = BuildSpec.model_validate(content)
+    except ValidationError:
+        return
+    conda = spec.packages.conda
+    plan = replace(
+        BARE, apt=tuple(spec.packages.apt), dnf=tuple(spec.packages.dnf), apk=tuple(spec.packages.apk),
+        pypi=tuple(spec.packages.pypi), conda=tuple(conda.packages) if conda else (), conda_channels=("a",),
+        steps=tuple(spec.steps), volumes=tuple(spec.volumes),
+    )  # fmt: skip
+    assert parse(render(plan))
