@@ -15,6 +15,7 @@ from controller.builds.podman import Podman
 from controller.builds.processes import Completed
 from tests.support.building import Workshop, open_workshop
 from tests.support.image_roots import PURLS, make_root
+from tests.support.tiny_images import busybox
 
 pytestmark = [pytest.mark.podman, pytest.mark.asyncio(loop_scope="module")]
 
@@ -81,4 +82,28 @@ async def test_an_image_that_a_killed_controller_was_reading_is_not_mounted_afte
     await asyncio.to_thread(workshop.podman, "image", "mount", image)
     assert workshop.leftovers() != []
     await workshop.builder.recover()
+    assert workshop.leftovers() == []
+
+
+async def test_rpm_is_asked_for_its_packages_by_the_images_own_program(workshop: Workshop) -> None:
+    root = workshop.folder / "rpm-root"
+    for name in ("bin", "var/lib/rpm", "etc", "proc", "sys", "dev", "tmp", "run"):
+        (root / name).mkdir(parents=True)
+    (root / "bin/sh").write_bytes(await asyncio.to_thread(busybox))
+    # In the place of the real one, which needs a whole distribution: what it prints for the options that it gets.
+    (root / "bin/rpm").write_text(
+        "#!/bin/sh\n[ \"$1 $2\" = '-qa --qf' ] && printf 'bash\\t5.2-3.fc40\\tx86_64\\tGPL\\n'\n"
+    )
+    (root / "var/lib/rpm/rpmdb.sqlite").write_bytes(b"SQLite format 3")
+    (root / "etc/os-release").write_text("ID=fedora\n")
+    for program in ("sh", "rpm"):
+        (root / "bin" / program).chmod(0o755)
+    archive = workshop.folder / "rpm.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(root, arcname=".")
+    imported = (await asyncio.to_thread(workshop.podman, "import", "-q", str(archive))).strip()
+    materials = await image_materials(
+        workshop.builder.podman, imported, workshop.job("b-1", {}), BuildLog(lambda *_: None)
+    )
+    assert purls(materials) == ["pkg:rpm/fedora/bash@5.2-3.fc40?arch=x86_64"]
     assert workshop.leftovers() == []
