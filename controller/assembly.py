@@ -27,7 +27,9 @@ def builder_pool(
 ) -> BuilderPool:
     """The builder of a controller: this machine and the hosts that the settings name."""
     builder = ImageBuilder(folder.root / "builder", uploads, access, builder_settings(settings), profiles)
-    hosts = [BuilderHost(one.name, remote_place(one, folder, builder), one.slots) for one in settings.builds.hosts]
+    hosts = [
+        BuilderHost(one.name, remote_place(one, settings, folder, builder), one.slots) for one in settings.builds.hosts
+    ]
     if settings.builds.local:
         hosts.insert(0, BuilderHost("local", OwnPlace(builder), settings.builds.parallel))
     smith = WheelSmith(builder)
@@ -40,9 +42,10 @@ def builder_settings(settings: Settings) -> BuilderSettings:
     return BuilderSettings(builds.base_cache, builds.bootstrap_mirror, builds.ca_bundle, micromamba=builds.micromamba)
 
 
-def remote_place(host: HostSettings, folder: DataFolder, builder: ImageBuilder) -> Place:
+def remote_place(host: HostSettings, settings: Settings, folder: DataFolder, builder: ImageBuilder) -> Place:
     journal = folder.root / "builder" / "hosts" / host.name
-    return RemotePlace(host.url, _tunnel(host, folder), host.platforms, builder.podman, journal)
+    keep = settings.housekeeping.cache_days * 86400
+    return RemotePlace(host.url, _tunnel(host, folder), host.platforms, builder.podman, journal, keep)
 
 
 async def ask_host(host: HostSettings, folder: DataFolder, scratch: Path) -> Abilities:

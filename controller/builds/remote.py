@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import secrets
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,6 +26,7 @@ from controller.builds.remote_podman import RemotePodman
 from controller.builds.sweeping import DEADLINE, RemoteBuild, start_killer, sweep, working_containers
 from controller.builds.targets import TargetProfile
 from controller.builds.tunnels import Tunnel
+from controller.files import write_durably
 
 PUSH_TRIES = 5
 
@@ -32,12 +35,22 @@ class RemotePlace:
     """A host behind `tunnel`. `own`: this machine's Podman, which has the bases. `journal`: a folder of its own, where
     builds that run there are noted, so that a later process removes what is left of them."""
 
-    def __init__(self, address: str, tunnel: Tunnel, platforms: Sequence[str], own: Podman, journal: Path) -> None:
+    def __init__(
+        self,
+        address: str,
+        tunnel: Tunnel,
+        platforms: Sequence[str],
+        own: Podman,
+        journal: Path,
+        keep_seconds: float = 14 * 86400,
+    ) -> None:
+        """`keep_seconds`: for how long images stay there as a cache of layers."""
         self.address = address
         self._tunnel = tunnel
         self._platforms = frozenset(platforms)
         self._own = own
         self._journal = journal
+        self._keep_seconds = keep_seconds
         self._leavings = Leavings()
         self._architecture = ""
         # Entries of the journal whose builds run in this process.
@@ -83,6 +96,14 @@ class RemotePlace:
         for entry in sorted(set(self._journal.glob("*.json")) - self._running):
             await sweep(podman, RemoteBuild.read(entry))
             await asyncio.to_thread(entry.unlink, missing_ok=True)
+        if not self._running:
+            await self._remove_old_images(podman)
+
+    async def _remove_old_images(self, podman: RemotePodman) -> None:
+        for note in await asyncio.to_thread(lambda: list(self._journal.glob("images/*"))):
+            if note.stat().st_mtime < time.time() - self._keep_seconds:
+                await podman.run("rmi", "-i", note.read_text())
+                await asyncio.to_thread(note.unlink, missing_ok=True)
 
 
 class RemoteMachine:
@@ -121,6 +142,8 @@ class RemoteMachine:
         group = f"longshore-{self._entry.stem}"
         note = RemoteBuild(group, (base.image_id,), before)
         await in_thread(note.write, self._entry)
+        # By this file the copy of the context there is known, if the host crashes and it stays there.
+        await in_thread((Path(arguments[-1]) / f".{group}").touch)
         await in_thread(scratch.mkdir, exist_ok=True)
         argv = self.podman.argv(["build", "--cgroup-parent", f"/{group}", *arguments])
         try:
@@ -131,8 +154,14 @@ class RemoteMachine:
             # What is left there is removed when the host is seen again.
             await in_thread(RemoteBuild(group, (base.image_id, *log.step_images()), before).write, self._entry)
             raise
+        await in_thread(self._note_image, arguments[arguments.index("--tag") + 1])
         await in_thread(self._entry.unlink, missing_ok=True)
         return status
+
+    def _note_image(self, name: str) -> None:
+        """So that it is removed there when it is old."""
+        note = self._entry.parent / "images" / hashlib.sha256(name.encode()).hexdigest()[:32]
+        write_durably(note, name.encode())
 
     def _stop(self, note: RemoteBuild) -> processes.Stop:
         async def stop(process: asyncio.subprocess.Process) -> None:

@@ -30,6 +30,23 @@ while [ $round -lt 600 ]; do
   sleep 0.1
 done
 """
+# Removes the copies of the context, secrets beside them, that a crashed service has left in its folder for temporary
+# files: those in which a file is named after the build, $1. The folder is where its environment says, or the usual one.
+FORGET = """
+{
+  echo /var/tmp; echo /tmp
+  for process in /proc/[0-9]*; do
+    tr '\\0' '\\n' < "$process/environ" | while read -r line; do
+      case $line in TMPDIR=/*) echo "${line#TMPDIR=}";; esac
+    done
+  done 2>/dev/null
+} | while read -r folder; do
+  for copy in "/proc/1/root$folder"/libpod_builder*; do
+    if [ -e "$copy/build/.$1" ] || [ -e "$copy/.$1" ]; then rm -rf "$copy"; fi
+  done
+done
+"""
+OPTIONS = ("--privileged", "--pid=host", "--network=none", "--user=0:0", "--pids-limit=0", "--entrypoint", "/bin/sh")
 # Seconds in which a service has to clean up after a step that was ended.
 DEADLINE = 30.0
 SWEEP_LOOKS, SWEEP_PAUSE, LISTINGS = 40, 0.2, 10
@@ -59,9 +76,8 @@ async def start_killer(podman: Podman, build: RemoteBuild) -> str:
     """From now on steps of the build are ended as soon as they begin; the name of the container that does it."""
     name = f"longshore-end-{build.group}"
     await podman.run("rm", "-f", "-t", "0", "-i", name)
-    shell = ("--entrypoint", "/bin/sh", build.images[0], "-c", SCRIPT, "sh", build.group)
-    options = ("--privileged", "--pid=host", "--network=none", "--user=0:0", "--pids-limit=0")
-    started = await podman.run("run", "-d", "--rm", "--name", name, *options, *shell)
+    shell = (build.images[0], "-c", SCRIPT, "sh", build.group)
+    started = await podman.run("run", "-d", "--rm", "--name", name, *OPTIONS, *shell)
     if started.returncode != 0:
         raise HostLost(f"cannot end a build there: {started.stderr.strip()[-300:]}")
     return name
@@ -74,15 +90,20 @@ async def sweep(podman: Podman, build: RemoteBuild) -> None:
         return
     killer = await start_killer(podman, build)
     try:
-        # The service removes what it made, a moment after its step has ended.
-        for _ in range(SWEEP_LOOKS):
-            if not await containers_of(podman, build):
-                return
-            await asyncio.sleep(SWEEP_PAUSE)
-        await podman.run("rm", "-f", "-t", "0", *await containers_of(podman, build))
+        await _remove_containers(podman, build)
     finally:
         with contextlib.suppress(HostLost):
             await podman.run("rm", "-f", "-t", "0", "-i", killer)
+    await podman.run("run", "--rm", *OPTIONS, build.images[0], "-c", FORGET, "sh", build.group)
+
+
+async def _remove_containers(podman: Podman, build: RemoteBuild) -> None:
+    # The service removes what it made, a moment after its step has ended; a service of before does not.
+    for _ in range(SWEEP_LOOKS):
+        if not await containers_of(podman, build):
+            return
+        await asyncio.sleep(SWEEP_PAUSE)
+    await podman.run("rm", "-f", "-t", "0", *await containers_of(podman, build))
 
 
 async def working_containers(podman: Podman) -> list[dict[str, object]]:
