@@ -24,8 +24,8 @@ MOST_LINKS_IN_A_ROW = 8
 def expand(digest: str, uploads: UploadStore, limits: ArchiveLimits | None = None) -> tuple[ContextFile, ...]:
     """The files of an uploaded archive, each a content of its own in the uploads; in the order of their paths.
 
-    `limits`: the uploads' own where they are not given. Blocks as long as reading all of it takes. After a refusal, none of them is there. Errors: InvalidRequest,
-    FailedPrecondition MISSING_UPLOADS, ResourceExhausted DISK_FULL.
+    `limits`: the uploads' own where they are not given. Blocks as long as reading all of it takes. After a refusal,
+    none of them is there. Errors: InvalidRequest, FailedPrecondition MISSING_UPLOADS, ResourceExhausted DISK_FULL.
     """
     if not uploads.stat(digest).complete:
         message = f"the archive {digest} is not uploaded; send it by WriteUpload"

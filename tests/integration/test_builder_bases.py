@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.builds import registry
+from controller.builds import registry_session
 from controller.builds.bases import Base, BaseResolver
 from controller.builds.bootstrap import Bootstrapper, Recipe
 from controller.builds.model import BuildFailed, RegistryAccess
@@ -40,7 +40,7 @@ async def deaf(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Deaf]:
     server = Deaf()
     listening = await asyncio.start_server(server.hang_up, "127.0.0.1", 0)
     server.address = f"127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-    monkeypatch.setitem(registry.API_HOSTS, "docker.io", server.address)
+    monkeypatch.setitem(registry_session.API_HOSTS, "docker.io", server.address)
     yield server
     listening.close()
     await listening.wait_closed()

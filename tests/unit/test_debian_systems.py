@@ -132,7 +132,7 @@ def test_certificates_are_named_as_openssl_names_them(subject: str, tmp_path: Pa
     )  # fmt: skip
     path = tmp_path / "one.crt"
     path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    argv = ["openssl", "x509", "-in", path, "-noout", "-subject_hash"]
+    argv = ["openssl", "x509", "-in", str(path), "-noout", "-subject_hash"]
     expected = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
     bundle, links = certificates.trusted_folder({"/c/one.crt": path.read_bytes()})
     assert links == {"one.pem": "/c/one.crt", f"{expected}.0": "one.pem"}
