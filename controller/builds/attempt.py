@@ -184,6 +184,8 @@ class Attempt:
             text = f"not done within {timeout:g} s; raise build.timeout, or make the build shorter"
             raise BuildFailed("TimedOut", text) from None
         except asyncio.CancelledError:
+            if task.cancelling() == 0:
+                raise RuntimeError("the builder was cancelled, and nobody asked for it") from None
             # A cancel of the whole queue, which may have come as well, goes on.
             if not self._wish_to_end.is_set() or task.uncancel() > 0:
                 raise

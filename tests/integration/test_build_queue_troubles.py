@@ -10,7 +10,7 @@ import pytest
 
 from controller.builds import attempt
 from controller.builds.logs import BuildLogs
-from controller.builds.model import ArtifactKind, BuildResult, BuildTarget, OnLine, OnState, TargetJob
+from controller.builds.model import ArtifactKind, BuildResult, BuildState, BuildTarget, OnLine, OnState, TargetJob
 from controller.builds.queue import QueueBroken
 from controller.store import Transaction
 from tests.support.queueing import Bench, open_bench
@@ -28,6 +28,11 @@ class QuickBuilder:
     async def build(self, job: TargetJob, on_line: OnLine, on_state: OnState) -> BuildResult:
         on_line("stdout", "one line")
         return BuildResult(replace(ARTIFACT, repository=job.repository))
+
+
+class SelfCancellingBuilder(QuickBuilder):
+    async def build(self, job: TargetJob, on_line: OnLine, on_state: OnState) -> BuildResult:
+        raise asyncio.CancelledError
 
 
 class LogsOfOneThread(BuildLogs):
@@ -69,3 +74,10 @@ async def test_a_follower_reads_to_the_end_while_outcomes_are_stored(bench: Benc
         lines = await asyncio.wait_for(follow(), 10)
     assert lines[0] == "one line"
     assert lines[-1].startswith("pushed 127.0.0.1:1/alice/digits/digits@sha256:")
+
+
+async def test_a_builder_that_cancels_itself_leaves_no_target_begun_for_ever(bench: Bench) -> None:
+    bench.builder = SelfCancellingBuilder()
+    async with bench.working():
+        ended = await bench.reaches("b-1", BuildState.FAILED)
+    assert ended.targets[0].reason == "InternalError"
