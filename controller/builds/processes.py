@@ -16,6 +16,8 @@ from controller.builds.model import OnLine
 from controller.builds.progress_lines import ProgressLines, joined
 
 STOP_DEADLINE = 10.0
+# Bytes of output that are looked at before others have their turn: with the shortest lines, some thousand.
+AT_A_TIME = 8192
 MNT_DETACH = 2
 
 # Ends a process that is not wanted any more; afterwards it does not run.
@@ -140,9 +142,11 @@ def all_pids() -> list[int]:
 
 async def _read(pipe: asyncio.StreamReader, name: str, on_line: OnLine) -> None:
     lines = ProgressLines()
-    while piece := await pipe.read(65536):
+    while piece := await pipe.read(AT_A_TIME):
         for text in lines.feed(piece):
             on_line(name, text)
+        # A program that prints without end must not hold up what else this process does.
+        await asyncio.sleep(0)
     for text in lines.end():
         on_line(name, text)
 

@@ -32,6 +32,8 @@ from controller.store import Store, Transaction
 log = structlog.get_logger()
 # Between forgetting a build and removing its artifacts: an identical request may just have been answered with them.
 GRACE = 15.0
+# The first round is after what a start does itself: ending what a killed controller left.
+FIRST = 60.0
 # Afterwards a build that waits for room may begin sooner.
 WHEN_FULL = 600.0
 
@@ -78,6 +80,7 @@ class Housekeeper:
 
     async def run(self) -> None:
         """Until cancelled. A round that breaks is logged; the next one tries again."""
+        await asyncio.sleep(min(FIRST, self._interval))
         while True:
             try:
                 await self.tidy()

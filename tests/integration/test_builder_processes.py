@@ -9,6 +9,7 @@ import pytest
 
 from controller.builds import processes
 from controller.builds.cancelling import in_thread
+from controller.builds.logs import BuildLogs
 from controller.builds.progress_lines import MAX_LINE
 from tests.support.waiting import eventually
 
@@ -46,6 +47,30 @@ async def test_what_a_command_answers_is_whole_also_where_a_line_is_long() -> No
     assert (await processes.run([sys.executable, "-c", script], os.environ)).stdout.split("\n") == [
         "x" * 100_000, "y" * 8192, "z"
     ]  # fmt: skip
+
+
+async def test_a_program_that_prints_without_end_holds_up_nobody_and_fills_neither_memory_nor_disk(
+    tmp_path: Path,
+) -> None:
+    logs = BuildLogs(tmp_path, 256 * 1024)
+    turns, size = 0, 0
+    script = "import sys; [sys.stdout.write('y\\n' * 4096) for _ in range(25)]"
+    running = asyncio.create_task(
+        processes.stream([sys.executable, "-c", script], os.environ, lambda *line: logs.append("b-1", "x", *line))
+    )
+    while not running.done():
+        turns += 1
+        size = max(size, sum(path.stat().st_size for path in (tmp_path / "b-1").glob("*")))
+        await asyncio.sleep(0)
+    logs.close("b-1")
+    assert size < 300 * 1024
+    assert turns > 25
+    last = [line async for line in logs.read("b-1", 25 * 4096, False, _ended)]
+    assert [(line.number, line.text) for line in last] == [(25 * 4096, "y")]
+
+
+async def _ended() -> bool:
+    return True
 
 
 async def test_lines_come_while_the_program_runs(tmp_path: Path) -> None:
