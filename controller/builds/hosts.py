@@ -19,6 +19,8 @@ from controller.builds.targets import TargetProfile
 log = structlog.get_logger()
 # Seconds between two looks at a host that is well, and between the first two at one that is not.
 WELL, FIRST, LONGEST = 60.0, 2.0, 300.0
+# The name of the controller's own machine.
+OWN = "local"
 
 
 class Place(Protocol):
@@ -52,6 +54,14 @@ class ArtifactBuilder(Protocol):
 
 
 @dataclass
+class Slots:
+    """How many builds there can be at a time, and are."""
+
+    slots: int
+    running: int = 0
+
+
+@dataclass
 class BuilderHost:
     """A host and how it is. `condition`: what is wrong, "" when it is able to build."""
 
@@ -80,7 +90,10 @@ class BuilderHost:
 
 
 class BuilderPool:
-    """The builder that a queue works with: images on the best host, bundles on this machine."""
+    """The builder that a queue works with: images on the best host, bundles on this machine.
+
+    Bundles take slots of this machine where it builds images too, else `bundle_slots`.
+    """
 
     def __init__(
         self,
@@ -94,7 +107,7 @@ class BuilderPool:
         self._hosts = {host.name: host for host in hosts}
         self._profiles = profiles
         self._bundles = bundles
-        self._free_bundles = bundle_slots
+        self._bundling = self._hosts.get(OWN) or Slots(bundle_slots)
         self._listeners: list[Callable[[], None]] = []
         self._freed = asyncio.Event()
 
@@ -105,13 +118,13 @@ class BuilderPool:
     @property
     def slots(self) -> int:
         """How many builds can run at a time."""
-        return sum(host.slots for host in self.hosts) + self._free_bundles
+        return sum(host.slots for host in self.hosts) + (0 if OWN in self._hosts else self._bundling.slots)
 
     def takes(self, profile: str, kind: ArtifactKind) -> bool:
         """Whether a build could begin now. Where no host is able to build it at all the answer is yes too: the build
         says why it cannot be."""
         if kind is ArtifactKind.BUNDLE:
-            return self._free_bundles > 0
+            return self._bundling.running < self._bundling.slots
         known = self._profiles.get(profile)
         if known is None or not candidates(self._choices(), known.platform):
             return True
@@ -188,11 +201,11 @@ class BuilderPool:
             self._wake()
 
     async def _build_bundle(self, job: TargetJob, on_line: OnLine, on_state: OnState) -> BuildResult:
-        self._free_bundles -= 1
+        self._bundling.running += 1
         try:
             return await self._bundles.build(job, on_line, on_state)
         finally:
-            self._free_bundles += 1
+            self._bundling.running -= 1
             self._wake()
 
     def _host_for(self, platform: str, lost: Iterable[str]) -> BuilderHost | None:

@@ -160,7 +160,7 @@ async def test_a_platform_that_nobody_builds_is_a_final_failure_that_says_what_t
     assert (caught.value.reason, caught.value.retryable) == ("EmulationUnavailable", False)
 
 
-async def test_bundles_have_slots_of_their_own() -> None:
+async def test_bundles_have_slots_of_their_own_where_this_machine_builds_no_images() -> None:
     pool = Pool(ScriptedPlace("one", AMD))
     await pool.pool.recover()
     pool.builder.go.clear()
@@ -170,3 +170,17 @@ async def test_bundles_have_slots_of_their_own() -> None:
     assert pool.pool.takes("x86-cpu", ArtifactKind.IMAGE)
     pool.builder.go.set()
     await running
+
+
+async def test_bundles_and_images_share_the_slots_of_this_machine() -> None:
+    pool = Pool(ScriptedPlace("local", AMD))
+    await pool.pool.recover()
+    assert pool.pool.slots == 1
+    pool.builder.go.clear()
+    running = asyncio.create_task(pool.build(kind=ArtifactKind.BUNDLE))
+    await until_machines(pool, 1)
+    assert not pool.pool.takes("x86-cpu", ArtifactKind.BUNDLE)
+    assert not pool.pool.takes("x86-cpu", ArtifactKind.IMAGE)
+    pool.builder.go.set()
+    await running
+    assert pool.pool.takes("x86-cpu", ArtifactKind.IMAGE)
