@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from controller.spec.definitions import InvalidDefinition, read_definitions
 from controller.spec.messages import nearest
-from controller.spec.model import CDI_KIND, ENV_NAME, IMAGE, INDEX_URL, NAME, Text
+from controller.spec.model import CDI_KIND, ENV_NAME, IMAGE, INDEX_URL, NAME, BuildSpec, Text
 from controller.spec.runtimes import load_runtimes
 
 # A CDI device: vendor/class=name. https://github.com/cncf-tags/container-device-interface
@@ -81,6 +81,17 @@ def load_profiles(folder: Path | None = None) -> Mapping[str, TargetProfile]:
     Raises InvalidDefinition, an OperatorError that names file, field and what is allowed.
     """
     return _load(folder or _extra_folder, tuple(load_runtimes()))
+
+
+def wanted_devices(profile: TargetProfile | None, build: BuildSpec) -> tuple[str, ...]:
+    """CDI devices that a workload gets on a device of this profile: those of its accelerator, where the runtime is one
+    for it or the spec asks for a number of them. A device without the CDI file still runs all others."""
+    if profile is None or profile.accelerator is None:
+        return ()
+    kind = profile.accelerator.kind
+    runtime = load_runtimes().get(build.runtime.kind) if build.runtime else None
+    used = runtime is not None and (kind in runtime.accelerated or runtime.name in profile.provides)
+    return profile.accelerator.devices if used or kind in build.minimum.accelerators else ()
 
 
 @functools.cache

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from controller.builds.model import ArtifactKind, BuildState, BuiltArtifact
+from controller.builds.targets import load_profiles, wanted_devices
 from controller.deployments.fitness import unfit
 from controller.deployments.model import Deployment, LeftOut, Wish, WorkloadRow
 from controller.devices.model import Device
@@ -94,9 +95,13 @@ def difference(wished: Mapping[str, WorkloadRow], present: Mapping[str, Workload
 def _wished(
     deployment: Deployment, spec: Spec, artifacts: Mapping[str, BuiltArtifact], chosen: Mapping[str, str]
 ) -> dict[str, WorkloadRow]:
-    how = workload_spec(spec).SerializeToString(deterministic=True)
+    profiles = {target.key: load_profiles().get(target.profile) for target in spec.targets}
+    how = {
+        key: workload_spec(spec, wanted_devices(profile, spec.build)).SerializeToString(deterministic=True)
+        for key, profile in profiles.items()
+    }
     return {
-        device_id: WorkloadRow(deployment.id, device_id, deployment.revision, Wish.RUN, artifacts[key], how)
+        device_id: WorkloadRow(deployment.id, device_id, deployment.revision, Wish.RUN, artifacts[key], how[key])
         for device_id, key in chosen.items()
         if key in artifacts
     }

@@ -1,6 +1,7 @@
 """From a Spec to what agents are told: the wire's WorkloadSpec, with every default filled in."""
 
 import math
+from collections.abc import Sequence
 from datetime import timedelta
 
 from google.protobuf.duration_pb2 import Duration
@@ -17,8 +18,8 @@ _RESTART = {
 }
 
 
-def workload_spec(spec: Spec) -> types_pb2.WorkloadSpec:
-    """How the spec's workload runs on each device.
+def workload_spec(spec: Spec, devices: Sequence[str] = ()) -> types_pb2.WorkloadSpec:
+    """How the spec's workload runs on each device of a kind, with these of its devices (CDI names).
 
     Of the environment it has that of `deploy` and the variables that carry the number of cores, where the spec says
     how many; that of `build` lies in the image, as does the working directory.
@@ -33,6 +34,7 @@ def workload_spec(spec: Spec) -> types_pb2.WorkloadSpec:
         readiness=_check(readiness(deploy)),
         restart=_RESTART[deploy.restart],
         stop_grace=_duration(deploy.stop_grace),
+        devices=devices,
     )
 
 

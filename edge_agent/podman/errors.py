@@ -46,6 +46,10 @@ def start_error(workload: Workload, text: str) -> BackendError:
         return BackendError("NotPrepared", message, retryable=False)
     if WRONG_FORMAT in lower:
         return BackendError("WrongArchitecture", f"cannot start {workload.name}: {_short(text)}", retryable=False)
+    if "unresolvable cdi" in lower:
+        wanted = ", ".join(workload.devices)
+        message = f"this device has no {wanted}; make the CDI file of its accelerator in /etc/cdi"
+        return BackendError("DeviceMissing", message, retryable=True)
     if "statfs" in lower or "bind source" in lower or "mount source" in lower:
         return BackendError("MountSourceMissing", f"cannot start {workload.name}: {_short(text)}", retryable=False)
     if any(known in lower for known in COMMAND_TEXTS):

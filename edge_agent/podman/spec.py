@@ -41,6 +41,8 @@ def create_body(workload: Workload, owner: str) -> dict[str, object]:
         body |= {"entrypoint": list(workload.entrypoint), "command": []}
     if workload.working_dir:
         body["work_dir"] = workload.working_dir
+    if workload.devices:
+        body["devices"] = [{"path": name} for name in workload.devices]
     return body
 
 

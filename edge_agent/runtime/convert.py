@@ -91,6 +91,7 @@ def workload_from_pb(message: types_pb2.Workload) -> Workload:
         resources=Resources(spec.resources.cpu_millis, spec.resources.memory_bytes, spec.resources.pids),
         restart=_restart(spec.restart),
         stop_grace=_grace(spec),
+        devices=tuple(spec.devices),
     )
 
 
@@ -112,6 +113,7 @@ def workload_to_pb(workload: Workload) -> types_pb2.Workload:
         readiness=_check_to_pb(workload.readiness),
         restart=_RESTART_PB[workload.restart],
         stop_grace=duration(workload.stop_grace),
+        devices=workload.devices,
     )
     return types_pb2.Workload(
         deployment_id=workload.deployment_id,

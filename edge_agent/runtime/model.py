@@ -110,6 +110,8 @@ class Workload:
     resources: Resources = field(default_factory=Resources)
     restart: RestartPolicy = RestartPolicy.ALWAYS
     stop_grace: float = 10.0
+    # By the Container Device Interface: "nvidia.com/gpu=all".
+    devices: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, int]:

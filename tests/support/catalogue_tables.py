@@ -41,7 +41,8 @@ def _runtime_row(runtime: RuntimeKind) -> str:
 
 
 def _packages(runtime: RuntimeKind) -> str:
-    parts = [(f"with {kind}: ", packages) for kind, packages in runtime.accelerated.items()]
+    other = {kind: packages for kind, packages in runtime.accelerated.items() if packages != runtime.packages}
+    parts = [(f"with {kind}: ", packages) for kind, packages in other.items()]
     said = [said for prefix, packages in [("", runtime.packages), *parts] if (said := _listed(prefix, packages))]
     return "; ".join(said) or "nothing"
 

@@ -58,6 +58,7 @@ def test_an_http_check_without_a_path_asks_for_the_root() -> None:
             ports=(Port("http", 8000, 80), Port("metrics", 9000)),
             mounts=(Mount("/data", "/in"), Mount("/out", "/out", read_only=False)),
             resources=Resources(1500, 2**30, 64),
+            devices=("nvidia.com/gpu=all",),
             restart=RestartPolicy.ON_FAILURE,
             stop_grace=0.0,
         ),

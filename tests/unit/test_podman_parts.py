@@ -64,6 +64,12 @@ def test_create_body_names_limits_and_takes_all_rights_away() -> None:
     assert body["image"] == "registry:5000/alice/digits@sha256:abc"
     assert str(body["name"]).startswith("longshore-digits-r3-")
     assert "entrypoint" not in body
+    assert "devices" not in body
+
+
+def test_accelerators_are_asked_for_by_their_cdi_names() -> None:
+    body = spec.create_body(replace(WORKLOAD, devices=("nvidia.com/gpu=all",)), "device-1")
+    assert body["devices"] == [{"path": "nvidia.com/gpu=all"}]
 
 
 def test_container_is_read_back_as_what_was_asked_for() -> None:
@@ -119,6 +125,7 @@ def test_pull_errors_are_told_apart(text: str, reason: str, retryable: int) -> N
         ("mkdir /var/lib/containers/x: no space left on device", "DiskFull", 1),
         ("registry:5000/alice/digits@sha256:abc: image not known", "NotPrepared", 0),
         ("exec /bin/x: exec format error", "WrongArchitecture", 0),
+        ("setting up CDI devices: unresolvable CDI devices nvidia.com/gpu=all", "DeviceMissing", 1),
         ("something new", "StartFailed", 1),
     ],
 )

@@ -71,3 +71,8 @@ def test_commands_before_the_entrypoint_are_part_of_what_starts() -> None:
     spec = resolved(changed("  network:", "  pre_exec: [[python, warm_up.py]]\n  network:"))
     assert spec.entrypoint[:2] == ["/bin/sh", "-c"]
     assert spec.entrypoint[-2:] == ["python", "server.py"]
+
+
+def test_devices_by_cdi_travel_with_the_workload() -> None:
+    told = workload_spec(load_spec(VALID.encode()), ("nvidia.com/gpu=all",))
+    assert list(told.devices) == ["nvidia.com/gpu=all"]

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from controller.builds.bootstrap import load_recipes, recipe_for
 from controller.builds.model import BuildFailed
 from controller.builds.targets import load_profiles
 from controller.spec.definitions import InvalidDefinition
+from controller.spec.model import BuildSpec
 from controller.spec.runtimes import load_runtimes
 
 
@@ -140,3 +142,23 @@ def test_profiles_whose_hardware_was_not_at_hand_say_so() -> None:
     for profile in load_profiles().values():
         if profile.name != "x86-cpu":
             assert re.search(r"not on a board|[Nn]ot checked on|not run", profile.notes), profile.name
+
+
+@pytest.mark.parametrize(
+    ("profile", "build", "devices"),
+    [
+        ("x86-cuda", {"runtime": {"kind": "onnx"}}, ("nvidia.com/gpu=all",)),
+        ("x86-cuda", {"runtime": {"kind": "python"}}, ()),
+        ("x86-cuda", {}, ()),
+        ("x86-cuda", {"minimum": {"accelerators": {"nvidia.com/gpu": 1}}}, ("nvidia.com/gpu=all",)),
+        ("jetson-nano", {"runtime": {"kind": "tensorrt"}}, ("nvidia.com/gpu=all",)),
+        ("odroid-m1", {"runtime": {"kind": "rknn"}}, ("rockchip.com/npu=all",)),
+        ("odroid-m1", {"runtime": {"kind": "onnx"}}, ()),
+        ("odroid-n2", {"runtime": {"kind": "acl"}}, ("arm.com/mali=all",)),
+        ("x86-cpu", {"runtime": {"kind": "onnx"}}, ()),
+    ],
+)
+def test_a_workload_gets_the_accelerator_that_it_uses(
+    profile: str, build: dict[str, Any], devices: tuple[str, ...]
+) -> None:
+    assert targets.wanted_devices(load_profiles()[profile], BuildSpec.model_validate(build)) == devices

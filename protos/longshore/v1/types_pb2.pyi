@@ -587,6 +587,7 @@ class WorkloadSpec(_message.Message):
     READINESS_FIELD_NUMBER: _builtins.int
     RESTART_FIELD_NUMBER: _builtins.int
     STOP_GRACE_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
     working_dir: _builtins.str
     restart: Global___RestartPolicy.ValueType
     @_builtins.property
@@ -607,6 +608,12 @@ class WorkloadSpec(_message.Message):
     def stop_grace(self) -> _duration_pb2.Duration:
         """From TERM to KILL; default 10 s."""
 
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Devices by the Container Device Interface, such as "nvidia.com/gpu=all". A device that has none of that name does
+        not start the workload.
+        """
+
     def __init__(
         self,
         *,
@@ -619,10 +626,11 @@ class WorkloadSpec(_message.Message):
         readiness: Global___Check | None = ...,
         restart: Global___RestartPolicy.ValueType = ...,
         stop_grace: _duration_pb2.Duration | None = ...,
+        devices: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["readiness", b"readiness", "resources", b"resources", "stop_grace", b"stop_grace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entrypoint", b"entrypoint", "environment", b"environment", "mounts", b"mounts", "ports", b"ports", "readiness", b"readiness", "resources", b"resources", "restart", b"restart", "stop_grace", b"stop_grace", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "entrypoint", b"entrypoint", "environment", b"environment", "mounts", b"mounts", "ports", b"ports", "readiness", b"readiness", "resources", b"resources", "restart", b"restart", "stop_grace", b"stop_grace", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
