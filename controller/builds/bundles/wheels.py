@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
-from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed forgets it
+from urllib.request import proxy_bypass
 
 import aiohttp
 
@@ -118,7 +118,7 @@ class _Proxies:
     by_scheme: Mapping[str, str]
 
     def of(self, url: SplitResult) -> str | None:
-        if proxy_bypass_environment(url.netloc.rpartition("@")[2], dict(self.by_scheme)):
+        if proxy_bypass(url.netloc.rpartition("@")[2], dict(self.by_scheme)):
             return None
         return self.by_scheme.get(url.scheme)
 
