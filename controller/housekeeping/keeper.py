@@ -34,7 +34,7 @@ log = structlog.get_logger()
 GRACE = 15.0
 # The first round is after what a start does itself: ending what a killed controller left.
 FIRST = 60.0
-# Afterwards a build that waits for room may begin sooner.
+# While a disk is full, the next round comes as soon as this.
 WHEN_FULL = 600.0
 
 

@@ -359,7 +359,9 @@ class CreateBuildRequest(_message.Message):
     no_cache: _builtins.bool
     """Build even where an identical request was built before."""
     archive: _builtins.str
-    """Digest of an uploaded archive (tar, tar.gz, tar.xz or zip) that holds the files, in place of `files`."""
+    """Digest of an uploaded archive (tar, tar.gz, tar.xz or zip) that holds the files, in place of `files`. Paths are
+    as they stand in it, also where one folder holds all; a link becomes the file of the archive to which it leads.
+    """
     @_builtins.property
     def project(self) -> _types_pb2.Project: ...
     @_builtins.property
@@ -556,7 +558,7 @@ class ReadBuildLogRequest(_message.Message):
     """The first line wanted; 0 and 1 both mean the beginning."""
     follow: _builtins.bool
     target: _builtins.str
-    """Key of the only target wanted; empty for all."""
+    """Key of the only target wanted, with which come lines that concern the whole build; empty for all."""
     def __init__(
         self,
         *,
