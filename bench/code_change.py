@@ -127,7 +127,7 @@ async def compare(bench: Bench) -> str:
     bundle = await one_kind(bench, bench.bundles, *bundle_jobs)
     packages = WHEELS * WHEEL_BYTES // 10**6
     return (
-        f"code_change: push_ratio={image.push_ratio:.3f} pull_ratio={image.pull_ratio:.3f} "
+        f"code_change: ratio={image.ratio:.3f} push_ratio={image.push_ratio:.3f} pull_ratio={image.pull_ratio:.3f} "
         f"pushed_bytes={image.pushed} pulled_bytes={image.pulled} changed_content_bytes={image.content} "
         f"materials_bytes={image.materials} bundle_push_ratio={bundle.push_ratio:.3f} "
         f"bundle_pushed_bytes={bundle.pushed} bundle_changed_content_bytes={bundle.content} "
@@ -143,6 +143,11 @@ class Moved:
     pulled: int
     content: int
     materials: int
+
+    @property
+    def ratio(self) -> float:
+        """Of both ways together."""
+        return (self.pushed + self.pulled) / (2 * self.content + self.materials)
 
     @property
     def push_ratio(self) -> float:

@@ -65,7 +65,11 @@ async def push_blob(session: RegistrySession, blob: Blob, mount_from: str = "") 
 async def send_blob(session: RegistrySession, blob: Blob, mount_from: str = "") -> int:
     """As push_blob, of a content that the repository is known to lack."""
     location = await _begin(session, blob, mount_from)
-    return await _Upload(session, blob, location).run() if location else 0
+    if not location:
+        return 0
+    if blob.size_bytes <= PIECE:
+        return await _send_whole(session, blob, location)
+    return await _Upload(session, blob, location).run()
 
 
 async def _begin(session: RegistrySession, blob: Blob, mount_from: str) -> str:
@@ -76,6 +80,25 @@ async def _begin(session: RegistrySession, blob: Blob, mount_from: str) -> str:
             return ""
         await require(answer, 202)
         return _location(answer)
+
+
+async def _send_whole(session: RegistrySession, blob: Blob, location: str) -> int:
+    """In one request, which is made anew where the connection breaks."""
+    content = await asyncio.to_thread(blob.piece, 0)
+    headers = {"Content-Type": "application/octet-stream"}
+    for tries_left in reversed(range(BROKEN_TRIES)):
+        try:
+            params = {"digest": blob.digest}
+            async with session.request("PUT", location, headers=headers, params=params, data=content) as answer:
+                await require(answer, 201)
+            break
+        except RegistryRefused:
+            raise
+        except RegistryUnreachable:
+            if not tries_left:
+                raise
+            location = await _begin(session, blob, "")
+    return blob.size_bytes
 
 
 class _Upload:

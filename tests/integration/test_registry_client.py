@@ -93,6 +93,30 @@ async def test_a_blob_is_sent_in_pieces_once_and_mounted_elsewhere(
 
 
 @pytest.mark.parametrize("arrived", [True, False])
+async def test_a_small_blob_whose_connection_breaks_is_sent_again(access: RegistryAccess, arrived: bool) -> None:
+    sent: list[str] = []
+
+    class Breaking(RegistrySession):
+        @asynccontextmanager
+        async def request(self, method: str, path: str, **more: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+            if method == "PUT":
+                sent.append(path)
+            breaks = method == "PUT" and len(sent) == 1
+            if breaks and not arrived:
+                raise RegistryUnreachable("cut")
+            async with super().request(method, path, **more) as answer:
+                if breaks:
+                    raise aiohttp.ServerDisconnectedError
+                yield answer
+
+    blob = blob_of("application/octet-stream", b"content")
+    async with Breaking(f"{access.address}/alice/one", access) as session:
+        assert await push_blob(session, blob) == len(b"content")
+        assert await has_blob(session, blob.digest)
+    assert len(sent) == 2
+
+
+@pytest.mark.parametrize("arrived", [True, False])
 async def test_a_blob_whose_connection_breaks_is_whole_in_the_end(
     access: RegistryAccess, monkeypatch: pytest.MonkeyPatch, arrived: bool
 ) -> None:
