@@ -1,79 +1,24 @@
 """One try at one target: from its turn to its outcome, which is stored whatever happens."""
 
 import asyncio
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
 from controller.builds.cache_key import cache_key
+from controller.builds.desk import Desk
 from controller.builds.jobs import target_job
-from controller.builds.logs import BuildLogs
 from controller.builds.masking import Mask
-from controller.builds.materials_store import MaterialsStore
-from controller.builds.model import (
-    ArtifactKind,
-    Build,
-    BuildFailed,
-    BuildResult,
-    BuildState,
-    BuildTarget,
-    OnLine,
-    OnState,
-    TargetJob,
-)
+from controller.builds.model import Build, BuildFailed, BuildResult, BuildState, BuildTarget, TargetJob
 from controller.builds.order import Waiting
-from controller.builds.recording import CANCELLED_TEXT, cancelled, existing, existing_target, record
-from controller.builds.reuse import Reuse, reuse_line
-from controller.builds.secrets import SecretBox
-from controller.builds.targets import TargetProfile
+from controller.builds.progress import Progress
+from controller.builds.recording import CANCELLED_TEXT, cancelled
+from controller.builds.reuse import reuse_line
+from controller.builds.turns import claim, failed, store_outcome, succeeded
 from controller.spec.loader import load_spec
-from controller.store import Store, Transaction
 
 log = structlog.get_logger()
-RETRY_FIRST = 2.0
-RETRY_LONGEST = 60.0
-
-
-class Builder(Protocol):
-    """What the queue needs of whoever builds."""
-
-    def takes(self, profile: str, kind: ArtifactKind) -> bool:
-        """Whether a build for this profile could begin now. Asked on the event loop; never blocks. The queue lets one
-        build after another begin: it asks again only when the last one has come to its first await in `build`."""
-        ...
-
-    def on_free(self, listener: Callable[[], None]) -> None:
-        """From now on `listener` is called on the event loop whenever `takes` may have come to answer yes: a slot is
-        free, a host is back. Hints: calls too many are harmless."""
-        ...
-
-    async def build(self, job: TargetJob, on_line: OnLine, on_state: OnState) -> BuildResult:
-        """Builds and pushes. Raises BuildFailed, which leaves nothing behind; a cancel ends it at any moment, and when
-        it has ended nothing of it runs or lies around. It counts for `takes` from its first step on."""
-        ...
-
-    async def recover(self) -> None:
-        """Ends and removes what a killed controller left. Once, before the first build."""
-        ...
-
-
-@dataclass(frozen=True)
-class Desk:
-    """What attempts work with. `registry` is host:port; `retry_seconds` how long after its first try a target whose
-    failure may pass is tried again."""
-
-    store: Store
-    builder: Builder
-    logs: BuildLogs
-    reuse: Reuse
-    secrets: SecretBox
-    materials: MaterialsStore
-    profiles: Mapping[str, TargetProfile]
-    registry: str
-    retry_seconds: float
 
 
 class Cancelled(Exception):
@@ -112,36 +57,36 @@ class Attempt:
 
     async def _run(self) -> None:
         build_id, key = self.waiting.name
-        claimed = await self._desk.store.transact(lambda tx: _claim(tx, build_id, key))
+        claimed = await self._desk.store.transact(lambda tx: claim(tx, build_id, key))
         if claimed is None:
             return
         build, target = claimed
-        progress = _Progress(self._desk.store, build_id, target)
+        progress = Progress(self._desk.store, build_id, target)
         try:
             await self._see_through(build, target, progress)
         finally:
             await progress.abandon()
 
-    async def _see_through(self, build: Build, target: BuildTarget, progress: "_Progress") -> None:
+    async def _see_through(self, build: Build, target: BuildTarget, progress: Progress) -> None:
         bound = log.bind(build=build.id, target=target.key)
         bound.info("build target begins", attempt=target.attempts)
         try:
             outcome = await self._outcome(build, target, progress)
         except BuildFailed as failure:
-            outcome = _failed(progress.target, failure, self._desk.retry_seconds)
+            outcome = failed(progress.target, failure, self._desk.retry_seconds)
         except Cancelled:
             outcome = cancelled(progress.target)
         except Exception as error:  # noqa: BLE001 - logged; a broken target must not stop the queue
             bound.exception("building broke")
             message = f"the controller failed while building: {error!r}; see its log"
-            outcome = _failed(progress.target, BuildFailed("InternalError", message), 0)
+            outcome = failed(progress.target, BuildFailed("InternalError", message), 0)
         await progress.finish()
         # Here and not in the transaction: logs belong to the event loop.
         self._log_outcome(build.id, outcome)
         await self._desk.store.transact(lambda tx: store_outcome(tx, build.id, outcome))
         bound.info("build target ends", state=outcome.state, reason=outcome.reason)
 
-    async def _outcome(self, build: Build, target: BuildTarget, progress: "_Progress") -> BuildTarget:
+    async def _outcome(self, build: Build, target: BuildTarget, progress: Progress) -> BuildTarget:
         sealed = await self._desk.store.transact(lambda tx: tx.builds.secrets(build.id))
         # A large spec takes a while to be read.
         job, timeout, name = await asyncio.to_thread(self._job, build, target, sealed)
@@ -151,9 +96,9 @@ class Attempt:
             return ready
         result = await self._build(job, timeout, progress)
         await asyncio.to_thread(self._desk.materials.save, build.id, target.key, result.sbom)
-        return _succeeded(progress, result)
+        return succeeded(progress.target, result)
 
-    async def _build(self, job: TargetJob, timeout: float, progress: "_Progress") -> BuildResult:
+    async def _build(self, job: TargetJob, timeout: float, progress: Progress) -> BuildResult:
         """The builder's result. Raises BuildFailed; Cancelled where that was the user's wish."""
 
         def on_line(stream: str, text: str) -> None:
@@ -217,77 +162,3 @@ class Attempt:
             text = f"{outcome.reason}: {outcome.message}{again}"
         if not outcome.cached_from:
             self._desk.logs.append(build_id, outcome.key, "system", text)
-
-
-class _Progress:
-    """Stores the states that a builder passes through, in order, without making it wait."""
-
-    def __init__(self, store: Store, build_id: str, target: BuildTarget) -> None:
-        self.target = target
-        self._store = store
-        self._build_id = build_id
-        self._last: asyncio.Task[None] | None = None
-
-    def on_state(self, state: BuildState) -> None:
-        if state is not self.target.state:
-            self.target = replace(self.target, state=state)
-            self._last = asyncio.create_task(self._record(self._last, self.target))
-
-    async def finish(self) -> None:
-        """All states are stored."""
-        if self._last is not None:
-            await self._last
-
-    async def abandon(self) -> None:
-        """Nothing is stored any more. Harmless after `finish`."""
-        if self._last is not None:
-            self._last.cancel()
-            await asyncio.gather(self._last, return_exceptions=True)
-
-    async def _record(self, before: asyncio.Task[None] | None, target: BuildTarget) -> None:
-        if before is not None:
-            await before
-        await self._store.transact(lambda tx: record(tx, self._build_id, target))
-
-
-def _claim(tx: Transaction, build_id: str, key: str) -> tuple[Build, BuildTarget] | None:
-    """The target, begun from now on; None where it does not wait any more."""
-    build, target = existing_target(tx, build_id, key)
-    if target.state is not BuildState.QUEUED or build.cancel_requested:
-        return None
-    now = time.time()
-    target = replace(
-        target, state=BuildState.PREPARING, reason="", message="", failed_step="", last_lines=(), next_try=0.0,
-        attempts=target.attempts + 1, started=target.started or now,
-    )  # fmt: skip
-    tx.queue.serve(build.user_id, now)
-    return record(tx, build_id, target), target
-
-
-def store_outcome(tx: Transaction, build_id: str, outcome: BuildTarget) -> None:
-    """The end of a try. What would be tried again is cancelled where somebody asked for that meanwhile."""
-    if outcome.done:
-        outcome = replace(outcome, ended=time.time())
-    elif existing(tx, build_id).cancel_requested:
-        outcome = cancelled(outcome)
-    record(tx, build_id, outcome)
-
-
-def _succeeded(progress: _Progress, result: BuildResult) -> BuildTarget:
-    made = replace(progress.target, artifact=result.artifact, notes=result.notes, host=result.host)
-    return replace(made, state=BuildState.SUCCEEDED, reason="", message="")
-
-
-def _failed(target: BuildTarget, failure: BuildFailed, retry_seconds: float) -> BuildTarget:
-    """Tried again later, where that may help and was not tried for too long."""
-    failed = replace(
-        target, reason=failure.reason, message=failure.message, failed_step=failure.step, last_lines=failure.last_lines
-    )
-    now = time.time()
-    if not failure.retryable:
-        return replace(failed, state=BuildState.FAILED)
-    if now - target.started >= retry_seconds:
-        text = f"{failure.message} (given up after {target.attempts} tries)"
-        return replace(failed, state=BuildState.FAILED, message=text)
-    delay = min(RETRY_LONGEST, RETRY_FIRST * 2 ** min(target.attempts - 1, 10))
-    return replace(failed, state=BuildState.QUEUED, next_try=now + delay)

@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import structlog
 
-from controller.builds.attempt import Attempt, Builder, Desk
+from controller.builds.attempt import Attempt
+from controller.builds.desk import Builder, Desk
 from controller.builds.holding import Hold
 from controller.builds.joining import Joiner
 from controller.builds.model import BuildState

@@ -1,6 +1,7 @@
 """Answers an identical request with what an earlier one made, as long as the registry still has it."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,13 +9,16 @@ from dataclasses import replace
 import structlog
 
 from controller.builds import registry
-from controller.builds.model import BuildState, BuildTarget, RegistryAccess
+from controller.builds.model import BuildState, BuildTarget, BuiltArtifact, RegistryAccess
 from controller.builds.registry import RegistryUnreachable
 from controller.store import Store, Transaction
 
 log = structlog.get_logger()
 # Seconds that the registry may take to say whether it has an artifact; building is the way without its answer.
 PATIENCE = 3.0
+# Seconds between two questions: CNCF Distribution answers with an error while somebody else gives the same manifest
+# another tag, since it writes its links in place.
+ASK_AGAIN = (0.05, 0.2)
 
 
 class Reuse:
@@ -52,12 +56,21 @@ class Reuse:
         if made.artifact is None:
             return False
         try:
-            return await registry.has_manifest(made.artifact.repository, made.artifact.digest, self._access, PATIENCE)
-        except RegistryUnreachable as error:
+            async with asyncio.timeout(PATIENCE):
+                return await self._ask(made.artifact)
+        except (RegistryUnreachable, TimeoutError) as error:
             log.info(
-                "the registry does not say whether it has an artifact", digest=made.artifact.digest, error=str(error)
+                "the registry does not say whether it has an artifact", digest=made.artifact.digest, error=repr(error)
             )
             return False
+
+    async def _ask(self, artifact: BuiltArtifact) -> bool:
+        """Raises RegistryUnreachable."""
+        for pause in ASK_AGAIN:
+            with contextlib.suppress(RegistryUnreachable):
+                return await registry.has_manifest(artifact.repository, artifact.digest, self._access)
+            await asyncio.sleep(pause)
+        return await registry.has_manifest(artifact.repository, artifact.digest, self._access)
 
 
 def _taken(target: BuildTarget, build_id: str, made: BuildTarget, now: float) -> BuildTarget:

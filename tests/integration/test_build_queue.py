@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.builds import attempt
+from controller.builds import turns
 from controller.builds.model import BuildFailed, BuildState
 from tests.support.async_waiting import until
 from tests.support.queueing import SPEC, Bench, ScriptedBuilder, open_bench
@@ -97,7 +97,7 @@ async def test_the_position_says_how_many_begin_before(bench: Bench, builder: Sc
 async def test_what_may_succeed_later_is_tried_again_and_says_why_it_waits(
     bench: Bench, builder: ScriptedBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempt, "RETRY_FIRST", 0.05)
+    monkeypatch.setattr(turns, "RETRY_FIRST", 0.05)
     builder.failures = [BuildFailed("RegistryUnreachable", "registry:5000 does not answer", retryable=True)]
     builder.gate.set()
     await bench.add(1)

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from controller.builds.attempt import Builder
+from controller.builds.desk import Builder
 from controller.builds.holding import Hold
 from controller.builds.joining import Joiner
 from controller.builds.logs import BuildLogLine, BuildLogs
