@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,6 +96,7 @@ def test_a_log_that_was_removed_is_said_to_be(client: Client, stack: SyncStack, 
 
 UPLOADER = """
 import sys
+import tarfile
 from pathlib import Path
 import yaml
 from longshore.client import Client
@@ -160,3 +162,39 @@ def test_an_upload_goes_on_where_it_was_after_a_kill_of_the_client_and_of_the_co
     name = source.entry.digest.removeprefix("sha256:")
     assert (stored / name[:2] / name).stat().st_size == 64 * MIB
     assert peak_kib(stack.stack.controller.pid) < 400 * 1024
+
+
+def tarred(folder: Path) -> Path:
+    """An archive with the program of a service."""
+    (folder / "server.py").write_text("print('ready')\n")
+    with tarfile.open(folder / "files.tar.gz", "w:gz") as archive:
+        archive.add(folder / "server.py", "app/server.py")
+    return folder / "files.tar.gz"
+
+
+def test_files_come_as_an_archive_and_a_controller_keeps_house_by_itself(stack: SyncStack, tmp_path: Path) -> None:
+    """The archive, which no build needs, is removed; the files of a build that has not ended stay."""
+    (tmp_path / "deployment.yml").write_text(SPEC.replace('nothing:1"', 'nothing:1", files: [app]'))
+    settings = stack.stack.folder.root / "controller.yml"
+    before = settings.read_text()
+    with stack.client(patience=60) as client:
+        build = client.build(tmp_path / "deployment.yml", PROJECT, archive=tarred(tmp_path))
+        kept = stack.stack.folder.root / "uploads" / "complete"
+        (source,) = collect(tmp_path, ["server.py"])
+        (archive,) = collect(tmp_path, ["files.tar.gz"])
+        stack.crash_controller()
+        settings.write_text(f"{before}housekeeping: {{interval_minutes: 0.01, uploads_days: 0}}\n")
+        stack.start_controller()
+
+        def there(entry: Source) -> bool:
+            name = entry.entry.digest.removeprefix("sha256:")
+            return (kept / name[:2] / name).exists()
+
+        eventually(lambda: not there(archive), seconds=60)
+        assert there(source)
+        client.cancel_build(build.id)
+        client.wait_for_build(build.id, timeout=60)
+        eventually(lambda: not there(source), seconds=60)
+        stack.crash_controller()
+        settings.write_text(before)
+        stack.start_controller()
