@@ -81,7 +81,8 @@ class UploadStore:
         """What is held of a content. Raises InvalidRequest for a malformed digest."""
         _check_digest(digest)
         final, partial = self._final(digest), self._partial_path(digest)
-        if final.exists():
+        # Housekeeping may remove it at any moment.
+        with contextlib.suppress(FileNotFoundError):
             _mark_used(final)
             return UploadState(True, final.stat().st_size)
         return UploadState(False, partial.stat().st_size if partial.exists() else 0)
@@ -89,9 +90,12 @@ class UploadStore:
     def path(self, digest: str) -> Path:
         """The file of a complete content; it must not be changed. Raises NotFound where it is not complete."""
         _check_digest(digest)
-        if not (final := self._final(digest)).exists():
-            raise NotFound(Reason.MISSING_UPLOADS, f"the content {digest} was not uploaded; upload it", digest=digest)
-        _mark_used(final)
+        final = self._final(digest)
+        try:
+            _mark_used(final)
+        except FileNotFoundError as error:
+            message = f"the content {digest} was not uploaded; upload it"
+            raise NotFound(Reason.MISSING_UPLOADS, message, digest=digest) from error
         return final
 
     def contents(self) -> Iterator[Content]:

@@ -92,7 +92,7 @@ class Housekeeper:
     async def look(self) -> Findings:
         """What a round would remove; removes nothing."""
         now = time.time()
-        sizes = self._estate.logs.sizes()
+        sizes = await asyncio.to_thread(self._estate.logs.sizes)
         contents = await asyncio.to_thread(lambda: list(self._estate.uploads.contents()))
         rows = await self._estate.store.transact(self._rows)
         return Findings(
