@@ -12,6 +12,7 @@ import pytest_asyncio
 from controller.builds.context_archive import archive, folder_entries
 from controller.builds.layers import LARGE_BYTES
 from controller.builds.model import BuildFailed, TargetJob
+from controller.builds.targets import load_profiles
 from controller.spec.model import DeploySpec
 from tests.support.building import SMALL_BASE, Workshop, open_workshop
 
@@ -163,29 +164,30 @@ async def test_packages_that_were_fetched_once_are_not_fetched_again(workshop: W
     assert any("Need to get 0 B/" in line for line in workshop.output())
 
 
+@pytest.mark.parametrize("profile", ["x86-cpu", pytest.param("arm64-cpu", marks=pytest.mark.slow)])
 async def test_podman_build_by_hand_on_the_downloaded_context_gives_the_same_image(
-    workshop: Workshop, tmp_path: Path
+    workshop: Workshop, tmp_path: Path, profile: str
 ) -> None:
     files = [
         await workshop.upload("run me.sh", b"#!/bin/sh\n", executable=True),
         await workshop.upload("model/weights.bin", b"\1" * LARGE_BYTES),
     ]
     spec = {"base": SMALL_BASE, "packages": {"apt": ["hello"]}, "steps": ["hello > greeting"]}
-    job = workshop.job("byours", spec, files)
+    job = workshop.job("byours", spec, files, profile=profile)
     await workshop.build(job)
     await unpack(job, workshop, tmp_path / "context")
     base = next(line.split()[-1] for line in workshop.output() if line.startswith("STEP 1/"))
     workshop.podman(
         "build", "--no-cache", "--from", base, "--layers", "--timestamp", "0", "--network", "host", "--pull=never",
-        "--tag", "byhand", str(tmp_path / "context"),
+        "--platform", load_profiles()[profile].platform, "--tag", "byhand", str(tmp_path / "context"),
     )  # fmt: skip
-    ours = workshop.podman_json("inspect", "localhost/longshore/build/x86-cpu:byours")[0]
+    ours = workshop.podman_json("inspect", f"localhost/longshore/build/{profile}:byours")[0]
     hand = workshop.podman_json("inspect", "byhand")[0]
     assert hand["RootFS"]["Layers"] == ours["RootFS"]["Layers"]
     assert hand["Config"] == ours["Config"]
     assert hand["Id"] == ours["Id"]
     workshop.podman("untag", "byhand")
-    shutil.rmtree(workshop.builder.podman.temporary / "buildah-cache")
+    shutil.rmtree(workshop.builder.podman.temporary / "buildah-cache", ignore_errors=True)
 
 
 async def unpack(job: TargetJob, workshop: Workshop, folder: Path) -> None:
