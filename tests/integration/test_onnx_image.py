@@ -49,7 +49,12 @@ async def job_for(workshop: Workshop, profile: str, model: bytes) -> TargetJob:
     spec = load_spec(SPEC.replace("PROFILE", profile).encode(), load_profiles())
     file = await workshop.upload("model/digits.onnx", model)
     job = workshop.job(f"b-{profile}", {}, [file], profile=profile, target=profile)
-    return replace(job, spec=spec.build, deploy=spec.deploy)
+    # Pushing is the matter of other tests, and these images are large.
+    return replace(job, spec=spec.build.model_copy(update={"push": False}), deploy=spec.deploy)
+
+
+async def build(workshop: Workshop, job: TargetJob) -> None:
+    await workshop.builder.build(job, lambda *line: workshop.lines.append(line), workshop.states.append)
 
 
 @contextmanager
@@ -73,7 +78,7 @@ def answers(workshop: Workshop, name: str) -> dict[str, Any]:
 
 async def test_a_model_alone_is_served_over_rest_and_grpc(workshop: Workshop) -> None:
     job = await job_for(workshop, "x86-cpu", DIGITS.read_bytes())
-    await workshop.build(job)
+    await build(workshop, job)
     with container(workshop, job, "--env", "OMP_NUM_THREADS=1") as name:
         answer = answers(workshop, name)
         assert answer["user"] == 1000
@@ -85,7 +90,7 @@ async def test_a_model_alone_is_served_over_rest_and_grpc(workshop: Workshop) ->
 @pytest.mark.slow
 async def test_a_model_alone_is_served_on_a_64_bit_arm_board(workshop: Workshop, tmp_path: Path) -> None:
     job = await job_for(workshop, "arm64-cpu", DIGITS.read_bytes())
-    await workshop.build(job)
+    await build(workshop, job)
     (tmp_path / "cpuinfo").write_text("\n".join(PROCESSOR.format(number) for number in range(2)))
     with container(workshop, job, "--volume", f"{tmp_path}/cpuinfo:/proc/cpuinfo:ro") as name:
         answer = answers(workshop, name)
