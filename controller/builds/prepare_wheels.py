@@ -20,6 +20,8 @@ from controller.builds.targets import TargetProfile
 from controller.rendering.packages import requirements_list
 
 SOURCE_ONLY = re.compile(r"Wheels are required for `([^`]+)`")
+# The loader of Alpine and its like.
+MUSL = re.compile(r"/(usr/)?lib/ld-musl-[^/]+\.so\.1")
 # Versions of glibc for which uv knows wheels' platforms, lowest first.
 GLIBC_TAGS = ("2_17", "2_28", "2_31", "2_32", "2_33", "2_34", "2_35", "2_36", "2_37", "2_38", "2_39", "2_40")
 # What a user of this machine set for other purposes.
@@ -93,8 +95,10 @@ def python_version(base: BaseFiles, python: str) -> str:
 
 
 def wheels_platform(profile: TargetProfile, base: BaseFiles) -> str:
-    """The profile's, for the glibc that the base really has where that can be seen."""
+    """The profile's, for the C library that the base really has where that can be seen."""
     match = re.fullmatch(r"(\w+)-manylinux_(\d+_\d+)", profile.wheels)
+    if match and any(MUSL.fullmatch(path) for path in base.entries):
+        return f"{match[1]}-unknown-linux-musl"
     found = re.match(r"(\d+)\.(\d+)", installed_version(base, "libc6"))
     if match is None or found is None:
         return profile.wheels

@@ -108,6 +108,11 @@ def test_wheels_are_those_for_the_glibc_of_the_base(status: bytes, platform: str
     assert wheels_platform(ARM, found) == platform
 
 
+def test_a_base_with_another_c_library_gets_wheels_for_that() -> None:
+    alpine = BaseFiles({"/lib/ld-musl-aarch64.so.1": ("f", "")}, {}, {})
+    assert wheels_platform(ARM, alpine) == "aarch64-unknown-linux-musl"
+
+
 def test_an_environment_made_elsewhere_names_nothing_of_the_place(tmp_path: Path) -> None:
     venv = tmp_path / "opt/venv"
     site = venv / "lib/python3.13/site-packages"
