@@ -5,19 +5,20 @@ https://github.com/opencontainers/distribution-spec/blob/main/spec.md
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
-from controller.builds.blobs import Blob, blob_of, push_blob
+from controller.builds.blobs import Blob, blob_of, push_blob, send_blob
 from controller.builds.model import RegistryAccess
 from controller.builds.registry import (
+    ACCEPT,
     INDEX_TYPE,
     MANIFEST_TYPE,
-    Manifest,
     digest_of,
     manifest_of,
     send_manifest,
 )
-from controller.builds.registry_session import RegistrySession, RegistryUnreachable
+from controller.builds.registry_session import RegistrySession, require
 
 EMPTY = blob_of("application/vnd.oci.empty.v1+json", b"{}")
 
@@ -31,16 +32,14 @@ async def attach_document(
     those with it too: they list it by its subject. Raises RegistryUnreachable.
     """
     blob = blob_of(media_type, document)
-    # One session: each connection costs more bytes than such a document.
+    # One session, since connections cost more bytes than questions; and the document, which is nearly always new, goes
+    # first and unasked: so the first token is one for all that follows.
     async with RegistrySession(repository, access) as session:
-        subject = await manifest_of(session, digest)
-        if subject is None or subject.digest != digest:
-            raise RegistryUnreachable(f"{repository}@{digest} is not there")
-        for part in (EMPTY, blob):
-            await push_blob(session, part)
-        body = _referrer(subject, blob)
+        await send_blob(session, blob)
+        await push_blob(session, EMPTY)
+        body = _referrer(await _subject(session, digest), blob)
         await send_manifest(session, digest_of(body), body, MANIFEST_TYPE)
-        await _list(session, subject, body, media_type)
+        await _list(session, digest, body, media_type)
     return digest_of(body)
 
 
@@ -55,7 +54,14 @@ def tag_of(digest: str) -> str:
     return digest.replace(":", "-", 1)
 
 
-def _referrer(subject: Manifest, blob: Blob) -> bytes:
+async def _subject(session: RegistrySession, digest: str) -> dict[str, object]:
+    """The descriptor of the artifact."""
+    async with session.request("HEAD", f"manifests/{digest}", headers=ACCEPT) as answer:
+        await require(answer, 200)
+        return {"mediaType": answer.content_type, "digest": digest, "size": int(answer.headers["Content-Length"])}
+
+
+def _referrer(subject: Mapping[str, object], blob: Blob) -> bytes:
     return canonical(
         {
             "schemaVersion": 2,
@@ -63,7 +69,7 @@ def _referrer(subject: Manifest, blob: Blob) -> bytes:
             "artifactType": blob.media_type,
             "config": EMPTY.descriptor(),
             "layers": [blob.descriptor()],
-            "subject": {"mediaType": subject.media_type, "digest": subject.digest, "size": len(subject.body)},
+            "subject": subject,
         }
     )
 
@@ -73,8 +79,8 @@ async def _listed(session: RegistrySession, digest: str) -> list[dict[str, Any]]
     return [] if index is None else list(json.loads(index.body)["manifests"])
 
 
-async def _list(session: RegistrySession, subject: Manifest, body: bytes, artifact_type: str) -> None:
-    known = await _listed(session, subject.digest)
+async def _list(session: RegistrySession, digest: str, body: bytes, artifact_type: str) -> None:
+    known = await _listed(session, digest)
     entry = {
         "mediaType": MANIFEST_TYPE, "digest": digest_of(body), "size": len(body), "artifactType": artifact_type,
     }  # fmt: skip
@@ -83,7 +89,7 @@ async def _list(session: RegistrySession, subject: Manifest, body: bytes, artifa
     # One document of a kind: that of an earlier try gives way.
     others = [other for other in known if other.get("artifactType") != artifact_type]
     index = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [*others, entry]}
-    await send_manifest(session, tag_of(subject.digest), canonical(index), INDEX_TYPE)
+    await send_manifest(session, tag_of(digest), canonical(index), INDEX_TYPE)
 
 
 def canonical(document: object) -> bytes:
