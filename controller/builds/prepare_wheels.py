@@ -39,7 +39,7 @@ class WheelsTool:
 
     @property
     def cache(self) -> Path:
-        return self.podman.folder / "wheels"
+        return self.podman.cache / "foreign-wheels"
 
     def environment(self) -> dict[str, str]:
         own = {name: value for name, value in self.podman.environment().items() if not name.startswith(PERSONAL)}
