@@ -14,7 +14,7 @@ ERROR_LINE = re.compile(r'^(Error: building at STEP ")(.*)(": while running .*)$
 # announcement and in an error; and the sentence with which a step explains why it cannot go on.
 OWN_STEP = re.compile(r"^RUN : '([^']*)'")
 USER_STEP = re.compile(r'^RUN (\["/bin/sh", "-c", .*\])$')
-FAILED_USER_STEP = re.compile(r'^RUN /bin/sh -c .*?; exec /bin/sh -c "\$1" step (.*)$')
+FAILED_USER_STEP = re.compile(r'^RUN /bin/sh -c .*?; exec /bin/sh -c "\$1" \S+ (.*)$')
 EXPLAINED = re.compile(r"^longshore: (.+)$")
 NO_SPACE = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
 UNREACHABLE = re.compile(

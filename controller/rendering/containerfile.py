@@ -54,6 +54,12 @@ class ImagePlan:
         """User and group that the service runs as."""
         return "0:0" if self.allow_root else "1000:1000"
 
+    @property
+    def step_name(self) -> str:
+        """Makes a step that reads secrets another one outside of `cache_scope`: nobody else gets the layer, which may
+        have what only the secret gave access to."""
+        return self.cache_id("step") if self.secrets else "step"
+
     def package_lists(self) -> dict[str, PackageList]:
         """The files below `packages/` of the build context, by kind of package. Raises quoting.CannotQuote."""
         lists = {}

@@ -139,6 +139,14 @@ def test_only_users_steps_see_the_users_secrets() -> None:
     assert [one.run_form()[-1] for one in seeing] == ["make"]
 
 
+def test_a_layer_that_a_secret_helped_to_make_is_nobody_elses() -> None:
+    """Podman's cache of layers does not look at the values of secrets."""
+    for secrets, shared in ((("token",), False), ((), True)):
+        plans = [replace(PLANS["steps"], secrets=secrets, cache_scope=user) for user in ("alice", "bob")]
+        one, other = ([step.text for step in parse(render(plan)) if '"make' in step.text] for plan in plans)
+        assert (one == other) is shared
+
+
 def test_ten_thousand_packages_of_each_kind_are_a_short_containerfile() -> None:
     names = tuple(f"package-number-{number}" for number in range(10_000))
     plan = replace(BARE, apt=names, dnf=names, apk=names, pypi=names, conda=names, conda_channels=("conda-forge",))
