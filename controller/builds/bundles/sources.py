@@ -65,7 +65,7 @@ def _job(requirement: str, job: TargetJob) -> TargetJob:
     )
     spec = BuildSpec(
         distribution=job.spec.distribution, packages=Packages(apt=packages.apt), steps=[step], push=False,
-        allow_root=True,
+        allow_root=job.spec.allow_root,
     )  # fmt: skip
     number = re.sub(r"[^a-z0-9]+", "-", requirement.lower()).strip("-")
     return replace(
