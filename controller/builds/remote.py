@@ -23,7 +23,7 @@ from controller.builds.outcome import UNREACHABLE, push_failure
 from controller.builds.own_place import PLATFORMS
 from controller.builds.podman import Podman
 from controller.builds.remote_podman import RemotePodman
-from controller.builds.sweeping import DEADLINE, RemoteBuild, start_killer, sweep, working_containers
+from controller.builds.sweeping import DEADLINE, RemoteBuild, containers, end_steps, start_killer, sweep
 from controller.builds.targets import TargetProfile
 from controller.builds.tunnels import Tunnel
 from controller.files import write_durably
@@ -55,6 +55,8 @@ class RemotePlace:
         self._architecture = ""
         # Entries of the journal whose builds run in this process.
         self._running: set[Path] = set()
+        # Held while what is left is removed: a build that begins meanwhile would lose its containers.
+        self._sweeping = asyncio.Lock()
 
     async def probe(self) -> Abilities:
         async with self._connected() as podman:
@@ -69,11 +71,19 @@ class RemotePlace:
             if not self._architecture:
                 await self._ask_platform(podman)
             entry = self._journal / f"{secrets.token_hex(8)}.json"
-            self._running.add(entry)
+            async with self._sweeping:
+                self._running.add(entry)
+            machine = RemoteMachine(podman, self._own, self._leavings, self._architecture, entry)
             try:
-                yield RemoteMachine(podman, self._own, self._leavings, self._architecture, entry)
+                yield machine
+            except HostLost:
+                # What is left there is removed when the host is seen again.
+                machine.clean = False
+                raise
             finally:
                 self._running.discard(entry)
+                if machine.clean:
+                    entry.unlink(missing_ok=True)
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[RemotePodman]:
@@ -93,11 +103,17 @@ class RemotePlace:
     async def _sweep(self, podman: RemotePodman) -> None:
         """Removes what is left of builds that ended without us."""
         await asyncio.to_thread(self._journal.mkdir, parents=True, exist_ok=True, mode=0o700)
-        for entry in sorted(set(self._journal.glob("*.json")) - self._running):
-            await sweep(podman, RemoteBuild.read(entry))
-            await asyncio.to_thread(entry.unlink, missing_ok=True)
-        if not self._running:
-            await self._remove_old_images(podman)
+        async with self._sweeping:
+            for entry in sorted(set(self._journal.glob("*.json")) - self._running):
+                build = RemoteBuild.read(entry)
+                if self._running:
+                    # Which working containers are left, and which a running build has, can not be told apart.
+                    await end_steps(podman, build)
+                    continue
+                await sweep(podman, build)
+                await asyncio.to_thread(entry.unlink, missing_ok=True)
+            if not self._running:
+                await self._remove_old_images(podman)
 
     async def _remove_old_images(self, podman: RemotePodman) -> None:
         for note in await asyncio.to_thread(lambda: list(self._journal.glob("images/*"))):
@@ -113,6 +129,8 @@ class RemoteMachine:
         self.podman: Podman = podman
         self.leavings = leavings
         self.architecture = architecture
+        # Whether nothing can be left there.
+        self.clean = True
         self._podman = podman
         self._own = own
         self._entry = entry
@@ -138,7 +156,7 @@ class RemoteMachine:
             raise BuildFailed("BaseUnusable", f"{base.name} is another image on the builder host", retryable=True)
 
     async def build(self, arguments: Sequence[str], base: Base, scratch: Path, log: BuildLog) -> int:
-        before = tuple(str(one["Id"]) for one in await working_containers(self.podman))
+        before = tuple(str(one["Id"]) for one in await containers(self.podman))
         group = f"longshore-{self._entry.stem}"
         note = RemoteBuild(group, (base.image_id,), before)
         await in_thread(note.write, self._entry)
@@ -148,14 +166,14 @@ class RemoteMachine:
         argv = self.podman.argv(["build", "--cgroup-parent", f"/{group}", *arguments])
         try:
             status = await processes.stream(argv, self.podman.environment(scratch), log, self._stop(note))
-            if status != 0:
-                await self._podman.require_alive()
-        except HostLost:
-            # What is left there is removed when the host is seen again.
-            await in_thread(RemoteBuild(group, (base.image_id, *log.step_images()), before).write, self._entry)
-            raise
+        finally:
+            # Containers may stand on these from now on.
+            note = RemoteBuild(group, (base.image_id, *log.step_images()), before)
+            await despite_cancel(asyncio.to_thread(note.write, self._entry))
+        if status != 0:
+            await self._podman.require_alive()
+            return status
         await in_thread(self._note_image, arguments[arguments.index("--tag") + 1])
-        await in_thread(self._entry.unlink, missing_ok=True)
         return status
 
     def _note_image(self, name: str) -> None:
@@ -173,9 +191,8 @@ class RemoteMachine:
                         await process.wait()
                 await self.podman.run("rm", "-f", "-t", "0", "-i", killer)
             if process.returncode is None:
+                self.clean = False
                 await processes.stop_group(process)
-            else:
-                await asyncio.to_thread(self._entry.unlink, missing_ok=True)
 
         return stop
 

@@ -84,7 +84,8 @@ async def start_killer(podman: Podman, build: RemoteBuild) -> str:
 
 
 async def sweep(podman: Podman, build: RemoteBuild) -> None:
-    """Afterwards nothing of a build that has lost its client runs or lies there. Raises HostLost."""
+    """Afterwards nothing of a build that has lost its client runs or lies there. Only while no other build of this
+    controller runs there. Raises HostLost."""
     if (await podman.run("image", "exists", build.images[0])).returncode != 0:
         # A build without its base has not begun.
         return
@@ -97,6 +98,14 @@ async def sweep(podman: Podman, build: RemoteBuild) -> None:
     await podman.run("run", "--rm", *OPTIONS, build.images[0], "-c", FORGET, "sh", build.group)
 
 
+async def end_steps(podman: Podman, build: RemoteBuild) -> None:
+    """Ends what still runs of a build that has lost its client; the service removes what it made. Raises HostLost."""
+    if (await podman.run("image", "exists", build.images[0])).returncode == 0:
+        killer = await start_killer(podman, build)
+        await asyncio.sleep(SWEEP_PAUSE)
+        await podman.run("rm", "-f", "-t", "0", "-i", killer)
+
+
 async def _remove_containers(podman: Podman, build: RemoteBuild) -> None:
     # The service removes what it made, a moment after its step has ended; a service of before does not.
     for _ in range(SWEEP_LOOKS):
@@ -106,8 +115,8 @@ async def _remove_containers(podman: Podman, build: RemoteBuild) -> None:
     await podman.run("rm", "-f", "-t", "0", *await containers_of(podman, build))
 
 
-async def working_containers(podman: Podman) -> list[dict[str, object]]:
-    """Containers of builds, whoever makes them."""
+async def containers(podman: Podman) -> list[dict[str, object]]:
+    """All containers, those of builds too, whoever makes them."""
     for _ in range(LISTINGS):
         listed = await podman.run("ps", "-a", "--external", "--no-trunc", "--format", "json")
         if listed.returncode == 0:
@@ -116,24 +125,21 @@ async def working_containers(podman: Podman) -> list[dict[str, object]]:
         await asyncio.sleep(SWEEP_PAUSE)
     else:
         raise HostLost(f"cannot list containers: {listed.stderr.strip()[-300:]}")
-    containers: list[dict[str, object]] = json.loads(listed.stdout or "[]") or []
-    return [one for one in containers if one.get("Status") == "storage" or _command(one) == "buildah"]
+    found: list[dict[str, object]] = json.loads(listed.stdout or "[]") or []
+    return found
 
 
 async def containers_of(podman: Podman, build: RemoteBuild) -> list[str]:
-    """Working containers that stand on the build's images and were not there before it."""
+    """Containers that stand on the build's images and were not there before it, but for the one that ends its steps."""
     return [
         str(one["Id"])
-        for one in await working_containers(podman)
-        if str(one["Id"]) not in build.before and _stands_on(str(one.get("ImageID", "")), build.images)
+        for one in await containers(podman)
+        if str(one["Id"]) not in build.before
+        and f"longshore-end-{build.group}" not in str(one.get("Names"))
+        and _stands_on(str(one.get("ImageID", "")), build.images)
     ]
 
 
 def _stands_on(image: str, images: Sequence[str]) -> bool:
     # A step's image is known by the beginning of its id.
     return bool(image) and any(image.startswith(known) for known in images)
-
-
-def _command(container: dict[str, object]) -> str:
-    command = container.get("Command")
-    return str(command[0]) if isinstance(command, list) and command else ""

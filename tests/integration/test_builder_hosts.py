@@ -21,6 +21,7 @@ from controller.builds.own_place import OwnPlace
 from controller.builds.remote import RemotePlace
 from controller.builds.targets import load_profiles
 from controller.builds.tunnels import SshTunnel, TlsTunnel
+from controller.local.process import free_port
 from controller.local.stack import LocalStack
 from controller.settings import BuilderHost as HostSettings
 from controller.settings import Builds
@@ -196,11 +197,14 @@ async def test_a_cancel_in_a_step_leaves_nothing_on_the_host(yard: Yard, way: st
 async def test_a_host_that_disappears_in_a_build_is_replaced_and_cleaned_when_it_is_back(yard: Yard) -> None:
     pool = await yard.pool(yard.host.ssh(), with_own=True)
     far = pool.hosts[0]
-    job = yard.job("lost", f"echo {WAITING}; sleep 3")
+    gateway, port = yard.host.device.gateway, free_port(yard.host.device.gateway)
+    wait = f"until (echo > /dev/tcp/{gateway}/{port}) 2>/dev/null; do sleep 0.1; done"
+    job = yard.job("lost", f"echo {WAITING}; bash -c '{wait}'")
     building = asyncio.create_task(yard.build(pool, job))
     await yard.step_runs()
     await yard.host.device.power_cut()
-    built = await building
+    async with await asyncio.start_server(lambda _, writer: writer.close(), gateway, port):
+        built = await building
     assert built.host == "local"
     assert built.artifact is not None
     assert any("builder host far is lost" in line for line in yard.workshop.output())
