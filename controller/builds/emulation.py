@@ -19,11 +19,6 @@ def own_architecture() -> str:
     return ARCHITECTURES.get(machine, machine)
 
 
-def runnable_architectures() -> set[str]:
-    """Those whose programs run here, by nature or by emulation."""
-    return {own_architecture(), *(name for name in HANDLERS if _is_emulated(name))}
-
-
 class Runner(Protocol):
     """Where steps run. `architecture` as Go spells it."""
 
