@@ -175,7 +175,8 @@ def context_of(
             output.note(f"{words.size(size)} in {target_output}")
         else:
             count = unpack(here.client, build_id, target, target_output)
-            output.note(f"{count} files in {target_output}; `podman build {target_output}` builds it")
+            by_hand = f"podman build --layers --timestamp 0 --network host {target_output}"
+            output.note(f"{count} files in {target_output}; `{by_hand}` builds it")
 
 
 def _to_stdout(here: Session, build_id: str, target: str) -> None:
