@@ -34,6 +34,9 @@ PRIVATE = (
     "/usr/share/keyrings",
 )
 SIGNED_BY = re.compile(r"(signed-by\s*[=:]\s*)(/[^\s\],]+)", re.IGNORECASE)
+# sources.list(5): both forms.
+ONE_LINE = re.compile(r"^[ \t]*deb(?:-src)?[ \t]+(?:\[[^\]]*\][ \t]*)?(\S+)", re.MULTILINE)
+FIELD = re.compile(r"^URIs[ \t]*:(.*(?:\n[ \t]+.*)*)", re.MULTILINE | re.IGNORECASE)
 KINDS = {tarfile.DIRTYPE: "d", tarfile.SYMTYPE: "l"}
 
 
@@ -56,6 +59,8 @@ async def unpack(
         return Unpacked("the base has no packages of Debian's kind")
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
         return Unpacked("the programs apt-get and dpkg-deb are not on the controller's machine")
+    if not all(uri.startswith(("http://", "https://")) for uri in sources_of(base)):
+        return Unpacked("the base takes packages from other places than web servers")
     apt = PrivateApt(scratch, profile.architecture, host, podman.environment())
     await in_thread(_lend, apt, base)
     log("system", f"fetching {len(names)} apt packages for {profile.platform}, without emulation")
@@ -68,6 +73,17 @@ async def unpack(
         step = f"STEP 1/1: RUN : 'apt-get install ({len(names)} packages)'"
         raise build_failure([step, *error.lines], error.status, profile.platform) from error
     return await in_thread(_write, archives, base, debian_architecture(profile.architecture), target)
+
+
+def sources_of(base: BaseFiles) -> list[str]:
+    """Where the base's apt takes packages from. On the controller's machine a path would be one of its own."""
+    found: list[str] = []
+    for path, content in base.texts.items():
+        if path.startswith("/etc/apt/sources.list"):
+            text = content.decode(errors="replace")
+            found += ONE_LINE.findall(text)
+            found += [uri for uris in FIELD.findall(text) for uri in uris.split()]
+    return found
 
 
 def _lend(apt: PrivateApt, base: BaseFiles) -> None:

@@ -23,7 +23,11 @@ cd "$root"
 find . -xdev -printf '%y\\t%P\\t%l\\0' >"$out/list"
 for name in etc/passwd etc/group etc/apt etc/dpkg etc/ld.so.cache usr/share/keyrings \\
   var/lib/dpkg/status var/lib/dpkg/diversions var/lib/dpkg/arch var/lib/dpkg/triggers
-do if [ -e "$name" ]; then echo "$name"; fi; done >"$out/names"
+do
+  # A link above it could lead to a file of this machine.
+  above=$(realpath -q -e "$(dirname "$name")") || continue
+  if [ "$above" = "$(pwd -P)/$(dirname "$name")" ] && [ -e "$name" ]; then echo "$name"; fi
+done >"$out/names"
 tar -c -f "$out/files.tar" -T "$out/names"
 cd /
 """

@@ -157,6 +157,25 @@ async def test_an_environment_made_outside_is_the_one_that_a_step_makes(workshop
     assert {path for path in different if not path.endswith(".pyc")} == set()
 
 
+async def test_links_of_a_base_lead_to_no_file_of_this_machine(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "passwd").write_text("root:x:0:0:of this machine:/:/bin/sh\n")
+    tree = Tree()
+    tree.symlink("/etc", str(secret))
+    tree.write("/var/lib/dpkg/status", "Package: x\n")
+    tree.write_tar(tmp_path / "layer.tar")
+    write_archive(tmp_path / "layer.tar", tmp_path / "image.tar", "arm64", "a test")
+    podman = Podman(tmp_path / "builder")
+    podman.prepare()
+    loaded = await podman.run("load", "-q", "-i", str(tmp_path / "image.tar"))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    found = await read_base(podman, loaded.stdout.strip().rpartition(":")[2], scratch)
+    close(podman)
+    assert found.texts == {"/var/lib/dpkg/status": b"Package: x\n"}
+
+
 def base_of(workshop: Workshop) -> str:
     names = workshop.podman("images", "--format", "{{.Repository}}:{{.Tag}}").split()
     return next(name for name in names if "/longshore/base/" in name)

@@ -119,12 +119,14 @@ def write_tar(target: Path, entries: Iterable[tuple[str, Node]]) -> None:
             entry.mtime, entry.linkname = node.mtime, node.link
             if node.kind == tarfile.LNKTYPE:
                 entry.linkname = node.link.lstrip("/")
-            elif node.kind == tarfile.REGTYPE:
-                content = node.read()
-                entry.size = len(content)
-                tar.addfile(entry, io.BytesIO(content))
-                continue
-            tar.addfile(entry)
+            entry.size = node.size
+            if node.source is None:
+                tar.addfile(entry, io.BytesIO(node.content))
+            else:
+                # As much as the entry says: one file of a package may be larger than the memory.
+                with node.source.open("rb") as file:
+                    file.seek(node.offset)
+                    tar.addfile(entry, file)
 
 
 def merged(path: str) -> str:
