@@ -4,6 +4,7 @@ Formats: https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html (us
 https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT (zip), RFC 1952 (gzip).
 """
 
+import errno
 import gzip
 import lzma
 import stat
@@ -32,7 +33,12 @@ HEADERS = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 )
-DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile, struct.error)
+# What the readers of the standard library raise for bytes that are no archive: ValueError is also UnicodeDecodeError,
+# and a number that no file can have; NotImplementedError and RuntimeError a form of zip that zipfile does not know.
+DAMAGED = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile, struct.error,
+    ValueError, OverflowError, NotImplementedError, RuntimeError,
+)  # fmt: skip
 
 
 class BadArchive(Exception):
@@ -97,6 +103,11 @@ def _damage() -> Iterator[None]:
         yield
     except DAMAGED as error:
         raise BadArchive(f"the archive is damaged or not whole: {error}") from error
+    except OSError as error:
+        # It names a place before its beginning. Whatever else the system says is the disk's fault.
+        if error.errno != errno.EINVAL:
+            raise
+        raise BadArchive("the archive is damaged or not whole: it names a place outside of it") from error
 
 
 def _reader(begin: bytes) -> Callable[[IO[bytes], Meter, int], Iterator[Entry]]:

@@ -1,6 +1,7 @@
 """Archives become the files that they hold, or are refused with a reason; then nothing of them stays."""
 
 import asyncio
+import contextlib
 import errno
 import gzip
 import hashlib
@@ -8,9 +9,10 @@ import io
 import lzma
 import os
 import random
+import struct
 import tarfile
 import zipfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from controller.builds.archive_limits import ArchiveLimits
+from controller.builds.archive_readers import BadArchive, Meter, entries
 from controller.builds.archives import expand
 from controller.builds.model import ContextFile
 from controller.builds.uploads import UploadStore
@@ -258,6 +261,58 @@ def test_an_archive_that_ends_too_early_or_is_damaged_is_refused(
         damaged = bytearray(whole)
         damaged[len(whole) // 2] ^= 0xFF
         assert "damaged" in refusal(uploads, tmp_path, bytes(damaged))
+
+
+def changed(content: bytes, at: int, new: bytes) -> bytes:
+    return content[:at] + new + content[at + len(new) :]
+
+
+def damaged_archives() -> Iterator[tuple[str, bytes]]:
+    whole = zipped({"a.txt": b"hello"})
+    directory, end = whole.index(b"PK\x01\x02"), whole.index(b"PK\x05\x06")
+    yield "needs a zip of the future", changed(whole, directory + 6, b"\xff")
+    yield "is a patch of another file", changed(whole, directory + 8, b"\x20")
+    yield "begins before its beginning", changed(whole, directory + 42, b"\xff\xff\xff\x7f")
+    yield "has its list before its beginning", changed(whole, end + 16, b"\xff\xff\xff\x7f")
+    yield "has a name that is no UTF-8", changed(changed(whole, directory + 9, b"\x08"), directory + 46, b"\xff")
+    far = b"PK\x06\x07" + struct.pack("<IQI", 0, 2**64 - 1, 1)
+    yield "has its list out of reach", whole[:end] + far + changed(whole[end:], 12, b"\xff" * 4)
+    latin = tar(("n\u00e9", b"1"), ("b", b"2")).replace("n\u00e9".encode(), b"n\xe9")
+    yield "is a tar with a first name that is no UTF-8", with_checksum(latin)
+
+
+def with_checksum(archive: bytes) -> bytes:
+    """A tar, with the check sum of its first header."""
+    header = changed(archive[:512], 148, b" " * 8)
+    return changed(archive, 148, b"%06o\0 " % sum(header))
+
+
+DAMAGED = dict(damaged_archives())
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_whatever_is_wrong_with_an_archive_is_its_senders_mistake(
+    uploads: UploadStore, tmp_path: Path, what: str
+) -> None:
+    assert refusal(uploads, tmp_path, DAMAGED[what])
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.data())
+def test_bytes_that_flip_in_an_archive_lead_to_a_refusal_or_to_nothing(
+    tmp_path: Path, kind: str, data: st.DataObject
+) -> None:
+    whole = FORMATS[kind]({"a/b.txt": b"x" * 500, "n" * 150: b"y" * 100})
+    path = tmp_path / "archive"
+    content = bytearray(whole)
+    for at in data.draw(st.lists(st.integers(0, len(whole) - 1), min_size=1, max_size=4)):
+        content[at : at + 4] = data.draw(st.sampled_from((b"\xff" * 4, b"\0", b"")) | st.binary(min_size=1, max_size=8))
+    path.write_bytes(content)
+    with contextlib.suppress(BadArchive):
+        for entry in entries(path, Meter(10**7, "too much"), 1000):
+            while entry.read(65536):
+                pass
 
 
 def test_what_is_no_archive_and_what_is_not_taken_are_refused(uploads: UploadStore, tmp_path: Path) -> None:
