@@ -11,6 +11,7 @@ from controller.builds import processes
 from controller.builds.cancelling import in_thread
 from controller.builds.model import OnLine
 from controller.builds.processes import Completed
+from controller.files import write_durably
 
 # In the environment of every process that is started for a builder; the value is the builder's folder.
 MARKER = "LONGSHORE_BUILDER"
@@ -33,10 +34,13 @@ class Podman:
         self._conf = self.folder / "containers.conf"
 
     def prepare(self) -> None:
-        """Makes folders and settings. Idempotent."""
+        """Makes folders and settings. Idempotent, also while programs run that read the settings."""
         for folder in (self.storage, self.run_folder, self.temporary, self.cache):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._conf.write_text(containers_conf())
+        wanted = containers_conf().encode()
+        # Nothing is written where nothing changes: the disk may be full.
+        if not self._conf.exists() or self._conf.read_bytes() != wanted:
+            write_durably(self._conf, wanted)
 
     def installed(self) -> bool:
         return shutil.which("podman") is not None
