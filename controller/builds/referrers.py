@@ -76,7 +76,7 @@ def _referrer(subject: Mapping[str, object], blob: Blob) -> bytes:
 
 async def _listed(session: RegistrySession, digest: str) -> list[dict[str, Any]]:
     index = await manifest_of(session, tag_of(digest))
-    return [] if index is None else list(json.loads(index.body)["manifests"])
+    return [] if index is None else list(json.loads(index.body).get("manifests", ()))
 
 
 async def _list(session: RegistrySession, digest: str, body: bytes, artifact_type: str) -> None:

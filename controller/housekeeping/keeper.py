@@ -10,13 +10,14 @@ import structlog
 from controller.builds.logs import BuildLogs
 from controller.builds.materials_store import MaterialsStore
 from controller.builds.model import RegistryAccess
-from controller.builds.registry_session import RegistryUnreachable
+from controller.builds.registry_session import RegistryRefused, RegistryUnreachable
 from controller.builds.uploads import Content, UploadStore
 from controller.housekeeping.artifacts import remove_artifact
 from controller.housekeeping.journal import Journal
 from controller.housekeeping.layers import LayerCache
 from controller.housekeeping.plan import (
     DAY,
+    Artifact,
     BuildRecord,
     Policy,
     Removal,
@@ -148,21 +149,41 @@ class Housekeeper:
         rows = await self._estate.store.transact(self._rows)
         free, waiting = deletable(noted, rows.builds, rows.uses)
         self._estate.journal.remove(noted - set(free) - set(waiting))
-        for artifact in sorted(free):
-            try:
-                await remove_artifact(artifact.repository, artifact.digest, self._estate.access)
-            except RegistryUnreachable as error:
-                log.warning("an artifact cannot be removed now", artifact=artifact.digest, error=str(error))
-                return
-            self._estate.journal.remove([artifact])
-            log.info("artifact removed", repository=artifact.repository, digest=artifact.digest)
-        await self._collect(bool(free), rows.builds)
+        if await self._remove_each(sorted(free)):
+            await self._collect()
 
-    async def _collect(self, freed: bool, builds: list[BuildRecord]) -> None:
-        if freed and self._estate.collect is not None and all(build.ended for build in builds):
-            begin = time.monotonic()
-            await self._estate.collect()
-            log.info("the registry has freed what nothing names", seconds=round(time.monotonic() - begin, 1))
+    async def _remove_each(self, artifacts: list[Artifact]) -> int:
+        """How many it removed. One that cannot be removed now is noted for the next round, and hinders no other."""
+        removed, refused = 0, list[str]()
+        for artifact in artifacts:
+            try:
+                removed += await self._remove_one(artifact)
+            except RegistryRefused as error:
+                refused.append(str(error))
+            except RegistryUnreachable as error:
+                log.warning("artifacts cannot be removed now", artifact=artifact.digest, error=str(error))
+                break
+            except Exception:
+                log.exception("an artifact cannot be removed", repository=artifact.repository, digest=artifact.digest)
+        if refused:
+            log.warning("the registry refuses to remove artifacts", count=len(refused), first=refused[0])
+        return removed
+
+    async def _remove_one(self, artifact: Artifact) -> bool:
+        """Asks the rows once more: removing those before took a while, in which it may have been built again."""
+        if not await self._estate.store.transact(lambda tx: _may_go(tx, artifact)):
+            return False
+        await remove_artifact(artifact.repository, artifact.digest, self._estate.access)
+        self._estate.journal.remove([artifact])
+        log.info("artifact removed", repository=artifact.repository, digest=artifact.digest)
+        return True
+
+    async def _collect(self) -> None:
+        if self._estate.collect is None or await self._estate.store.transact(lambda tx: tx.keeping.building()):
+            return
+        begin = time.monotonic()
+        await self._estate.collect()
+        log.info("the registry has freed what nothing names", seconds=round(time.monotonic() - begin, 1))
 
     def _remove_uploads(self, contents: tuple[Content, ...]) -> None:
         freed = 0
@@ -176,3 +197,8 @@ class Housekeeper:
     def _rows(self, tx: Transaction) -> _Rows:
         builds, uses = tx.keeping.builds(), tx.keeping.uses()
         return _Rows(builds, uses, tx.keeping.contents(needed_builds(builds, uses, self._policy.revisions_keep)))
+
+
+def _may_go(tx: Transaction, artifact: Artifact) -> bool:
+    """As `deletable` says, of one artifact and in a moment."""
+    return not tx.keeping.building(artifact.project) and not tx.keeping.refers_to(*artifact.place)

@@ -1,5 +1,6 @@
 """What is wrong between the parts of `build`, and between it and the kinds of artifacts that are wanted."""
 
+import re
 from collections.abc import Iterator, Mapping
 
 from controller.spec.findings import Finding
@@ -25,6 +26,9 @@ FREE_LABELS = frozenset(
 )
 # Of secrets that a builder gives to steps itself, such as its proxy's address.
 HOST_SECRETS = "longshore-"
+# Tags with a meaning of their own: lists of what belongs to an artifact ("Referrers Tag Schema" of the OCI distribution
+# specification 1.1), and ids of builds.
+RESERVED_TAG = re.compile(r"sha(256|384|512)-[0-9A-Fa-f]{32,}.*|b-[0-9a-f]{16}")
 # Packages that make root of a user.
 ROOT_TOOLS = frozenset(("sudo", "sudo-ldap", "doas", "opendoas"))
 # What a bundle cannot hold: the field, and why.
@@ -53,6 +57,9 @@ def build_findings(build: BuildSpec) -> Iterator[Finding]:
         if name.startswith(HOST_SECRETS):
             message = f"names that begin with {HOST_SECRETS} are the builder's own; take another name"
             yield Finding(("build", "secrets", index), message)
+    for index, tag in enumerate(build.tags):
+        if RESERVED_TAG.fullmatch(tag):
+            yield Finding(("build", "tags", index), f"'{tag}' is a tag that the builder sets; take another tag")
     for label in build.labels:
         if is_reserved(label):
             free = ", ".join(sorted(FREE_LABELS))

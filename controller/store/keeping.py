@@ -59,6 +59,26 @@ class KeepingTable:
         wished = self._connection.scalars(select(WORKLOADS.c.artifact))
         return Uses(uses, frozenset((value["repository"], value["digest"]) for value in wished))
 
+    def building(self, project: tuple[str, str] | None = None) -> bool:
+        """Whether a build has not ended: of this user's project, or any at all."""
+        query = select(BUILDS.c.id).join(TARGETS, TARGETS.c.build_id == BUILDS.c.id)
+        query = query.where(TARGETS.c.state.not_in(DONE) | (BUILDS.c.join_next > 0))
+        if project is not None:
+            query = query.where(BUILDS.c.user_id == project[0], BUILDS.c.project_id == project[1])
+        return self._connection.execute(query.limit(1)).first() is not None
+
+    def refers_to(self, repository: str, digest: str) -> bool:
+        """Whether a build made this artifact, or a device is wished to have it."""
+        return any(
+            self._connection.execute(
+                select(column)
+                .where(column["digest"].as_string() == digest, column["repository"].as_string() == repository)
+                .limit(1)
+            ).first()
+            is not None
+            for column in (TARGETS.c.artifact, BUILDS.c.image_index, WORKLOADS.c.artifact)
+        )
+
     def contents(self, build_ids: Collection[str]) -> set[str]:
         """Digests of the files of these builds."""
         digests: set[str] = set()

@@ -14,11 +14,13 @@ from controller.builds.logs import BuildLogs
 from controller.builds.materials_store import MaterialsStore
 from controller.builds.model import Build, BuildState, BuiltArtifact, ContextFile, RegistryAccess
 from controller.builds.podman import Podman
-from controller.builds.referrers import attach_document, referrers
-from controller.builds.registry import has_manifest
+from controller.builds.referrers import attach_document, canonical, referrers, tag_of
+from controller.builds.registry import INDEX_TYPE, digest_of, has_manifest, put_manifest, read_manifest
 from controller.builds.registry_session import RegistryRefused, RegistrySession
 from controller.builds.uploads import UploadStore
 from controller.deployments.model import Wish, WorkloadRow
+from controller.housekeeping import keeper
+from controller.housekeeping.artifacts import remove_artifact
 from controller.housekeeping.journal import Journal
 from controller.housekeeping.keeper import Estate, Housekeeper
 from controller.housekeeping.layers import LayerCache
@@ -55,10 +57,10 @@ class House:
         )  # fmt: skip
         return Housekeeper(estate, POLICY, 3600, lambda: "")
 
-    async def push(self, name: str) -> BuiltArtifact:
+    async def push(self, name: str, place: str = "") -> BuiltArtifact:
         """An image of 200 kB with a document."""
         pusher = Registry(self.registry.address, self.registry.push_credentials(), self.registry.ca_file)
-        repository = f"alice/digits/{name}"
+        repository = f"alice/digits/{place or name}"
         made = await asyncio.to_thread(push_tiny, pusher, repository, label=name, extra_bytes=200_000)
         await attach_document(made.repository, made.digest, b'{"bom": "%s"}' % name.encode(), "text/x", self.access)
         return BuiltArtifact(made.repository, made.digest, "linux/amd64", 200_000)
@@ -199,3 +201,57 @@ async def test_while_the_registry_frees_space_it_lets_pull_and_refuses_pushes(ho
     await local._restart(read_only=False)
     await local.collect_garbage()
     assert await house.has(image)
+
+
+async def test_one_artifact_that_cannot_be_removed_hinders_no_other(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = sorted([await house.push(name) for name in ("one", "two", "three")], key=lambda made: made.repository)
+    for number, image in enumerate(images):
+        await house.build(number, image)
+    troubles: list[Exception] = [RegistryRefused("HTTP status 405"), KeyError("manifests")]
+
+    async def troubled(repository: str, digest: str, access: RegistryAccess) -> None:
+        if troubles:
+            raise troubles.pop(0)
+        await remove_artifact(repository, digest, access)
+
+    monkeypatch.setattr(keeper, "remove_artifact", troubled)
+    await house.keeper().tidy(grace=0)
+    assert [await house.has(image) for image in images] == [True, True, False]
+    await house.keeper().tidy(grace=0)
+    assert [await house.has(image) for image in images] == [False, False, False]
+
+
+async def test_an_artifact_that_is_built_again_while_others_are_removed_stays(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = sorted([await house.push(name) for name in ("one", "two")], key=lambda made: made.repository)
+    for number, image in enumerate(images):
+        await house.build(number, image)
+
+    async def slow(repository: str, digest: str, access: RegistryAccess) -> None:
+        await remove_artifact(repository, digest, access)
+        await house.build(9, images[1], ended=time.time())
+
+    monkeypatch.setattr(keeper, "remove_artifact", slow)
+    await house.keeper().tidy(grace=0)
+    assert [await house.has(image) for image in images] == [False, True]
+
+
+async def test_what_lies_under_the_name_of_an_artifacts_documents_and_is_none_stays(house: House) -> None:
+    """Tags of users were not always kept from naming such a thing."""
+    old, moved = await house.push("old"), await house.push("other", "old")
+    manifest = await read_manifest(moved.repository, moved.digest, house.access)
+    entry = {"mediaType": manifest.media_type, "digest": moved.digest, "size": len(manifest.body)}
+    index = canonical({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [entry]})
+    for body, media_type in ((manifest.body, manifest.media_type), (index, INDEX_TYPE)):
+        await put_manifest(old.repository, tag_of(old.digest), body, media_type, house.access)
+        await remove_artifact(old.repository, old.digest, house.access)
+        assert not await house.has(old)
+        assert await has_manifest(old.repository, moved.digest, house.access)
+    assert await has_manifest(old.repository, digest_of(index), house.access)
+    # And an artifact that has no readable list gets its document.
+    await put_manifest(old.repository, tag_of(moved.digest), manifest.body, manifest.media_type, house.access)
+    await attach_document(old.repository, moved.digest, b"{}", "text/x", house.access)
+    assert len(await referrers(old.repository, moved.digest, house.access)) == 1

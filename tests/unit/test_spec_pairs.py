@@ -119,6 +119,17 @@ def test_labels_that_the_builder_sets_are_not_a_users(label: str) -> None:
     assert f"'{label}' is set by the builder" in problem.message
 
 
+@pytest.mark.parametrize("tag", [f"sha256-{'0a' * 32}", f"sha256-{'0A' * 32}.sig", "b-0123456789abcdef"])
+def test_tags_that_the_builder_sets_are_not_a_users(tag: str) -> None:
+    problem = only(f"tags: [v1, {tag}]")
+    assert (problem.path, problem.line) == ("build.tags[1]", 3)
+    assert "take another tag" in problem.message
+
+
+def test_tags_that_only_begin_alike_are_a_users() -> None:
+    assert problems("tags: [b-1, b-0123456789abcdefg, sha256-of-nothing]") == []
+
+
 def test_labels_about_the_source_are_a_users() -> None:
     assert problems("labels: {org.opencontainers.image.source: x, com.example.team: vision}") == []
 
