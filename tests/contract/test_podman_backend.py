@@ -1,8 +1,8 @@
 """The contract over real Podman on a simulated device, with a real registry."""
 
+import asyncio
 import hashlib
 import itertools
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
@@ -81,12 +81,11 @@ async def machine(site: PodmanSite, images: Images) -> AsyncIterator[ContractMac
 @pytest.mark.xdist_group("podman-contract")
 @pytest.mark.asyncio(loop_scope="module")
 class TestPodmanBackend(BackendContract):
-    async def test_death_is_seen_within_a_tenth_of_a_second(self, machine: ContractMachine) -> None:
+    async def test_death_is_hinted_at_without_anybody_listing(self, machine: ContractMachine) -> None:
         workload = machine.workload(Program.FAILS_SOON)
         await machine.backend.prepare(workload, lambda _: None)
         handle = await machine.backend.start(workload)
-        await anext(aiter(machine.backend.watch()))
-        hinted = time.time()
+        async with asyncio.timeout(30):
+            await anext(aiter(machine.backend.watch()))
         (seen,) = await machine.backend.list()
         assert (seen.handle, seen.exit_code) == (handle, 7)
-        assert hinted - seen.finished_at < 0.1
