@@ -144,7 +144,7 @@ class ImageBuild:
         context = self._folder / "context"
         return [
             *BUILD_OPTIONS, *annotation_options(self._job, base), "--platform", profile.platform,
-            "--from", base.image_id,
+            "--from", base.image_id, *(("--no-cache",) if self._job.no_cache else ()),
             "--iidfile", str(self._folder / "iid"),
             *(part for name, path in secrets.items() for part in ("--secret", f"id={name},src={path}")),
             "--tag", kept_as(self._job), "--file", str(context / "Containerfile"), str(context),

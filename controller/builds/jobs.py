@@ -28,6 +28,7 @@ def target_job(
         files=build.files,
         repository=f"{registry}/{repository_path(build, spec.build.image)}",
         secrets=secrets or {},
+        no_cache=build.no_cache,
     )
 
 

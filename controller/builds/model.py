@@ -42,6 +42,7 @@ class TargetJob:
     """One target of one build, ready to be built. `repository` is where to push, without tag.
 
     `target` is the target's key (controller.spec.model.target_key). `secrets`: values by name, never to be logged.
+    `no_cache`: every step is run, also where its layer is kept.
     """
 
     build_id: str
@@ -56,6 +57,7 @@ class TargetJob:
     kind: ArtifactKind = ArtifactKind.IMAGE
     target: str = ""
     secrets: Mapping[str, bytes] = field(default_factory=dict)
+    no_cache: bool = False
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,9 @@ def build(
     archive: Annotated[
         Path | None, typer.Option(help="Archive that holds the files (tar, zip).", show_default=False)
     ] = None,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Build even what was built before.")] = False,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Build even what was built before, and run every step.")
+    ] = False,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", " /--detach", " /-d", help="Wait until it has ended.")
     ] = True,

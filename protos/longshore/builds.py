@@ -53,7 +53,7 @@ class BuildCalls(Connection):
 
         `archive` (tar, tar.gz, tar.xz or zip) holds the files in place of `files`. `secrets` has the value of each
         name under `build.secrets`. `targets`: keys of the only targets wanted. `no_cache` builds even where an
-        identical request was built before.
+        identical request was built before, and runs every step.
         """
         request = build_pb2.CreateBuildRequest(
             project=project, spec=read_file(path), secrets=secrets, targets=targets, no_cache=no_cache

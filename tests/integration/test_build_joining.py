@@ -221,6 +221,7 @@ async def test_no_cache_builds_in_any_case(bench: Bench, builder: PushingBuilder
         first = await built(bench, ONE)
         again = await built(bench, replace(ONE, no_cache=True))
     assert builder.begun == [first.id, again.id]
+    assert [job.no_cache for job in builder.jobs] == [False, True]
 
 
 async def test_identical_requests_at_the_same_time_are_built_once(bench: Bench, builder: PushingBuilder) -> None:

@@ -4,6 +4,7 @@ import io
 import shutil
 import tarfile
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,15 @@ async def test_a_large_file_is_a_layer_that_a_change_of_code_leaves_alone(worksh
     assert run(workshop, "large2", "sh", "-c", "ls model; stat -c %u:%a model model/weights.bin").split() == [
         "code.py", "weights.bin", "1000:755", "1000:644",
     ]  # fmt: skip
+
+
+async def test_a_step_is_run_again_where_no_layer_may_be_taken(workshop: Workshop) -> None:
+    job = workshop.job("anew-0", {"base": SMALL_BASE, "steps": ["cat /proc/sys/kernel/random/uuid > drawn"]})
+    drawn = []
+    for number, no_cache in enumerate((False, False, True)):
+        await workshop.build(replace(job, build_id=f"anew-{number}", no_cache=no_cache))
+        drawn.append(run(workshop, f"anew-{number}", "cat", "drawn"))
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 async def test_packages_that_were_fetched_once_are_not_fetched_again(workshop: Workshop) -> None:

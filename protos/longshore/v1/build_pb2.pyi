@@ -357,7 +357,7 @@ class CreateBuildRequest(_message.Message):
     characters.
     """
     no_cache: _builtins.bool
-    """Build even where an identical request was built before."""
+    """Build even where an identical request was built before, and run every step, also where its layer is kept."""
     archive: _builtins.str
     """Digest of an uploaded archive (tar, tar.gz, tar.xz or zip) that holds the files, in place of `files`. Paths are
     as they stand in it, also where one folder holds all; a link becomes the file of the archive to which it leads.
