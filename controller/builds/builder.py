@@ -87,18 +87,32 @@ class ImageBuilder:
         """A build with a folder of its own, which is gone afterwards. Raises BuildFailed."""
         if not self._able and (wrong := await self.probe()):
             raise BuildFailed("PodmanUnavailable", wrong, retryable=True)
-        folder = Path(tempfile.mkdtemp(prefix="build-", dir=self.podman.temporary))
-        machine.leavings.begin()
         try:
-            yield ImageBuild(self._bench, machine, job, folder)
+            async with _tidied(machine), _scratch(self.podman.temporary) as folder:
+                yield ImageBuild(self._bench, machine, job, folder)
         except FileNotFoundError as error:
             self._able = False
             raise BuildFailed("PodmanUnavailable", f"{error}; install the package podman", retryable=True) from error
-        finally:
-            await despite_cancel(_tidy(folder, machine))
 
 
-async def _tidy(folder: Path, machine: Machine) -> None:
-    await asyncio.to_thread(shutil.rmtree, folder, True)
+@contextlib.asynccontextmanager
+async def _scratch(parent: Path) -> AsyncIterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="build-", dir=parent))
+    try:
+        yield folder
+    finally:
+        await despite_cancel(asyncio.to_thread(shutil.rmtree, folder, True))
+
+
+@contextlib.asynccontextmanager
+async def _tidied(machine: Machine) -> AsyncIterator[None]:
+    await machine.leavings.begin()
+    try:
+        yield
+    finally:
+        await despite_cancel(_end(machine))
+
+
+async def _end(machine: Machine) -> None:
     with contextlib.suppress(HostLost):
         await machine.leavings.end(machine.podman, machine.remove_leftovers)

@@ -22,8 +22,10 @@ class Leavings:
         """Whether a build runs there."""
         return self._running > 0
 
-    def begin(self) -> None:
-        self._running += 1
+    async def begin(self) -> None:
+        """Waits while something is removed: what a build has made would look like what another one left."""
+        async with self._removing:
+            self._running += 1
 
     def unwanted(self, images: Iterable[str]) -> None:
         """Images, in the order in which they were made."""

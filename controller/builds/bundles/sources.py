@@ -40,7 +40,7 @@ class WheelSmith:
         made = _job(requirement, job)
         leavings, machine = self._builder.machine.leavings, self._builder.machine
         # Until the wheel is out, nothing may be tidied up there.
-        leavings.begin()
+        await leavings.begin()
         try:
             await self._builder.build(made, log, lambda _: None)
             async with image_root(self._builder.podman, kept_as(made)) as root:
