@@ -26,6 +26,8 @@ class Hold:
         self._store = store
         self._ready = ready
         self._holding = False
+        # Also of a controller before this one.
+        self._told = True
         self._again: asyncio.TimerHandle | None = None
 
     async def holds(self, wake: Callable[[], None]) -> bool:
@@ -35,10 +37,12 @@ class Hold:
         if self._again is not None:
             self._again.cancel()
         if said:
+            self._told = True
             await self._store.transact(lambda tx: _tell(tx, said))
             self._again = asyncio.get_running_loop().call_later(LOOK_AGAIN, wake)
-        elif self._holding:
-            await self._store.transact(_untell)
+        # Some at a time: there may be very many, and others write meanwhile.
+        while self._told and not said:
+            self._told = await self._store.transact(_untell)
         if bool(said) is not self._holding:
             self._holding = bool(said)
             log.warning("builds wait", reason=said) if said else log.info("builds begin again")
@@ -52,8 +56,10 @@ def _tell(tx: Transaction, said: str) -> None:
             record(tx, waiting.build_id, replace(target, reason=REASON, message=said))
 
 
-def _untell(tx: Transaction) -> None:
-    for waiting in tx.queue.waiting():
+def _untell(tx: Transaction) -> bool:
+    """Whether there are more."""
+    bearing = tx.queue.waiting(REASON)
+    for waiting in bearing[:TOLD]:
         _, target = existing_target(tx, waiting.build_id, waiting.key)
-        if target.reason == REASON:
-            record(tx, waiting.build_id, replace(target, reason="", message=""))
+        record(tx, waiting.build_id, replace(target, reason="", message=""))
+    return len(bearing) > TOLD

@@ -24,9 +24,10 @@ class BuildQueueTable:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def waiting(self) -> list[Waiting]:
-        """All targets that are queued, those included whose next try is later."""
-        return self._waiting(_of_targets().where(TARGETS.c.state == BuildState.QUEUED))
+    def waiting(self, reason: str | None = None) -> list[Waiting]:
+        """All targets that are queued, those included whose next try is later; with `reason`, those that bear it."""
+        query = _of_targets().where(TARGETS.c.state == BuildState.QUEUED)
+        return self._waiting(query if reason is None else query.where(TARGETS.c.reason == reason))
 
     def due(self, now: float, each: int) -> list[Waiting]:
         """Targets that wait and whose time has come: of each user, profile and kind the oldest ones, at most `each`."""

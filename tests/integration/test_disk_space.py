@@ -66,6 +66,16 @@ async def test_who_waits_for_another_reason_again_does_not_name_the_disk(
     assert sorted(told) == ["b-1", "b-2"]
 
 
+async def test_what_a_controller_before_this_one_said_is_unsaid(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        await bench.add(number)
+    assert await holding.Hold(bench.store, lambda: FULL).holds(lambda: None)
+    assert {(await bench.target(f"b-{number}")).reason for number in range(5)} == {"DiskNearlyFull"}
+    monkeypatch.setattr(holding, "TOLD", 2)
+    assert not await holding.Hold(bench.store, lambda: "").holds(lambda: None)
+    assert {(await bench.target(f"b-{number}")).reason for number in range(5)} == {""}
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 8 MiB."""
