@@ -27,6 +27,10 @@ class MaterialsStore:
         except FileNotFoundError:
             return None
 
+    def builds(self) -> set[str]:
+        """Ids of builds of which something is kept."""
+        return {each.name for each in self._folder.iterdir()} if self._folder.exists() else set()
+
     def remove(self, build_id: str) -> None:
         """Afterwards nothing of the build is kept. Harmless where there is nothing."""
         shutil.rmtree(self._folder / _part(build_id), ignore_errors=True)

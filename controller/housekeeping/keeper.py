@@ -31,7 +31,8 @@ from controller.housekeeping.plan import (
 from controller.store import Store, Transaction
 
 log = structlog.get_logger()
-# Between forgetting a build and removing its artifacts: an identical request may just have been answered with them.
+# Between forgetting a build and removing its artifacts and bills of materials: an identical request may just have been
+# answered with them.
 GRACE = 15.0
 # The first round is after what a start does itself: ending what a killed controller left.
 FIRST = 60.0
@@ -107,8 +108,11 @@ class Housekeeper:
         """One round."""
         await self._finish_logs()
         findings = await self.look()
-        await self._forget(findings.builds)
-        await self._remove_artifacts(grace)
+        forgotten = await self._forget(findings.builds)
+        if forgotten or self._estate.journal.read():
+            await asyncio.sleep(grace)
+        await self._remove_materials()
+        await self._remove_artifacts()
         await asyncio.to_thread(self._remove_uploads, findings.uploads)
         for build_id in findings.logs:
             self._estate.logs.remove(build_id)
@@ -124,15 +128,23 @@ class Housekeeper:
             if build_id in ended:
                 await self._estate.logs.finish(build_id)
 
-    async def _forget(self, removal: Removal) -> None:
-        """Removes the records of builds, and what is kept of them beside the registry."""
+    async def _forget(self, removal: Removal) -> bool:
+        """Removes the records of builds, and their logs. Whether there were any."""
         if not removal.builds:
-            return
+            return False
         self._estate.journal.add(removal.artifacts)
         for build_id in await self._estate.store.transact(lambda tx: self._remove_rows(tx, removal)):
             self._estate.logs.remove(build_id)
-            await asyncio.to_thread(self._estate.materials.remove, build_id)
             log.info("build removed", build=build_id)
+        return True
+
+    async def _remove_materials(self) -> None:
+        """Those of builds that are forgotten, and from which no other build has its artifact."""
+        # Before the rows: a build that is added meanwhile is among them.
+        kept = await asyncio.to_thread(self._estate.materials.builds)
+        needed = await self._estate.store.transact(lambda tx: tx.keeping.described())
+        for build_id in sorted(kept - needed):
+            await asyncio.to_thread(self._estate.materials.remove, build_id)
 
     def _remove_rows(self, tx: Transaction, removal: Removal) -> list[str]:
         """Only what may still go: a deployment may have come to use one of them."""
@@ -141,11 +153,10 @@ class Housekeeper:
         tx.keeping.remove(gone)
         return gone
 
-    async def _remove_artifacts(self, grace: float) -> None:
+    async def _remove_artifacts(self) -> None:
         noted = self._estate.journal.read()
         if not noted:
             return
-        await asyncio.sleep(grace)
         rows = await self._estate.store.transact(self._rows)
         free, waiting = deletable(noted, rows.builds, rows.uses)
         self._estate.journal.remove(noted - set(free) - set(waiting))

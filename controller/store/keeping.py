@@ -79,6 +79,11 @@ class KeepingTable:
             for column in (TARGETS.c.artifact, BUILDS.c.image_index, WORKLOADS.c.artifact)
         )
 
+    def described(self) -> set[str]:
+        """Ids of all builds, and of those that made what these were answered with."""
+        origins = self._connection.scalars(select(TARGETS.c.cached_from).where(TARGETS.c.cached_from != "").distinct())
+        return {*self._connection.scalars(select(BUILDS.c.id)), *origins}
+
     def contents(self, build_ids: Collection[str]) -> set[str]:
         """Digests of the files of these builds."""
         digests: set[str] = set()

@@ -66,11 +66,16 @@ class House:
         return BuiltArtifact(made.repository, made.digest, "linux/amd64", 200_000)
 
     async def build(
-        self, number: int, artifact: BuiltArtifact, ended: float = LONG_AGO, files: Sequence[ContextFile] = ()
+        self,
+        number: int,
+        artifact: BuiltArtifact,
+        ended: float = LONG_AGO,
+        files: Sequence[ContextFile] = (),
+        cached_from: str = "",
     ) -> Build:
         """A build that has succeeded, with log and bill of materials."""
         made = build(BuildState.SUCCEEDED)
-        target = replace(made.targets[0], artifact=artifact, ended=ended, started=ended)
+        target = replace(made.targets[0], artifact=artifact, ended=ended, started=ended, cached_from=cached_from)
         made = replace(made, id=f"b-{number}", targets=(target,), created=ended, files=tuple(files))
         await self.store.transact(lambda tx: tx.builds.add(made, ""))
         self.logs.append(made.id, target.key, "stdout", "built")
@@ -152,6 +157,20 @@ async def test_what_nothing_needs_is_gone_everywhere_and_what_is_deployed_stays_
     assert not (house.folder / "journal.json").exists()
     # The registry takes pushes again.
     assert await house.has(await house.push("after"))
+
+
+async def test_a_bill_of_materials_stays_with_the_last_build_that_has_the_artifact(house: House) -> None:
+    image = await house.push("image")
+    made = await house.build(1, image)
+    taken = await house.build(2, image, ended=time.time(), cached_from=made.id)
+    key = made.targets[0].key
+    house.materials.remove(taken.id)
+    await house.keeper().tidy(grace=0)
+    assert await house.known() == {taken.id}
+    assert house.materials.read(made.id, key) == b"{}"
+    await house.store.transact(lambda tx: tx.keeping.remove([taken.id]))
+    await house.keeper().tidy(grace=0)
+    assert house.materials.builds() == set()
 
 
 async def test_a_registry_that_is_down_is_asked_again_in_the_next_round(house: House) -> None:
