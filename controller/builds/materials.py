@@ -8,7 +8,8 @@ from controller.builds.cancelling import despite_cancel
 from controller.builds.log import BuildLog
 from controller.builds.materials_document import MEDIA_TYPE, document
 from controller.builds.materials_image import CannotRead, image_root
-from controller.builds.materials_reading import RPM_FORMAT, Package, has_rpm, installed_packages, rpm_packages
+from controller.builds.materials_reading import Package, has_rpm, installed_packages, rpm_packages
+from controller.builds.materials_rpm import rpm_listing
 from controller.builds.model import BuildFailed, BuiltArtifact, RegistryAccess, TargetJob
 from controller.builds.podman import Podman
 from controller.builds.referrers import attach_document
@@ -21,7 +22,7 @@ async def image_materials(podman: Podman, image_id: str, job: TargetJob, log: Bu
         async with image_root(podman, image_id) as root:
             packages = await asyncio.to_thread(installed_packages, root)
             if await asyncio.to_thread(has_rpm, root):
-                packages += rpm_packages(await _ask_rpm(podman, image_id), root)
+                packages += rpm_packages(await rpm_listing(podman, image_id), root)
     except CannotRead as error:
         raise BuildFailed(
             "MaterialsUnreadable", f"cannot read what is inside the image: {error}; it is tried again", retryable=True
@@ -61,15 +62,6 @@ async def attach(artifact: BuiltArtifact, materials: bytes, access: RegistryAcce
             f"cannot attach the bill of materials to {artifact.repository}@{artifact.digest}: {error}",
             retryable=True,
         ) from error
-
-
-async def _ask_rpm(podman: Podman, image_id: str) -> str:
-    """rpm's database changes its form with its version, so the image's own rpm reads it."""
-    options = ("--rm", "--network", "none", "--read-only", "--entrypoint", "rpm")
-    listed = await podman.run("run", *options, image_id, "-qa", "--qf", RPM_FORMAT)
-    if listed.returncode != 0:
-        raise CannotRead(listed.stderr.strip()[-300:])
-    return listed.stdout
 
 
 def _counts(packages: list[Package]) -> str:

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import tarfile
+import tempfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +13,12 @@ import pytest_asyncio
 
 from controller.builds.log import BuildLog
 from controller.builds.materials import image_materials
+from controller.builds.materials_image import CannotRead
+from controller.builds.materials_rpm import rpm_listing
+from controller.builds.model import BuildFailed
 from controller.builds.podman import Podman
 from controller.builds.processes import Completed
+from tests.support.async_waiting import until
 from tests.support.building import Workshop, open_workshop
 from tests.support.image_roots import PURLS, make_root
 from tests.support.tiny_images import busybox
@@ -85,25 +91,52 @@ async def test_an_image_that_a_killed_controller_was_reading_is_not_mounted_afte
     assert workshop.leftovers() == []
 
 
-async def test_rpm_is_asked_for_its_packages_by_the_images_own_program(workshop: Workshop) -> None:
-    root = workshop.folder / "rpm-root"
+async def image_with_rpm(workshop: Workshop, script: str) -> str:
+    """Its id. The script is in the place of rpm, which needs a whole distribution."""
+    root = Path(tempfile.mkdtemp(prefix="rpm-", dir=workshop.folder))
     for name in ("bin", "var/lib/rpm", "etc", "proc", "sys", "dev", "tmp", "run"):
         (root / name).mkdir(parents=True)
     (root / "bin/sh").write_bytes(await asyncio.to_thread(busybox))
-    # In the place of the real one, which needs a whole distribution: what it prints for the options that it gets.
-    (root / "bin/rpm").write_text(
-        "#!/bin/sh\n[ \"$1 $2\" = '-qa --qf' ] && printf 'bash\\t5.2-3.fc40\\tx86_64\\tGPL\\n'\n"
-    )
+    (root / "bin/rpm").write_text(f"#!/bin/sh\n{script}\n")
     (root / "var/lib/rpm/rpmdb.sqlite").write_bytes(b"SQLite format 3")
     (root / "etc/os-release").write_text("ID=fedora\n")
     for program in ("sh", "rpm"):
         (root / "bin" / program).chmod(0o755)
-    archive = workshop.folder / "rpm.tar"
+    archive = root.with_suffix(".tar")
     with tarfile.open(archive, "w") as tar:
         tar.add(root, arcname=".")
-    imported = (await asyncio.to_thread(workshop.podman, "import", "-q", str(archive))).strip()
-    materials = await image_materials(
-        workshop.builder.podman, imported, workshop.job("b-1", {}), BuildLog(lambda *_: None)
-    )
+    return (await asyncio.to_thread(workshop.podman, "import", "-q", str(archive))).strip()
+
+
+async def test_rpm_is_asked_for_its_packages_by_the_images_own_program(workshop: Workshop) -> None:
+    made = await image_with_rpm(workshop, "[ \"$1 $2\" = '-qa --qf' ] && printf 'bash\\t5.2-3.fc40\\tx86_64\\tGPL\\n'")
+    materials = await image_materials(workshop.builder.podman, made, workshop.job("b-1", {}), BuildLog(lambda *_: None))
     assert purls(materials) == ["pkg:rpm/fedora/bash@5.2-3.fc40?arch=x86_64"]
+    assert workshop.leftovers() == []
+
+
+# Neither heeds a TERM.
+@pytest.mark.parametrize(
+    ("script", "failure", "why"),
+    [
+        ("trap '' TERM; while :; do echo package; done", BuildFailed, "prints more than 100000 bytes"),
+        ("trap '' TERM; while :; do sleep 1; done", CannotRead, "within 3 s"),
+    ],
+)
+async def test_an_rpm_that_lists_without_end_is_ended_and_nothing_of_it_is_left(
+    workshop: Workshop, script: str, failure: type[Exception], why: str
+) -> None:
+    made = await image_with_rpm(workshop, script)
+    with pytest.raises(failure, match=why):
+        await rpm_listing(workshop.builder.podman, made, largest=100_000, deadline=30 if failure is BuildFailed else 3)
+    assert workshop.leftovers() == []
+
+
+async def test_a_cancel_while_rpm_lists_leaves_nothing(workshop: Workshop) -> None:
+    made = await image_with_rpm(workshop, "trap '' TERM; while :; do sleep 1; done")
+    listing = asyncio.create_task(rpm_listing(workshop.builder.podman, made))
+    await until(lambda: len(workshop.containers()) == 1, seconds=30)
+    listing.cancel()
+    await asyncio.wait([listing])
+    assert listing.cancelled()
     assert workshop.leftovers() == []
