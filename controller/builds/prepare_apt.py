@@ -17,6 +17,7 @@ from controller.builds.cancelling import in_thread
 from controller.builds.debian import alternatives, database, libraries, scripts
 from controller.builds.debian.apt import AptFailed, PrivateApt, debian_architecture
 from controller.builds.debian.archive import Package, read_package
+from controller.builds.debian.sources import NotUnderstood, sources_in
 from controller.builds.debian.tree import Node, Tree, write_tar
 from controller.builds.host_settings import HostSettings
 from controller.builds.log import BuildLog
@@ -26,17 +27,13 @@ from controller.builds.prepare_base import BaseFiles
 from controller.builds.targets import TargetProfile
 
 DPKG = "/var/lib/dpkg"
+# What apt reads besides the sources, and which names no places outside of its folder.
 PRIVATE = (
-    "/etc/apt/sources.list",
     "/etc/apt/preferences",
     "/etc/apt/trusted.gpg",
     "/etc/apt/keyrings",
     "/usr/share/keyrings",
 )
-SIGNED_BY = re.compile(r"(signed-by\s*[=:]\s*)(/[^\s\],]+)", re.IGNORECASE)
-# sources.list(5): both forms.
-ONE_LINE = re.compile(r"^[ \t]*deb(?:-src)?[ \t]+(?:\[[^\]]*\][ \t]*)?(\S+)", re.MULTILINE)
-FIELD = re.compile(r"^URIs[ \t]*:(.*(?:\n[ \t]+.*)*)", re.MULTILINE | re.IGNORECASE)
 KINDS = {tarfile.DIRTYPE: "d", tarfile.SYMTYPE: "l"}
 
 
@@ -59,10 +56,11 @@ async def unpack(
         return Unpacked("the base has no packages of Debian's kind")
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
         return Unpacked("the programs apt-get and dpkg-deb are not on the controller's machine")
-    if not all(uri.startswith(("http://", "https://")) for uri in sources_of(base)):
-        return Unpacked("the base takes packages from other places than web servers")
     apt = PrivateApt(scratch, profile.architecture, host, podman.environment())
-    await in_thread(_lend, apt, base)
+    try:
+        await in_thread(lend, apt, base)
+    except NotUnderstood:
+        return Unpacked("the base's package sources are not all of the plain kind, at http or https")
     log("system", f"fetching {len(names)} apt packages for {profile.platform}, without emulation")
     try:
         await apt.update(log)
@@ -75,28 +73,24 @@ async def unpack(
     return await in_thread(_write, archives, base, debian_architecture(profile.architecture), target)
 
 
-def sources_of(base: BaseFiles) -> list[str]:
-    """Where the base's apt takes packages from. On the controller's machine a path would be one of its own."""
-    found: list[str] = []
-    for path, content in base.texts.items():
-        if path.startswith("/etc/apt/sources.list"):
-            text = content.decode(errors="replace")
-            found += ONE_LINE.findall(text)
-            found += [uri for uris in FIELD.findall(text) for uri in uris.split()]
-    return found
+def lend(apt: PrivateApt, base: BaseFiles) -> None:
+    """The base's sources, keys and package state, for the apt of this machine. Raises NotUnderstood."""
 
+    def own(path: str) -> str:
+        # A key may be a link to another; one that is not there would be looked for on this machine.
+        real = base.real(path)
+        if real not in base.texts or not real.startswith(PRIVATE):
+            raise NotUnderstood
+        return f"{apt.folder}{real}"
 
-def _lend(apt: PrivateApt, base: BaseFiles) -> None:
-    """The base's sources, keys and package state, for the apt of this machine."""
+    sources = [source.line(own) for source in sources_in(base.texts)]
     apt.prepare()
     for path, content in base.texts.items():
         if path.startswith(PRIVATE):
-            own = apt.folder / path.lstrip("/")
-            own.parent.mkdir(parents=True, exist_ok=True)
-            if path.startswith("/etc/apt/sources.list"):
-                text = SIGNED_BY.sub(lambda found: f"{found[1]}{apt.folder}{found[2]}", content.decode())
-                content = text.encode()
-            own.write_bytes(content)
+            copy = apt.folder / path.lstrip("/")
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(content)
+    (apt.folder / "etc/apt/sources.list").write_text("".join(f"{line}\n" for line in sources), encoding="ascii")
     (apt.folder / DPKG.lstrip("/") / "status").write_bytes(base.texts[f"{DPKG}/status"])
 
 

@@ -10,7 +10,6 @@ import pytest
 
 from controller.builds.emulation import check_needed
 from controller.builds.model import BuildFailed, TargetJob
-from controller.builds.prepare_apt import sources_of
 from controller.builds.prepare_base import BaseFiles
 from controller.builds.prepare_layout import Interpreter, finish, write_venv
 from controller.builds.prepare_root import needs_removal, write_root
@@ -112,15 +111,6 @@ def test_wheels_are_those_for_the_glibc_of_the_base(status: bytes, platform: str
 def test_a_base_with_another_c_library_gets_wheels_for_that() -> None:
     alpine = BaseFiles({"/lib/ld-musl-aarch64.so.1": ("f", "")}, {}, {})
     assert wheels_platform(ARM, alpine) == "aarch64-unknown-linux-musl"
-
-
-def test_sources_of_a_base_are_found_in_both_forms() -> None:
-    texts = {
-        "/etc/apt/sources.list": b"# deb file:/no x\ndeb [trusted=yes] file:/etc x main\ndeb https://a/debian y main\n",
-        "/etc/apt/sources.list.d/b.sources": b"Types: deb\nURIs: http://b/debian\n copy:/c\nSuites: z\n",
-    }
-    found = sources_of(BaseFiles({}, texts, {}))
-    assert found == ["file:/etc", "https://a/debian", "http://b/debian", "copy:/c"]
 
 
 def test_an_environment_made_elsewhere_names_nothing_of_the_place(tmp_path: Path) -> None:
