@@ -27,17 +27,18 @@ async def test_a_build_that_was_in_the_middle_of_a_step_is_built_again(site: Kil
     await site.ends_once(build_id)
     lines = await site.call(lambda: [line.line.text for line in site.client.read_build_log(build_id)])
     assert "the controller was restarted; this target is built again" in lines
+    await site.leaves_nothing()
 
 
 async def test_a_wish_to_cancel_outlives_the_controller_and_nothing_is_built_after_all(site: KilledController) -> None:
     build_id = await site.begin("cancelled", seconds=60)
     await site.reaches(build_id, "BUILDING")
-    await site.stack.controller.kill()
-    await site.stack.start_controller()
     await site.call(site.client.cancel_build, build_id)
+    await site.restart()
     ended = await site.reaches(build_id, "CANCELLED")
     assert state_of(ended) == "CANCELLED"
     assert ended.targets[0].reason == "Cancelled"
+    await site.leaves_nothing()
 
 
 async def test_images_that_wait_to_be_joined_are_joined_by_the_next_controller(site: KilledController) -> None:

@@ -29,12 +29,9 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Killed
 @pytest.mark.parametrize("step", STEPS)
 async def test_a_controller_killed_at_a_step_ends_the_build_once(site: KilledController, step: str) -> None:
     for number in range(max(1, ROUNDS // 5)):
-        name = f"{step.lower()}-{number}"
-        build_id = await site.begin(name, seconds=0.5, profiles=("x86-cpu", "x86-cuda"))
-        await site.reaches(build_id, step)
-        await site.restart()
-        await site.ends_once(build_id)
-        assert site.leftovers() == []
+        for build_id in await site.kill_in(step, f"{step.lower()}-{number}"):
+            await site.ends_once(build_id)
+        await site.leaves_nothing()
 
 
 async def test_a_controller_killed_at_random_ends_all_builds_once(site: KilledController) -> None:
@@ -45,4 +42,4 @@ async def test_a_controller_killed_at_random_ends_all_builds_once(site: KilledCo
         await site.restart()
         for build_id in begun:
             await site.ends_once(build_id)
-        assert site.leftovers() == []
+        await site.leaves_nothing()

@@ -11,6 +11,7 @@ from typing import Any
 
 from controller.builds.builder import ImageBuilder
 from controller.builds.model import BuildFailed, BuildState, BuiltArtifact, ContextFile, RegistryAccess, TargetJob
+from controller.builds.podman import Podman
 from controller.builds.settings import BuilderSettings
 from controller.builds.uploads import UploadStore
 from controller.spec.model import BuildSpec, DeploySpec
@@ -83,20 +84,29 @@ class Workshop:
         return set(self.podman("images", "-a", "-q", "--no-trunc").split())
 
     def containers(self) -> list[str]:
-        return self.podman("ps", "-a", "--external", "-q").split()
+        return containers_of(self.builder.podman)
 
     def output(self) -> list[str]:
         return [text for _, text in self.lines]
 
     def leftovers(self) -> list[str]:
         """Containers, files, mounts and processes that are of no use once no build runs."""
-        podman = self.builder.podman
-        mounts = [
-            line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(podman.temporary) in line
-        ]
-        merged = [line for line in mounts_below(podman.storage) if line.endswith("/merged")]
-        files = [str(path) for path in podman.temporary.iterdir()]
-        return [*self.containers(), *mounts, *merged, *files, *map(str, processes_of(podman.folder))]
+        return leftovers_of(self.builder.podman)
+
+
+def leftovers_of(podman: Podman) -> list[str]:
+    """Containers, files, mounts and processes that are of no use once no build runs on this storage."""
+    mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(podman.temporary) in line]
+    merged = [line for line in mounts_below(podman.storage) if line.endswith("/merged")]
+    files = [str(path) for path in podman.temporary.iterdir()]
+    return [*containers_of(podman), *mounts, *merged, *files, *map(str, processes_of(podman.folder))]
+
+
+def containers_of(podman: Podman) -> list[str]:
+    """Ids of all containers, those of build steps included."""
+    argv = podman.argv(["ps", "-a", "--external", "-q"])
+    done = subprocess.run(argv, env=podman.environment(), check=True, capture_output=True, text=True)
+    return done.stdout.split()
 
 
 def mounts_below(folder: Path) -> list[str]:

@@ -1,6 +1,8 @@
 """Builds whose controller is killed while they are at some step: what has to hold afterwards."""
 
 import asyncio
+import contextlib
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -11,14 +13,18 @@ from typing import Any
 
 import yaml
 
+from controller.builds.podman import Podman
 from controller.local.stack import LocalStack
 from controller.settings import Builds
 from longshore.client import Client, project
 from longshore.v1 import build_pb2
-from tests.support.building import BASE_CACHE, SMALL_BASE
+from tests.support.building import BASE_CACHE, SMALL_BASE, leftovers_of
 
 PROJECT = project("alice", "kills")
 STEPS = ("QUEUED", "PREPARING", "BUILDING", "PUSHING")
+# As many as are built at a time.
+PROFILES = ("x86-cpu", "x86-cuda")
+MOST_TRIES = 10
 ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
 
 
@@ -33,10 +39,13 @@ class KilledController:
     async def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return await asyncio.to_thread(lambda: function(*args, **kwargs))
 
-    async def begin(self, name: str, *, seconds: float = 0.0, profiles: tuple[str, ...] = ("x86-cpu",)) -> str:
-        """Id of a build of small images; one of its steps takes so long."""
+    async def begin(
+        self, name: str, *, seconds: float = 0.0, mebibytes: int = 0, profiles: tuple[str, ...] = ("x86-cpu",)
+    ) -> str:
+        """Id of a build of small images; one of its steps takes so long, and so much is to be pushed for it."""
         deploy = {"entrypoint": ["sleep", "1000"], "network": {"ports": [{"name": "http", "container": 80}]}}
-        build = {"base": SMALL_BASE, "steps": [f"sleep {seconds:.1f}; echo {name} > /made"], "tags": [name]}
+        step = f"sleep {seconds:.1f}; echo {name} > /made; head -c {mebibytes}M /dev/urandom > /filler"
+        build = {"base": SMALL_BASE, "steps": [step], "tags": [name]}
         targets = [{"profile": profile} for profile in profiles]
         path = self.folder / f"{name}.yml"
         path.write_text(
@@ -50,7 +59,7 @@ class KilledController:
         return answer
 
     async def reaches(self, build_id: str, *states: str, seconds: float = 120) -> build_pb2.Build:
-        """The build once it is, or was seen to have passed, one of these states."""
+        """The build once it is in one of these states, or has ended."""
         return await self.comes_to(lambda build: state_of(build) in (*states, *ENDED), build_id, seconds)
 
     async def comes_to(
@@ -66,6 +75,40 @@ class KilledController:
         """As after a crash: nothing of the old one had a chance to end anything."""
         await self.stack.controller.kill()
         await self.stack.start_controller()
+
+    async def kill_in(self, step: str, name: str) -> list[str]:
+        """Ids of builds, of which the last was in this step when its controller was killed. Those before it had passed
+        the step when the kill came. The next controller runs."""
+        begun: list[str] = []
+        async with self._slots_taken() if step == "QUEUED" else contextlib.nullcontext():
+            for number in range(MOST_TRIES):
+                mebibytes = 48 if step == "PUSHING" else 0
+                made = await self.begin(f"{name}-{number}", seconds=0.5, mebibytes=mebibytes, profiles=PROFILES)
+                begun.append(made)
+                await self.reaches(made, step)
+                await self.stack.controller.kill()
+                states = self.stored_states(made)
+                await self.stack.start_controller()
+                if step in states:
+                    return begun
+        raise AssertionError(f"{MOST_TRIES} builds had passed {step} when the kill came\n{self.log()}")
+
+    @asynccontextmanager
+    async def _slots_taken(self) -> AsyncIterator[None]:
+        """What is begun inside of the block waits."""
+        taken = await self.begin(f"taken-{time.monotonic_ns()}", seconds=600, profiles=PROFILES)
+        both = ["BUILDING"] * len(PROFILES)
+        await self.comes_to(lambda build: [state_of(target) for target in build.targets] == both, taken)
+        try:
+            yield
+        finally:
+            await self.call(self.client.cancel_build, taken)
+        await self.reaches(taken, "CANCELLED")
+
+    def stored_states(self, build_id: str) -> set[str]:
+        """Those of its targets, as a controller that was killed left them."""
+        with contextlib.closing(sqlite3.connect(self.stack.folder.database)) as store:
+            return {row[0] for row in store.execute("SELECT state FROM build_targets WHERE build_id = ?", (build_id,))}
 
     async def ends_once(self, build_id: str) -> build_pb2.Build:
         """The build once it has succeeded, with one result for each target and events without a gap."""
@@ -89,12 +132,19 @@ class KilledController:
         """The end of the controller's log, for a test that fails."""
         return (self.stack.folder.root / "controller.log").read_text()[-3000:]
 
-    def leftovers(self) -> list[str]:
-        """Folders of builds that no build uses any more."""
-        return [path.name for path in (self.stack.folder.root / "builder").glob("tmp/build-*")]
+    async def leaves_nothing(self, seconds: float = 60) -> None:
+        """Once no build runs there is no container, file, mount or process of one."""
+        root, end = self.stack.folder.root, time.monotonic() + seconds
+        while left := [
+            *await asyncio.to_thread(leftovers_of, Podman(root / "builder")),
+            *map(str, (root / "bundles").glob("tmp/*")),
+        ]:
+            # A builder that is asked how it is has a process for a moment.
+            assert time.monotonic() < end, f"{left}\n{self.log()}"
+            await asyncio.sleep(0.2)
 
 
-def state_of(build: build_pb2.Build) -> str:
+def state_of(build: build_pb2.Build | build_pb2.BuildTarget) -> str:
     return build_pb2.BuildState.Name(build.state).removeprefix("BUILD_STATE_")
 
 
