@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from controller.access import new_id
-from controller.builds.archives import expand
 from controller.builds.cache_key import cache_key
+from controller.builds.expansions import Expansions
 from controller.builds.jobs import target_job
 from controller.builds.listing import check_listed
 from controller.builds.logs import BuildLogs
@@ -70,6 +70,7 @@ class BuildService:
     ) -> None:
         self._store = store
         self._uploads = uploads
+        self._expansions = Expansions(uploads)
         self._profiles = profiles
         self._reuse = reuse
         self._secrets = secrets
@@ -78,10 +79,13 @@ class BuildService:
         self._places = QueuePlaces(store)
 
     async def create(self, request: BuildRequest) -> Build:
-        """Accepts a build; what was built before for an identical request has succeeded at once.
+        """Accepts a build; what was built before for an identical request has succeeded at once. A repeated request id
+        is answered with the build that it made, whatever else has changed.
 
         Errors: InvalidSpec, InvalidRequest, FailedPrecondition MISSING_UPLOADS.
         """
+        if earlier := await self._store.transact(lambda tx: _earlier(tx, request)):
+            return earlier
         accepted = await self.accept(request)
         build = await self._store.transact(lambda tx: self._create(tx, accepted, request))
         if build.id == accepted.build.id:
@@ -90,7 +94,9 @@ class BuildService:
 
     async def accept(self, request: BuildRequest) -> Accepted:
         """Checks a request to its end and looks up what needs no building; stores nothing. Errors as `create`."""
-        accepted = await asyncio.to_thread(self._accept, request)
+        spec = await asyncio.to_thread(self._checked_spec, request)
+        files = await self._expansions.files(request.archive) if request.archive else request.files
+        accepted = await asyncio.to_thread(self._accept, request, spec, files)
         if request.no_cache:
             return accepted
         ready = await self._reuse.answer({target.key: target for target in accepted.build.targets})
@@ -144,14 +150,21 @@ class BuildService:
         else:
             self._logs.close(build.id)
 
-    def _accept(self, request: BuildRequest) -> Accepted:
+    def _checked_spec(self, request: BuildRequest) -> Spec:
         """Blocks: for the largest spec, seconds."""
         spec = load_spec(request.spec, known_profiles=self._profiles)
         if request.for_devices:
             require_deployable(spec)
             require_no_secrets(spec)
         check_secrets(spec.build.secrets, request.secrets)
-        files = self._files(spec, request)
+        _wanted(spec, request.targets)
+        if request.archive and request.files:
+            raise InvalidRequest("archive", "files are listed as well; send either files or an archive")
+        return spec
+
+    def _accept(self, request: BuildRequest, spec: Spec, files: tuple[ContextFile, ...]) -> Accepted:
+        """Blocks."""
+        self._check_files(spec, files)
         wanted = _wanted(spec, request.targets)
         build = Build(
             new_id("b"), request.project.user_id, request.project.project_id, spec.name, request.spec, files,
@@ -167,23 +180,24 @@ class BuildService:
         name = cache_key(job, profile, self._secrets) if spec.build.push else ""
         return replace(target, platform=profile.platform, cache_key=name)
 
-    def _files(self, spec: Spec, request: BuildRequest) -> tuple[ContextFile, ...]:
+    def _check_files(self, spec: Spec, listed: tuple[ContextFile, ...]) -> None:
         """Every file that the spec names is listed, nothing else is, and all contents are uploaded."""
-        if request.archive and request.files:
-            raise InvalidRequest("archive", "files are listed as well; send either files or an archive")
-        listed = expand(request.archive, self._uploads) if request.archive else request.files
         check_listed(spec.build.files, [file.path for file in listed])
         missing = sorted({file.digest for file in listed if not self._uploads.stat(file.digest)[0]})
         if missing:
             message = f"{len(missing)} contents are not uploaded, the first is {missing[0]}; send them by WriteUpload"
             raise FailedPrecondition(Reason.MISSING_UPLOADS, message, missing=",".join(missing[:50]))
-        return listed
 
     def _create(self, tx: Transaction, accepted: Accepted, request: BuildRequest) -> Build:
-        if request.request_id and (earlier := tx.builds.by_request(request.project, request.request_id)):
+        if earlier := _earlier(tx, request):
             return earlier
         self.add(tx, accepted, request.request_id)
         return _existing(tx, accepted.build.id)
+
+
+def _earlier(tx: Transaction, request: BuildRequest) -> Build | None:
+    """The build that this request made already."""
+    return tx.builds.by_request(request.project, request.request_id) if request.request_id else None
 
 
 def require_deployable(spec: Spec) -> None:

@@ -43,7 +43,10 @@ class DeploymentService:
         self._builds = builds
 
     async def apply(self, request: Request) -> Applied:
-        """Makes a deployment or a new revision of it. Errors: InvalidSpec, FailedPrecondition, NotFound."""
+        """Makes a deployment or a new revision of it. A repeated request id is answered with the deployment that it
+        made, whatever else has changed. Errors: InvalidSpec, FailedPrecondition, NotFound."""
+        if earlier := await self._store.transact(lambda tx: _earlier(tx, request)):
+            return earlier
         accepted = None if request.build_id else await self._accept(request)
         spec = await self._builds.read_spec(request.spec) if accepted is None else accepted.spec
         require_deployable(spec)
@@ -87,9 +90,9 @@ class DeploymentService:
         return await self._builds.accept(wanted)
 
     def _apply(self, tx: Transaction, request: Request, spec: Spec, accepted: Accepted | None) -> Applied:
+        if earlier := _earlier(tx, request):
+            return earlier
         events_from = tx.events.last_number(request.project)
-        if request.request_id and (earlier := tx.deployments.by_request(request.project, request.request_id)):
-            return Applied(earlier, events_from)
         if accepted is not None:
             self._builds.add(tx, accepted, "")
         build_id = request.build_id if accepted is None else accepted.build.id
@@ -104,6 +107,12 @@ class DeploymentService:
         tx.deployments.add_revision(deployment, request.request_id)
         tx.events.append(state_event(deployment))
         return Applied(reassess(tx, place(tx, deployment)), events_from)
+
+
+def _earlier(tx: Transaction, request: Request) -> Applied | None:
+    """What this request made already."""
+    made = tx.deployments.by_request(request.project, request.request_id) if request.request_id else None
+    return None if made is None else Applied(made, tx.events.last_number(request.project))
 
 
 def _require_profiles(spec: Spec, build: Build) -> None:

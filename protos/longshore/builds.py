@@ -19,6 +19,8 @@ BUILD_ENDED = frozenset(
 )
 # A number that no line has: asks for nothing but the end of a log.
 _NO_LINE = 2**62
+# Seconds that the controller may take for a request with an archive, all of which it unpacks first.
+_UNPACKING = 3600.0
 
 
 class BuildCalls(Connection):
@@ -64,7 +66,8 @@ class BuildCalls(Connection):
         else:
             request.files.extend(self.upload(collect(path.parent, files), on_progress))
         request.request_id = request_id or new_request_id()
-        return self._call(self._builds.CreateBuild, request, build_pb2.CreateBuildResponse).build
+        timeout = max(_UNPACKING, self._timeout) if archive else None
+        return self._call(self._builds.CreateBuild, request, build_pb2.CreateBuildResponse, timeout).build
 
     def get_build(self, build_id: str) -> build_pb2.Build:
         request = build_pb2.GetBuildRequest(id=build_id)

@@ -37,8 +37,9 @@ class Connection:
         """Ends all calls. Idempotent."""
         self._channel.close()
 
-    def _call(self, method: object, request: Message, answer: type[M]) -> M:
-        return calls.unary(method, request, answer, timeout=self._timeout, patience=self._patience)
+    def _call(self, method: object, request: Message, answer: type[M], timeout: float | None = None) -> M:
+        """`timeout`: seconds for this call, where it may take longer than others."""
+        return calls.unary(method, request, answer, timeout=timeout or self._timeout, patience=self._patience)
 
     def _call_patiently(self, method: object, request: Message, answer: type[M], deadline: calls.Deadline) -> M:
         """However long the controller is away. Raises WaitTimeout at the deadline."""

@@ -13,6 +13,7 @@ from google.protobuf.any_pb2 import Any as Packed
 from google.rpc import error_details_pb2, status_pb2
 
 from longshore import calls, outcome
+from longshore.client import Client, project
 from longshore.failures import LongshoreError, Problem, WaitTimeout, from_rpc
 from longshore.logs import LogCursor
 from longshore.sources import collect
@@ -210,6 +211,23 @@ class Silent:
 
     def cancel(self) -> None:
         self._cancelled.set()
+
+
+def test_a_controller_has_an_hour_to_unpack_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+
+    def answer(*_: Any, timeout: float, patience: float) -> build_pb2.CreateBuildResponse:
+        seen.append(timeout)
+        return build_pb2.CreateBuildResponse()
+
+    monkeypatch.setattr(calls, "unary", answer)
+    (tmp_path / "deployment.yml").write_text("version: 1")
+    (tmp_path / "files.tar").write_bytes(b"")
+    with Client("127.0.0.1:1", "token", None, timeout=30) as client:
+        monkeypatch.setattr(client, "upload", lambda sources, _: [each.entry for each in sources])
+        client.build(tmp_path / "deployment.yml", project("alice", "vision"), archive=tmp_path / "files.tar")
+        client.build(tmp_path / "deployment.yml", project("alice", "vision"))
+    assert seen == [3600, 30]
 
 
 def test_log_lines_that_come_again_are_dropped_and_none_is_lost() -> None:
