@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Choice:
-    """A host as the choice sees it. `able`: nothing is known to be wrong with it."""
+    """A host as the choice sees it. `able`: nothing is known to be wrong with it. `laid_out`: platforms for which it
+    makes only images of which nothing has to run."""
 
     name: str
     native: frozenset[str]
@@ -14,8 +15,9 @@ class Choice:
     slots: int
     running: int
     able: bool = True
+    laid_out: frozenset[str] = frozenset()
 
-    def builds(self, platform: str) -> bool:
+    def runs(self, platform: str) -> bool:
         return platform in self.native or platform in self.emulated
 
     @property
@@ -24,8 +26,10 @@ class Choice:
 
 
 def candidates(hosts: Sequence[Choice], platform: str, lost: Collection[str] = ()) -> list[Choice]:
-    """Those that can build for the platform, busy or not, without those that have just been lost."""
-    return [host for host in hosts if host.able and host.builds(platform) and host.name not in lost]
+    """Those that can build for the platform, busy or not, without those that have just been lost. One that runs nothing
+    for the platform counts only where no other does: whether something has to run is not known before the build."""
+    able = [host for host in hosts if host.able and host.name not in lost]
+    return [host for host in able if host.runs(platform)] or [host for host in able if platform in host.laid_out]
 
 
 def choose(hosts: Sequence[Choice], platform: str, lost: Collection[str] = ()) -> Choice | None:

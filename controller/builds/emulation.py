@@ -54,6 +54,11 @@ def check_runnable(profile: TargetProfile) -> None:
         )
 
 
+def emulated_architectures() -> frozenset[str]:
+    """Those other than its own of which this machine runs programs."""
+    return frozenset(each for each in HANDLERS if each != own_architecture() and _is_emulated(each))
+
+
 def _is_emulated(architecture: str) -> bool:
     handler = BINFMT / HANDLERS.get(architecture, architecture)
     return handler.exists() and "enabled" in handler.read_text().split()

@@ -19,6 +19,11 @@ from controller.builds.targets import TargetProfile
 log = structlog.get_logger()
 # Seconds between two looks at a host that is well, and between the first two at one that is not.
 WELL, FIRST, LONGEST = 60.0, 2.0, 300.0
+# Seconds in which a host has to say how it is, and to have removed what earlier builds left.
+PROBE_DEADLINE = 180.0
+# Seconds until what a killed controller left is seen to again, where that failed.
+AGAIN = 5.0
+NOT_ASKED = "not asked yet"
 # The name of the controller's own machine.
 OWN = "local"
 
@@ -39,10 +44,11 @@ class Place(Protocol):
 
 @dataclass(frozen=True)
 class Abilities:
-    """The platforms for which a host builds by nature, and by emulation."""
+    """The platforms for which a host builds by nature, by emulation, and as long as nothing of the image has to run."""
 
     native: frozenset[str] = frozenset()
     emulated: frozenset[str] = frozenset()
+    laid_out: frozenset[str] = frozenset()
 
 
 class ArtifactBuilder(Protocol):
@@ -70,14 +76,20 @@ class BuilderHost:
     slots: int
     abilities: Abilities = Abilities()
     running: int = 0
-    condition: str = "not asked yet"
+    condition: str = NOT_ASKED
     last_seen: float = 0.0
     failures: int = 0
     next_probe: float = field(default=0.0)
 
     def choice(self) -> Choice:
-        known = (self.abilities.native, self.abilities.emulated)
-        return Choice(self.name, *known, self.slots, self.running, not self.condition)
+        can = self.abilities
+        able = not self.condition
+        return Choice(self.name, can.native, can.emulated, self.slots, self.running, able, can.laid_out)
+
+    def may_run(self, platform: str) -> bool:
+        """Whether it ran programs of the platform when it was last seen, or was never seen."""
+        never = self.abilities == Abilities()
+        return never or self.choice().runs(platform)
 
     def seen(self, abilities: Abilities, now: float) -> None:
         self.abilities, self.condition, self.failures = abilities, "", 0
@@ -110,6 +122,7 @@ class BuilderPool:
         self._bundling = self._hosts.get(OWN) or Slots(bundle_slots)
         self._listeners: list[Callable[[], None]] = []
         self._freed = asyncio.Event()
+        self._recovered = asyncio.Event()
 
     @property
     def hosts(self) -> tuple[BuilderHost, ...]:
@@ -121,44 +134,67 @@ class BuilderPool:
         return sum(host.slots for host in self.hosts) + (0 if OWN in self._hosts else self._bundling.slots)
 
     def takes(self, profile: str, kind: ArtifactKind) -> bool:
-        """Whether a build could begin now. Where no host is able to build it at all the answer is yes too: the build
-        says why it cannot be."""
+        """Whether a build could begin now. Where no host is able to build it at all the answer is yes too, once all
+        were asked: the build says why it cannot be."""
         if kind is ArtifactKind.BUNDLE:
             return self._bundling.running < self._bundling.slots
         known = self._profiles.get(profile)
-        if known is None or not candidates(self._choices(), known.platform):
+        if known is None:
             return True
-        return choose(self._choices(), known.platform) is not None
+        if self._is_unknown(known.platform):
+            return False
+        choices = self._choices()
+        return not candidates(choices, known.platform) or choose(choices, known.platform) is not None
 
     def on_free(self, listener: Callable[[], None]) -> None:
         self._listeners.append(listener)
 
     async def recover(self) -> None:
-        """Ends and removes what a killed controller left, here and on the hosts that answer; the others when they do.
-        Once, before the first build."""
-        await self._builder.recover()
-        await self._bundles.recover()
-        await asyncio.gather(*(self.probe(host) for host in self.hosts))
+        """Ends and removes what a killed controller left here; on other hosts `watch` does. Once, before the first
+        build."""
+        while not self._recovered.is_set():
+            try:
+                await self._builder.recover()
+                await self._bundles.recover()
+                self._recovered.set()
+            except OSError:
+                # A full disk: no build begins, and all else goes on.
+                log.exception("what the last process left cannot be removed yet")
+                await asyncio.sleep(AGAIN)
 
     async def close(self) -> None:
         await self._builder.close()
 
     async def watch(self) -> None:
-        """Looks at the hosts now and then, until cancelled."""
+        """Looks at the hosts now and then, from `recover` on, until cancelled."""
+        # Which ends all that was started for this builder.
+        await self._recovered.wait()
+        await asyncio.gather(*(self._watch(host) for host in self.hosts))
+
+    async def _watch(self, host: BuilderHost) -> None:
+        """By itself, so that a host that does not answer holds up no other."""
         while True:
-            now = time.monotonic()
-            due = [host for host in self.hosts if host.next_probe <= now]
-            await asyncio.gather(*(self.probe(host) for host in due))
-            wait = min((host.next_probe for host in self.hosts), default=now + WELL) - time.monotonic()
-            await asyncio.sleep(max(0.1, wait))
+            if (wait := host.next_probe - time.monotonic()) <= 0:
+                await self.probe(host)
+            else:
+                # Step by step, since a build that loses the host changes when it is due.
+                await asyncio.sleep(min(wait, FIRST))
 
     async def probe(self, host: BuilderHost) -> None:
         """Afterwards the host's condition says how it is."""
         before = host.condition
         try:
-            host.seen(await host.place.probe(), time.monotonic())
+            async with asyncio.timeout(PROBE_DEADLINE):
+                abilities = await host.place.probe()
+            host.seen(abilities, time.monotonic())
         except BuildFailed as failure:
             host.failed(failure.message, time.monotonic())
+        except TimeoutError:
+            host.failed(f"{host.place.address} is not done within {PROBE_DEADLINE:g} s", time.monotonic())
+        except Exception as error:
+            # The host is not able; all others, and the controller, go on.
+            log.exception("a builder host cannot be asked", host=host.name)
+            host.failed(f"it cannot be asked: {error or type(error).__name__}", time.monotonic())
         if host.condition != before:
             log.info("builder host", host=host.name, condition=host.condition or "able")
             self._wake()
@@ -182,6 +218,10 @@ class BuilderPool:
                 host.failed(error.message, time.monotonic())
                 lost.append(host.name)
                 on_line("system", f"builder host {host.name} is lost: {error.message}; another one is tried")
+            except BuildFailed as failure:
+                if away := self._away(failure, host, platform):
+                    raise away from failure
+                raise
 
     def context(self, job: TargetJob) -> AbstractAsyncContextManager[Path]:
         """The folder of an image's whole build context, made on this machine, while the block lasts. Raises
@@ -209,12 +249,31 @@ class BuilderPool:
             self._wake()
 
     def _host_for(self, platform: str, lost: Iterable[str]) -> BuilderHost | None:
-        """None while all that could build are busy. Raises BuildFailed where there is none."""
+        """None while all that could build are busy or not asked yet. Raises BuildFailed where there is none."""
         lost = tuple(lost)
+        if self._is_unknown(platform, lost):
+            return None
         if not candidates(self._choices(), platform, lost):
             raise self._nobody(platform)
         chosen = choose(self._choices(), platform, lost)
         return None if chosen is None else self._hosts[chosen.name]
+
+    def _is_unknown(self, platform: str, lost: Sequence[str] = ()) -> bool:
+        """Whether a host may run programs of the platform that was not asked yet, and no other is known to."""
+        known = candidates(self._choices(), platform, lost)
+        return not any(each.runs(platform) for each in known) and any(
+            host.condition == NOT_ASKED for host in self.hosts
+        )
+
+    def _away(self, failure: BuildFailed, host: BuilderHost, platform: str) -> BuildFailed | None:
+        """What is told where the host runs nothing for the platform, and another one may that is not able to now."""
+        away = [each for each in self.hosts if each is not host and each.condition and each.may_run(platform)]
+        if failure.reason != "EmulationUnavailable" or not away:
+            return None
+        causes = "; ".join(f"{each.name}: {each.condition}" for each in away)
+        return BuildFailed(
+            "BuilderUnavailable", f"{failure.message}; who may build it is not able to: {causes}", retryable=True
+        )
 
     def _nobody(self, platform: str) -> BuildFailed:
         if broken := [host for host in self.hosts if host.condition]:

@@ -1,10 +1,11 @@
 """The controller's own machine as a builder host."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from controller.builds.builder import ImageBuilder
-from controller.builds.emulation import own_architecture
+from controller.builds.emulation import emulated_architectures, own_architecture
 from controller.builds.hosts import Abilities
 from controller.builds.machine import Machine
 from controller.builds.model import BuildFailed
@@ -23,10 +24,11 @@ class OwnPlace:
     async def probe(self) -> Abilities:
         if wrong := await self._builder.probe():
             raise BuildFailed("PodmanUnavailable", wrong, retryable=True)
-        own = PLATFORMS.get(own_architecture(), "")
+        native = frozenset({PLATFORMS.get(own_architecture(), "")})
+        emulated = frozenset(PLATFORMS[each] for each in await asyncio.to_thread(emulated_architectures))
         # Much for another architecture is made without running anything; a build that has to run something finds out
-        # whether it can.
-        return Abilities(frozenset({own}), frozenset(PLATFORMS.values()) - {own})
+        # that it can not.
+        return Abilities(native, emulated, frozenset(PLATFORMS.values()) - native - emulated)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Machine]:

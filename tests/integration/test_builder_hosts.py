@@ -74,6 +74,14 @@ class NoBundles:
         raise NotImplementedError
 
 
+async def asked(pool: BuilderPool) -> BuilderPool:
+    """Afterwards all hosts were asked once."""
+    await pool.recover()
+    for host in pool.hosts:
+        await pool.probe(host)
+    return pool
+
+
 @dataclass
 class Yard:
     """A workshop and a builder host that its builds go to."""
@@ -90,8 +98,7 @@ class Yard:
         if with_own:
             hosts.append(BuilderHost("local", OwnPlace(self.workshop.builder), 2))
         pool = BuilderPool(self.workshop.builder, hosts, load_profiles(), NoBundles())
-        await pool.recover()
-        return pool
+        return await asked(pool)
 
     async def build(self, pool: BuilderPool, job: TargetJob) -> BuildResult:
         return await pool.build(job, lambda *line: self.workshop.lines.append(line), self.workshop.states.append)
@@ -222,7 +229,7 @@ async def test_a_host_that_disappears_in_a_build_is_replaced_and_cleaned_when_it
 async def test_images_on_a_host_are_removed_when_they_are_old(yard: Yard) -> None:
     place = yard.place(yard.host.ssh())
     pool = BuilderPool(yard.workshop.builder, [BuilderHost("far", place, 2)], load_profiles(), NoBundles())
-    await pool.recover()
+    await asked(pool)
     await yard.build(pool, yard.job("old", "echo old > /made"))
     await pool.probe(pool.hosts[0])
     assert ":old" in await yard.host.podman("images", "--format", "{{.Tag}}:{{.Tag}}")

@@ -1,12 +1,14 @@
 """The pool of builder hosts: who gets a build, what happens when one is lost. Hosts and builder are scripted."""
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
 
+from controller.builds import hosts
 from controller.builds.builder import ImageBuilder
 from controller.builds.hosts import Abilities, BuilderHost, BuilderPool
 from controller.builds.machine import HostLost, Machine
@@ -26,11 +28,20 @@ class ScriptedPlace:
         self.name = name
         self.native = native
         self.alive = True
+        self.emulated: frozenset[str] = frozenset()
+        self.laid_out: frozenset[str] = frozenset()
+        # What asking it raises, and what it waits for.
+        self.breaks: Exception | None = None
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def probe(self) -> Abilities:
+        await self.answers.wait()
+        if self.breaks is not None:
+            raise self.breaks
         if not self.alive:
             raise HostLost(f"{self.name} does not answer")
-        return Abilities(frozenset({self.native}))
+        return Abilities(frozenset({self.native}), self.emulated, self.laid_out)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Machine]:
@@ -46,9 +57,13 @@ class ScriptedBuilder:
         self.go = asyncio.Event()
         self.go.set()
         self.losing: set[str] = set()
+        self.unable: set[str] = set()
         self.machines: list[str] = []
+        self.recoveries: list[Exception] = []
 
-    async def recover(self) -> None: ...
+    async def recover(self) -> None:
+        if self.recoveries:
+            raise self.recoveries.pop()
 
     async def close(self) -> None: ...
 
@@ -57,6 +72,8 @@ class ScriptedBuilder:
         await self.go.wait()
         if machine in self.losing:
             raise HostLost(f"{machine} has gone")
+        if machine in self.unable:
+            raise BuildFailed("EmulationUnavailable", f"{machine} cannot run it")
         return BuildResult(None)
 
 
@@ -69,6 +86,12 @@ class Pool:
         hosts = [BuilderHost(place.name, place, slots) for place in places]
         bundles = cast(Any, self.builder)
         self.pool = BuilderPool(cast(ImageBuilder, self.builder), hosts, load_profiles(), bundles, 1)
+
+    async def ready(self) -> None:
+        """Afterwards all hosts were asked once."""
+        await self.pool.recover()
+        for host in self.pool.hosts:
+            await self.pool.probe(host)
 
     async def build(self, profile: str = "x86-cpu", kind: ArtifactKind = ArtifactKind.IMAGE) -> BuildResult:
         job = TargetJob(
@@ -83,7 +106,7 @@ async def until_machines(pool: Pool, count: int) -> None:
 
 async def test_a_lost_host_is_replaced_at_once_and_the_log_says_so() -> None:
     pool = Pool(ScriptedPlace("one", AMD), ScriptedPlace("two", AMD))
-    await pool.pool.recover()
+    await pool.ready()
     pool.builder.losing = {"one"}
     assert (await pool.build()).host == "two"
     assert pool.builder.machines == ["one", "two"]
@@ -93,7 +116,7 @@ async def test_a_lost_host_is_replaced_at_once_and_the_log_says_so() -> None:
 
 async def test_where_no_other_host_is_the_build_may_be_tried_again_later() -> None:
     pool = Pool(ScriptedPlace("one", AMD))
-    await pool.pool.recover()
+    await pool.ready()
     pool.builder.losing = {"one"}
     with pytest.raises(BuildFailed) as caught:
         await pool.build()
@@ -107,7 +130,7 @@ async def test_a_host_that_comes_back_is_used_again_and_waiting_builds_hear_of_i
     pool = Pool(place)
     heard: list[bool] = []
     pool.pool.on_free(lambda: heard.append(True))
-    await pool.pool.recover()
+    await pool.ready()
     assert pool.pool.hosts[0].condition == "one does not answer"
     heard.clear()
     place.alive = True
@@ -128,7 +151,7 @@ async def test_a_host_that_stays_away_is_asked_less_and_less_often() -> None:
 
 async def test_a_full_pool_takes_nothing_until_a_build_ends() -> None:
     pool = Pool(ScriptedPlace("one", AMD))
-    await pool.pool.recover()
+    await pool.ready()
     pool.builder.go.clear()
     running = asyncio.create_task(pool.build())
     await until_machines(pool, 1)
@@ -141,7 +164,7 @@ async def test_a_full_pool_takes_nothing_until_a_build_ends() -> None:
 
 async def test_a_cancelled_build_frees_its_slot() -> None:
     pool = Pool(ScriptedPlace("one", AMD))
-    await pool.pool.recover()
+    await pool.ready()
     pool.builder.go.clear()
     running = asyncio.create_task(pool.build())
     await until_machines(pool, 1)
@@ -153,7 +176,7 @@ async def test_a_cancelled_build_frees_its_slot() -> None:
 
 async def test_a_platform_that_nobody_builds_is_a_final_failure_that_says_what_to_do() -> None:
     pool = Pool(ScriptedPlace("one", AMD))
-    await pool.pool.recover()
+    await pool.ready()
     assert pool.pool.takes("arm64-cpu", ArtifactKind.IMAGE)
     with pytest.raises(BuildFailed) as caught:
         await pool.build("arm64-cpu")
@@ -162,7 +185,7 @@ async def test_a_platform_that_nobody_builds_is_a_final_failure_that_says_what_t
 
 async def test_bundles_have_slots_of_their_own_where_this_machine_builds_no_images() -> None:
     pool = Pool(ScriptedPlace("one", AMD))
-    await pool.pool.recover()
+    await pool.ready()
     pool.builder.go.clear()
     running = asyncio.create_task(pool.build(kind=ArtifactKind.BUNDLE))
     await until_machines(pool, 1)
@@ -174,7 +197,7 @@ async def test_bundles_have_slots_of_their_own_where_this_machine_builds_no_imag
 
 async def test_bundles_and_images_share_the_slots_of_this_machine() -> None:
     pool = Pool(ScriptedPlace("local", AMD))
-    await pool.pool.recover()
+    await pool.ready()
     assert pool.pool.slots == 1
     pool.builder.go.clear()
     running = asyncio.create_task(pool.build(kind=ArtifactKind.BUNDLE))
@@ -184,3 +207,99 @@ async def test_bundles_and_images_share_the_slots_of_this_machine() -> None:
     pool.builder.go.set()
     await running
     assert pool.pool.takes("x86-cpu", ArtifactKind.IMAGE)
+
+
+@asynccontextmanager
+async def watched(pool: Pool) -> AsyncIterator[None]:
+    """As a controller runs it."""
+    watching = asyncio.create_task(pool.pool.watch())
+    try:
+        await pool.pool.recover()
+        yield
+        assert not watching.done(), "the watch has ended"
+    finally:
+        watching.cancel()
+        await asyncio.wait([watching])
+
+
+async def test_a_host_that_breaks_when_it_is_asked_is_not_able_and_all_goes_on() -> None:
+    full, well = ScriptedPlace("full", AMD), ScriptedPlace("well", AMD)
+    full.breaks = OSError(errno.ENOSPC, "No space left on device")
+    pool = Pool(full, well)
+    async with watched(pool):
+        assert (await pool.build()).host == "well"
+        await until(lambda: "No space left on device" in pool.pool.hosts[0].condition, seconds=30)
+        full.breaks = None
+        await until(lambda: pool.pool.hosts[0].condition == "", seconds=30)
+
+
+async def test_what_cannot_be_removed_at_the_start_is_tried_again_until_builds_begin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hosts, "AGAIN", 0.01)
+    pool = Pool(ScriptedPlace("one", AMD))
+    pool.builder.recoveries = [OSError(errno.ENOSPC, "No space left on device")] * 2
+    async with watched(pool):
+        assert pool.builder.recoveries == []
+        assert (await pool.build()).host == "one"
+
+
+async def test_a_host_that_never_answers_holds_up_no_build_and_no_other_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "PROBE_DEADLINE", 0.2)
+    silent, well = ScriptedPlace("silent", AMD), ScriptedPlace("well", AMD)
+    silent.answers.clear()
+    pool = Pool(silent, well)
+    async with watched(pool):
+        assert (await pool.build()).host == "well"
+        await until(lambda: "not done within 0.2 s" in pool.pool.hosts[0].condition, seconds=30)
+        pool.builder.losing = {"well"}
+        with pytest.raises(BuildFailed):
+            await pool.build()
+        pool.builder.losing = set()
+        # It was due in a minute when it was lost.
+        await until(lambda: pool.pool.hosts[1].condition == "", seconds=30)
+
+
+async def test_a_build_waits_until_the_hosts_that_may_build_it_were_asked() -> None:
+    place = ScriptedPlace("one", AMD)
+    place.answers.clear()
+    pool = Pool(place)
+    async with watched(pool):
+        assert not pool.pool.takes("x86-cpu", ArtifactKind.IMAGE)
+        waiting = asyncio.create_task(pool.build())
+        place.answers.set()
+        assert (await waiting).host == "one"
+
+
+async def test_what_emulates_is_preferred_to_what_runs_nothing_also_while_it_is_busy() -> None:
+    own, far = ScriptedPlace("local", AMD), ScriptedPlace("far", AMD)
+    own.laid_out, far.emulated = frozenset({ARM}), frozenset({ARM})
+    pool = Pool(own, far)
+    await pool.ready()
+    assert (await pool.build("arm64-cpu")).host == "far"
+    pool.builder.go.clear()
+    running = asyncio.create_task(pool.build("arm64-cpu"))
+    await until_machines(pool, 2)
+    assert not pool.pool.takes("arm64-cpu", ArtifactKind.IMAGE)
+    pool.builder.go.set()
+    await running
+
+
+async def test_what_runs_nothing_builds_while_the_other_is_away_and_says_no_for_good_only_where_none_is() -> None:
+    own, far = ScriptedPlace("local", AMD), ScriptedPlace("far", AMD)
+    own.laid_out, far.emulated = frozenset({ARM}), frozenset({ARM})
+    pool = Pool(own, far)
+    await pool.ready()
+    far.alive = False
+    await pool.pool.probe(pool.pool.hosts[1])
+    assert (await pool.build("arm64-cpu")).host == "local"
+    pool.builder.unable = {"local"}
+    with pytest.raises(BuildFailed, match="far does not answer") as caught:
+        await pool.build("arm64-cpu")
+    assert (caught.value.reason, caught.value.retryable) == ("BuilderUnavailable", True)
+    alone = Pool(own)
+    await alone.ready()
+    alone.builder.unable = {"local"}
+    with pytest.raises(BuildFailed) as caught:
+        await alone.build("arm64-cpu")
+    assert (caught.value.reason, caught.value.retryable) == ("EmulationUnavailable", False)

@@ -14,7 +14,7 @@ def hosts(draw: st.DrawFn) -> list[Choice]:
     names = draw(st.lists(st.sampled_from("abcdef"), unique=True))
     return [
         Choice(name, native := draw(platforms), draw(platforms) - native, draw(st.integers(1, 4)),
-               draw(st.integers(0, 5)), draw(st.booleans()))
+               draw(st.integers(0, 5)), draw(st.booleans()), draw(platforms))
         for name in names
     ]  # fmt: skip
 
@@ -50,7 +50,10 @@ def test_what_is_chosen_can_build_has_room_and_no_better_one_is_free(
         return
     assert chosen in possible
     assert chosen.able
-    assert platform in chosen.native | chosen.emulated
+    assert platform in chosen.native | chosen.emulated | chosen.laid_out
     assert chosen.name not in lost
     if platform not in chosen.native:
         assert not any(platform in one.native for one in possible)
+    if platform not in chosen.native | chosen.emulated:
+        # Also none that is busy: it may have to run something.
+        assert not any(one.able and one.runs(platform) and one.name not in lost for one in given_hosts)
