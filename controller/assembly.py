@@ -8,6 +8,7 @@ from controller.builds.hosts import Abilities, BuilderHost, BuilderPool, Place
 from controller.builds.model import RegistryAccess
 from controller.builds.own_place import OwnPlace
 from controller.builds.podman import Podman
+from controller.builds.pushed import OnPushed
 from controller.builds.remote import RemotePlace
 from controller.builds.settings import BuilderSettings
 from controller.builds.targets import TargetProfile
@@ -24,16 +25,18 @@ def builder_pool(
     uploads: UploadStore,
     access: RegistryAccess,
     profiles: dict[str, TargetProfile],
+    on_pushed: OnPushed,
 ) -> BuilderPool:
     """The builder of a controller: this machine and the hosts that the settings name."""
-    builder = ImageBuilder(folder.root / "builder", uploads, access, builder_settings(settings), profiles)
+    own = builder_settings(settings)
+    builder = ImageBuilder(folder.root / "builder", uploads, access, own, profiles, on_pushed)
     hosts = [
         BuilderHost(one.name, remote_place(one, settings, folder, builder), one.slots) for one in settings.builds.hosts
     ]
     if settings.builds.local:
         hosts.insert(0, BuilderHost("local", OwnPlace(builder), settings.builds.parallel))
     smith = WheelSmith(builder)
-    bundles = BundleBuilder(folder.root / "bundles", uploads, access, builder_settings(settings), profiles, smith)
+    bundles = BundleBuilder(folder.root / "bundles", uploads, access, own, profiles, smith, on_pushed)
     return BuilderPool(builder, hosts, profiles, bundles, settings.builds.parallel)
 
 

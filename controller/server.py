@@ -24,6 +24,7 @@ from controller.builds.joining import Joiner
 from controller.builds.logs import BuildLogs
 from controller.builds.materials_store import MaterialsStore
 from controller.builds.model import RegistryAccess
+from controller.builds.pushed import nobody
 from controller.builds.queue import BuildQueue, Desk
 from controller.builds.reuse import Reuse
 from controller.builds.secrets import SecretBox
@@ -34,7 +35,7 @@ from controller.deployments.service import DeploymentService
 from controller.devices.service import DeviceService
 from controller.errors import OperatorError
 from controller.events.feed import EventFeed
-from controller.housekeeping.assembly import housekeeper
+from controller.housekeeping.assembly import housekeeper, journal_of
 from controller.housekeeping.space import MIB, Space
 from controller.mqtt.inbox import DeviceMessages
 from controller.mqtt.link import BrokerSettings
@@ -103,10 +104,12 @@ class Controller:
         self._devices = DeviceService(self._store, self._ca, self.settings.public.address, profiles)
         self._messages = DeviceMessages(self._store, self._broker_settings())
         self._sessions = Sessions(self._messages.invite)
-        self._pool = builder_pool(self.settings, self._folder, self._uploads, access, profiles)
+        self._journal = journal_of(root)
+        self._on_pushed = self._journal.note if self.settings.housekeeping.enabled else nobody
+        self._pool = builder_pool(self.settings, self._folder, self._uploads, access, profiles, self._on_pushed)
         self._queue = self._build_queue(access)
         self._keeper = housekeeper(
-            root, self.settings.housekeeping, self._store, self._uploads, self._logs, access,
+            root, self.settings.housekeeping, self._store, self._uploads, self._logs, access, self._journal,
             busy=lambda: any(host.running for host in self._pool.hosts), full=self._space.condition, collect=collect,
         )  # fmt: skip
         self._feed = EventFeed(self._store)
@@ -189,7 +192,7 @@ class Controller:
             self._store, self._pool, self._logs, self._reuse, self._secrets, self._materials, self._profiles,
             access.address, retry,
         )  # fmt: skip
-        joiner = Joiner(self._store, self._logs, access, retry)
+        joiner = Joiner(self._store, self._logs, access, retry, self._on_pushed)
         hold = Hold(self._store, self._space.condition)
         return BuildQueue(desk, joiner, self._pool.slots, builds.parallel_per_user, hold)
 

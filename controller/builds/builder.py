@@ -15,6 +15,7 @@ from controller.builds.image_build import ImageBuild, Workbench
 from controller.builds.machine import HostLost, Machine, OwnMachine
 from controller.builds.model import BuildFailed, BuildResult, OnLine, OnState, RegistryAccess, TargetJob
 from controller.builds.podman import Podman
+from controller.builds.pushed import OnPushed, nobody
 from controller.builds.settings import BuilderSettings
 from controller.builds.targets import TargetProfile, load_profiles
 from controller.builds.uploads import UploadStore
@@ -30,6 +31,7 @@ class ImageBuilder:
         access: RegistryAccess,
         settings: BuilderSettings | None = None,
         profiles: Mapping[str, TargetProfile] | None = None,
+        on_pushed: OnPushed = nobody,
     ) -> None:
         settings = settings or BuilderSettings()
         profiles = load_profiles() if profiles is None else profiles
@@ -42,7 +44,7 @@ class ImageBuilder:
             settings.registry_timeout,
             settings.unreachable_memory,
         )
-        self._bench = Workbench(settings, profiles, uploads, access, bases, self.podman)
+        self._bench = Workbench(settings, profiles, uploads, access, bases, self.podman, on_pushed)
         self.machine = OwnMachine(self.podman)
         self._able = False
 

@@ -28,6 +28,7 @@ from controller.builds.model import (
 from controller.builds.outcome import build_failure
 from controller.builds.podman import Podman
 from controller.builds.prepare import Prepared, Workplace, prepare
+from controller.builds.pushed import OnPushed, nobody
 from controller.builds.reproducibility import image_notes
 from controller.builds.requirements import base_of, requirements_of
 from controller.builds.settings import BuilderSettings
@@ -52,6 +53,7 @@ class Workbench:
     bases: BaseResolver
     # This machine's own, which has the bases.
     podman: Podman
+    on_pushed: OnPushed = nobody
 
 
 class ImageBuild:
@@ -167,6 +169,7 @@ class ImageBuild:
                 # What may be tried again finds its layers; what may not leaves none.
                 self._machine.leavings.unwanted([*log.made_images(), kept_as(self._job)])
             raise
+        await in_thread(self._bench.on_pushed, self._job.user_id, self._job.project_id, repository, digest)
         try:
             manifest = await registry.read_manifest(repository, digest, self._bench.access)
         except registry.RegistryUnreachable as error:

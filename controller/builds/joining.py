@@ -11,9 +11,11 @@ from dataclasses import replace
 import structlog
 
 from controller.builds import registry
+from controller.builds.cancelling import in_thread
 from controller.builds.index import Member, image_index
 from controller.builds.logs import BuildLogs
 from controller.builds.model import Build, BuildState, BuildTarget, BuiltArtifact, RegistryAccess
+from controller.builds.pushed import OnPushed, nobody
 from controller.builds.recording import build_event, existing, made_images, settle
 from controller.builds.registry import INDEX_TYPE, RegistryUnreachable
 from controller.store import Store, Transaction
@@ -26,11 +28,19 @@ RETRY_LONGEST = 60.0
 class Joiner:
     """`run()` until cancelled; the queue of builds runs it."""
 
-    def __init__(self, store: Store, logs: BuildLogs, access: RegistryAccess, retry_seconds: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        logs: BuildLogs,
+        access: RegistryAccess,
+        retry_seconds: float,
+        on_pushed: OnPushed = nobody,
+    ) -> None:
         self._store = store
         self._logs = logs
         self._access = access
         self._retry_seconds = retry_seconds
+        self._on_pushed = on_pushed
         self._tries: dict[str, int] = {}
         self._wake = asyncio.Event()
 
@@ -69,6 +79,8 @@ class Joiner:
             body, media_type = members[0].manifest.body, members[0].manifest.media_type
         else:
             body, media_type = image_index(members, annotations_of(build)), INDEX_TYPE
+            owner = build.user_id, build.project_id
+            await in_thread(self._on_pushed, *owner, repository, registry.digest_of(body))
         for tag in tags:
             await registry.put_manifest(repository, tag, body, media_type, self._access)
         if len(members) == 1:

@@ -31,6 +31,10 @@ def policy(settings: Housekeeping) -> Policy:
     )
 
 
+def journal_of(root: Path) -> Journal:
+    return Journal(root / "housekeeping.json")
+
+
 def housekeeper(
     root: Path,
     settings: Housekeeping,
@@ -38,13 +42,14 @@ def housekeeper(
     uploads: UploadStore,
     logs: BuildLogs,
     access: RegistryAccess,
+    journal: Journal,
     *,
     busy: Callable[[], bool] = lambda: False,
     full: Callable[[], str] = lambda: "",
     collect: Callable[[], Awaitable[None]] | None = None,
 ) -> Housekeeper:
-    """Of the data folder `root`. `busy`: whether a build runs; `full`, `collect` as Housekeeper and Estate say."""
+    """Of the data folder `root`, whose journal is `journal_of(root)`. `busy`: whether a build runs; `full`, `collect`
+    as Housekeeper and Estate say."""
     layers = LayerCache(Podman(root / "builder"), busy, [root / "bundles" / name for name in ("uv", "wheels")])
-    journal = Journal(root / "housekeeping.json")
     estate = Estate(store, uploads, logs, MaterialsStore(root / "materials"), layers, access, journal, collect)
     return Housekeeper(estate, policy(settings), settings.interval_minutes * 60, full)

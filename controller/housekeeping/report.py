@@ -7,7 +7,7 @@ from pathlib import Path
 from controller.builds.logs import BuildLogs
 from controller.builds.model import RegistryAccess
 from controller.builds.uploads import UploadStore
-from controller.housekeeping.assembly import housekeeper
+from controller.housekeeping.assembly import housekeeper, journal_of
 from controller.housekeeping.keeper import Findings
 from controller.settings import load_settings
 from controller.setup import DataFolder
@@ -21,7 +21,8 @@ async def report(root: Path) -> str:
     settings = load_settings(root)
     with contextlib.closing(open_store(DataFolder(root).database)) as store:
         logs = BuildLogs(root / "logs", clear_up=False)
-        keeper = housekeeper(root, settings.housekeeping, store, UploadStore(root / "uploads"), logs, NOBODY)
+        uploads = UploadStore(root / "uploads")
+        keeper = housekeeper(root, settings.housekeeping, store, uploads, logs, NOBODY, journal_of(root))
         return "\n".join(_lines(await keeper.look()))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from controller.builds import image_build, registry
 from controller.builds.builder import ImageBuilder
 from controller.builds.model import BuildFailed, BuildState, RegistryAccess, TargetJob
 from controller.builds.settings import BuilderSettings
@@ -245,6 +246,25 @@ async def test_a_registry_that_is_down_is_worth_another_try_and_a_refusal_is_not
     builder = ImageBuilder(workshop.builder.podman.folder, workshop.uploads, nowhere, settings)
     failure = await failure_with(builder, workshop.job("nopush", {}, repository="127.0.0.1:9/alice/digits"))
     assert (failure.reason, failure.retryable) == ("RegistryUnreachable", True)
+
+
+async def test_what_was_pushed_is_told_although_the_build_fails_then(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise BuildFailed("RegistryUnreachable", "the registry is away")
+
+    monkeypatch.setattr(image_build, "attach", broken)
+    told: list[tuple[str, str, str, str]] = []
+    settings, folder = BuilderSettings(base_cache=BASE_CACHE), workshop.builder.podman.folder
+    server = workshop.registry
+    access = RegistryAccess(server.address, server.ca_file, server.push_credentials)
+    builder = ImageBuilder(folder, workshop.uploads, access, settings, on_pushed=lambda *what: told.append(what))
+    job = workshop.job("told", {})
+    await failure_with(builder, job)
+    ((user, project, repository, digest),) = told
+    assert (user, project, repository) == (job.user_id, job.project_id, job.repository)
+    assert await registry.has_manifest(repository, digest, access)
 
 
 async def failure_with(builder: ImageBuilder, job: TargetJob) -> BuildFailed:

@@ -17,10 +17,13 @@ import pytest_asyncio
 from packaging.requirements import Requirement
 
 from controller.builds import host
+from controller.builds.bundles import builder as bundle_builder
+from controller.builds.bundles.builder import BundleBuilder
 from controller.builds.bundles.description import ARTIFACT_TYPE, CONFIG_TYPE
 from controller.builds.bundles.packing import FILES_TYPE, TITLE, WHEEL_TYPE
 from controller.builds.model import ArtifactKind, BuildFailed, BuildResult, BuildState, TargetJob
 from controller.builds.referrers import referrers
+from controller.builds.registry import has_manifest
 from controller.builds.settings import BuilderSettings
 from controller.spec.model import DeploySpec
 from controller.spec.runtimes import load_runtimes, runtime_file
@@ -233,6 +236,23 @@ async def test_a_registry_that_is_down_is_tried_again_and_one_that_refuses_is_no
         await shop.build(shop.job("b-stranger", {}), stranger)
     assert (caught.value.reason, caught.value.retryable) == ("RegistryRefused", False)
     assert shop.leftovers() == []
+
+
+async def test_what_is_pushed_is_told_although_the_build_fails_then(
+    shop: BundleShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise BuildFailed("RegistryUnreachable", "the registry is away")
+
+    monkeypatch.setattr(bundle_builder, "attach", broken)
+    told: list[tuple[str, str, str, str]] = []
+    builder = BundleBuilder(shop.folder / "told", shop.uploads, shop.access, on_pushed=lambda *what: told.append(what))
+    job = shop.job("b-told", {})
+    with pytest.raises(BuildFailed):
+        await shop.build(job, builder)
+    ((user, project, repository, digest),) = told
+    assert (user, project, repository) == (job.user_id, job.project_id, job.repository)
+    assert await has_manifest(repository, digest, shop.access)
 
 
 async def test_a_cancel_at_any_moment_leaves_nothing(shop: BundleShop) -> None:

@@ -200,6 +200,23 @@ async def test_an_artifact_that_was_noted_and_is_built_again_before_it_is_remove
     assert not (house.folder / "journal.json").exists()
 
 
+async def test_what_a_build_pushed_that_then_failed_goes_once_its_project_builds_no_more(house: House) -> None:
+    image, taken = await house.push("image"), await house.push("taken")
+    journal = Journal(house.folder / "journal.json")
+    for pushed in (image, taken):
+        journal.note("alice", "digits", pushed.repository, pushed.digest)
+    running = replace(build(BuildState.PUSHING), id="b-1")
+    await house.store.transact(lambda tx: tx.builds.add(running, ""))
+    await house.keeper().tidy(grace=0)
+    assert [await house.has(pushed) for pushed in (image, taken)] == [True, True]
+    failed = replace(running.targets[0], state=BuildState.FAILED, ended=time.time())
+    await house.store.transact(lambda tx: tx.builds.change_target("b-1", failed))
+    await house.build(2, taken, ended=time.time())
+    await house.keeper().tidy(grace=0)
+    assert [await house.has(pushed) for pushed in (image, taken)] == [False, True]
+    assert not (house.folder / "journal.json").exists()
+
+
 async def test_logs_that_a_killed_controller_left_are_compressed(house: House) -> None:
     made = await house.build(1, await house.push("young"), ended=time.time())
     house.logs.append(made.id, "", "system", "one more line")

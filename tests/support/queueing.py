@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from controller.builds.desk import Builder
@@ -110,6 +110,8 @@ class Bench:
     reuse_hours: float = 24.0
     # Why no build may begin.
     not_ready: str = ""
+    # Indexes, as `controller.builds.pushed.OnPushed`.
+    pushed: list[tuple[str, str, str, str]] = field(default_factory=list)
 
     @property
     def secrets(self) -> SecretBox:
@@ -129,7 +131,9 @@ class Bench:
             self.store, self.builder, self.logs, self.reuse, self.secrets, MaterialsStore(self.folder / "materials"),
             load_profiles(), self.access.address, self.retry_seconds,
         )  # fmt: skip
-        joiner = Joiner(self.store, self.logs, self.access, self.retry_seconds)
+        joiner = Joiner(
+            self.store, self.logs, self.access, self.retry_seconds, lambda *told: self.pushed.append(told)
+        )  # fmt: skip
         return BuildQueue(desk, joiner, self.parallel, self.per_user, Hold(self.store, lambda: self.not_ready))
 
     @asynccontextmanager

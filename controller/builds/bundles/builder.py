@@ -35,6 +35,7 @@ from controller.builds.model import (
     RegistryAccess,
     TargetJob,
 )
+from controller.builds.pushed import OnPushed, nobody
 from controller.builds.registry import digest_of
 from controller.builds.reproducibility import bundle_notes
 from controller.builds.requirements import Requirements, requirements_of, runtime_of
@@ -55,9 +56,11 @@ class BundleBuilder:
         settings: BuilderSettings | None = None,
         profiles: Mapping[str, TargetProfile] | None = None,
         smith: WheelSmith | None = None,
+        on_pushed: OnPushed = nobody,
     ) -> None:
         """`smith` makes wheels of packages that have none; without it they fail the build."""
         self._smith = smith
+        self._on_pushed = on_pushed
         self._work_dir = work_dir
         self._uploads = uploads
         self._access = access
@@ -105,6 +108,7 @@ class BundleBuilder:
         if not job.spec.push:
             return BuildResult(None, notes, materials)
         on_state(BuildState.PUSHING)
+        await in_thread(self._on_pushed, job.user_id, job.project_id, job.repository, digest_of(body))
         await push_bundle(job, [*layers, config], body, self._access, log)
         size = sum(blob.size_bytes for blob in (*layers, config))
         artifact = BuiltArtifact(job.repository, digest_of(body), profile.platform, size, ArtifactKind.BUNDLE)
