@@ -8,6 +8,7 @@ import structlog
 
 from controller.builds.cache_key import cache_key
 from controller.builds.desk import Desk
+from controller.builds.full_disk import waiting_for_room
 from controller.builds.jobs import target_job
 from controller.builds.masking import Mask
 from controller.builds.model import Build, BuildFailed, BuildResult, BuildState, BuildTarget, TargetJob
@@ -95,7 +96,8 @@ class Attempt:
             self._desk.logs.append(build.id, target.key, "system", reuse_line(ready))
             return ready
         result = await self._build(job, timeout, progress)
-        await asyncio.to_thread(self._desk.materials.save, build.id, target.key, result.sbom)
+        with waiting_for_room("keep the bill of materials"):
+            await asyncio.to_thread(self._desk.materials.save, build.id, target.key, result.sbom)
         return succeeded(progress.target, result)
 
     async def _build(self, job: TargetJob, timeout: float, progress: Progress) -> BuildResult:

@@ -11,6 +11,7 @@ from controller.builds import recovery
 from controller.builds.bases import BaseResolver
 from controller.builds.bootstrap import Bootstrapper
 from controller.builds.cancelling import despite_cancel
+from controller.builds.full_disk import waiting_for_room
 from controller.builds.image_build import ImageBuild, Workbench
 from controller.builds.machine import HostLost, Machine, OwnMachine
 from controller.builds.model import BuildFailed, BuildResult, OnLine, OnState, RegistryAccess, TargetJob
@@ -87,11 +88,12 @@ class ImageBuilder:
     @contextlib.asynccontextmanager
     async def _open(self, job: TargetJob, machine: Machine) -> AsyncIterator[ImageBuild]:
         """A build with a folder of its own, which is gone afterwards. Raises BuildFailed."""
-        if not self._able and (wrong := await self.probe()):
-            raise BuildFailed("PodmanUnavailable", wrong, retryable=True)
         try:
-            async with _tidied(machine), _scratch(self.podman.temporary) as folder:
-                yield ImageBuild(self._bench, machine, job, folder)
+            with waiting_for_room("build the image"):
+                if not self._able and (wrong := await self.probe()):
+                    raise BuildFailed("PodmanUnavailable", wrong, retryable=True)
+                async with _tidied(machine), _scratch(self.podman.temporary) as folder:
+                    yield ImageBuild(self._bench, machine, job, folder)
         except FileNotFoundError as error:
             self._able = False
             raise BuildFailed("PodmanUnavailable", f"{error}; install the package podman", retryable=True) from error

@@ -10,13 +10,13 @@
 Modes and modification times are always the same for the same content, since Podman's layer cache looks at them.
 """
 
-import errno
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from controller.builds.full_disk import FULL
 from controller.builds.layers import file_layers
 from controller.builds.model import BuildFailed, ContextFile, TargetJob
 from controller.builds.plan import plan_image
@@ -59,7 +59,7 @@ def make_context(
     except CannotQuote as error:
         raise BuildFailed("InvalidSpec", f"the image cannot be described: {error}") from error
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = error.errno in FULL
         reason = "DiskFull" if full else "BadPath"
         raise BuildFailed(reason, f"cannot write the build context: {error}", retryable=full) from error
 

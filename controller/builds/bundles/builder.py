@@ -1,7 +1,6 @@
 """Builds one target of one request as a bundle: resolve, fetch, pack, push; known from then on by digest."""
 
 import asyncio
-import errno
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from controller.builds.bundles.wheels import WheelStore
 from controller.builds.cancelling import despite_cancel, in_thread
 from controller.builds.context import check_paths
 from controller.builds.emulation import own_architecture
+from controller.builds.full_disk import waiting_for_room
 from controller.builds.host_settings import HostSettings
 from controller.builds.layers import file_layers
 from controller.builds.log import BuildLog
@@ -79,16 +79,13 @@ class BundleBuilder:
         A cancel ends it at any moment: then no process or file of it is left.
         """
         temporary = self._work_dir / "tmp"
-        await asyncio.to_thread(temporary.mkdir, parents=True, exist_ok=True, mode=0o700)
-        folder = Path(tempfile.mkdtemp(prefix="bundle-", dir=temporary))
-        try:
-            return await self._build(job, folder, on_line, on_state)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise BuildFailed("DiskFull", f"cannot pack the bundle: {error}; free space", retryable=True) from error
-        finally:
-            await despite_cancel(asyncio.to_thread(shutil.rmtree, folder, True))
+        with waiting_for_room("pack the bundle"):
+            await asyncio.to_thread(temporary.mkdir, parents=True, exist_ok=True, mode=0o700)
+            folder = Path(tempfile.mkdtemp(prefix="bundle-", dir=temporary))
+            try:
+                return await self._build(job, folder, on_line, on_state)
+            finally:
+                await despite_cancel(asyncio.to_thread(shutil.rmtree, folder, True))
 
     async def _build(self, job: TargetJob, folder: Path, on_line: OnLine, on_state: OnState) -> BuildResult:
         settings = await host.read(self._settings)
