@@ -88,7 +88,7 @@ class Builds(Part):
     parallel_per_user: int = Field(default=2, ge=1, le=64)
     # For so long an identical request is answered with what was built before; 0 for never.
     reuse_hours: float = Field(default=24.0, ge=0, le=24 * 365)
-    # For so long a target whose failure may pass is tried again.
+    # For so long, and three times at least, a target whose failure may pass is tried.
     retry_hours: float = Field(default=24.0, gt=0, le=24 * 365)
     # Where bootstrapped base images are kept; several controllers of one machine may share it.
     base_cache: Path | None = None

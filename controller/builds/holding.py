@@ -50,7 +50,7 @@ class Hold:
 
 
 def _tell(tx: Transaction, said: str) -> None:
-    for waiting in tx.queue.due(time.time(), TOLD):
+    for waiting in tx.queue.due(time.time(), TOLD, alike=True):
         _, target = existing_target(tx, waiting.build_id, waiting.key)
         if target.reason != REASON:
             record(tx, waiting.build_id, replace(target, reason=REASON, message=said))

@@ -20,8 +20,6 @@ from controller.store import BuildCancelled, BuildEnded, BuildsQueued, JoinDue, 
 
 __all__ = ["BuildQueue", "Builder", "Desk", "QueueBroken"]
 log = structlog.get_logger()
-# Of one user, profile and kind so many targets are looked at when the next one is picked.
-LOOK_AHEAD = 10
 
 
 class QueueBroken(Exception):
@@ -66,7 +64,8 @@ class BuildQueue:
     async def _begin_due(self) -> None:
         """Lets all begin whose turn it is; each only when the builder counts the one before."""
         while len(self._running) < self._parallel and all(each.entered for each in self._running.values()):
-            due, served = await self._desk.store.transact(_due)
+            # Of each user that many: fewer run, and each of those keeps at most one from its turn.
+            due, served = await self._desk.store.transact(lambda tx: _due(tx, self._parallel))
             following = self._pick(due, served)
             if following is None or (self._hold and await self._hold.holds(self._wake.set)):
                 return
@@ -141,9 +140,9 @@ class BuildQueue:
             self._desk.logs.close(build_id)
 
 
-def _due(tx: Transaction) -> tuple[list[Waiting], Mapping[str, float]]:
+def _due(tx: Transaction, each: int) -> tuple[list[Waiting], Mapping[str, float]]:
     """What waits and may begin, and when each user was served last."""
-    return tx.queue.due(time.time(), LOOK_AHEAD), tx.queue.served()
+    return tx.queue.due(time.time(), each), tx.queue.served()
 
 
 def _take_up(tx: Transaction) -> list[tuple[str, str, str]]:

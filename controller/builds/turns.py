@@ -9,6 +9,8 @@ from controller.store import Transaction
 
 RETRY_FIRST = 2.0
 RETRY_LONGEST = 60.0
+# So often it is tried in any case: a first try may take longer than there is time for tries.
+LEAST_TRIES = 3
 
 
 def claim(tx: Transaction, build_id: str, key: str) -> tuple[Build, BuildTarget] | None:
@@ -48,7 +50,7 @@ def failed(target: BuildTarget, failure: BuildFailed, retry_seconds: float) -> B
     now = time.time()
     if not failure.retryable:
         return replace(ended, state=BuildState.FAILED)
-    if now - target.started >= retry_seconds:
+    if now - target.started >= retry_seconds and target.attempts >= LEAST_TRIES:
         text = f"{failure.message} (given up after {target.attempts} tries)"
         return replace(ended, state=BuildState.FAILED, message=text)
     delay = min(RETRY_LONGEST, RETRY_FIRST * 2 ** min(target.attempts - 1, 10))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, func, insert, select
+from sqlalchemy import Connection, Select, case, delete, func, insert, select
 
 from controller.builds.model import ArtifactKind, BuildState
 from controller.builds.order import Load, Waiting
@@ -29,12 +29,21 @@ class BuildQueueTable:
         query = _of_targets().where(TARGETS.c.state == BuildState.QUEUED)
         return self._waiting(query if reason is None else query.where(TARGETS.c.reason == reason))
 
-    def due(self, now: float, each: int) -> list[Waiting]:
-        """Targets that wait and whose time has come: of each user, profile and kind the oldest ones, at most `each`."""
-        group = (BUILDS.c.user_id, TARGETS.c.profile, TARGETS.c.kind)
+    def due(self, now: float, each: int, alike: bool = False) -> list[Waiting]:
+        """Targets that wait and whose time has come: of each user, profile and kind the oldest ones, at most `each`,
+        and, without `alike`, only the oldest of those that are identical."""
         age = (BUILDS.c.created, TARGETS.c.build_id, TARGETS.c.position)
-        place = func.row_number().over(partition_by=group, order_by=age).label("place")
-        ranked = _of_targets(place).where(TARGETS.c.state == BuildState.QUEUED, TARGETS.c.next_try <= now).subquery()
+        group = (BUILDS.c.user_id, TARGETS.c.profile, TARGETS.c.kind)
+        # Without a key it is like no other.
+        same = case((TARGETS.c.cache_key == "", TARGETS.c.build_id + "/" + TARGETS.c.key), else_=TARGETS.c.cache_key)
+        among_same = func.row_number().over(partition_by=(*group, same), order_by=age).label("among_same")
+        due = _of_targets(among_same).where(TARGETS.c.state == BuildState.QUEUED, TARGETS.c.next_try <= now).subquery()
+        place = func.row_number().over(
+            partition_by=(due.c.user_id, due.c.profile, due.c.kind),
+            order_by=(due.c.created, due.c.build_id, due.c.position),
+        )
+        looked_at = select(*due.c, place.label("place"))
+        ranked = (looked_at if alike else looked_at.where(due.c.among_same == 1)).subquery()
         return self._waiting(select(ranked).where(ranked.c.place <= each))
 
     def next_due(self, now: float) -> float | None:

@@ -108,17 +108,18 @@ async def test_what_may_succeed_later_is_tried_again_and_says_why_it_waits(
     assert "RegistryUnreachable" in [event.what.reason for event in events]
 
 
-async def test_what_does_not_pass_for_too_long_fails_with_its_last_reason(
-    bench: Bench, builder: ScriptedBuilder
+async def test_what_does_not_pass_for_too_long_fails_with_its_last_reason_but_not_at_once(
+    bench: Bench, builder: ScriptedBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(turns, "RETRY_FIRST", 0.05)
     bench.retry_seconds = 0
-    builder.failures = [BuildFailed("RegistryUnreachable", "registry:5000 does not answer", retryable=True)]
+    builder.failures = [BuildFailed("RegistryUnreachable", "registry:5000 does not answer", retryable=True)] * 4
     builder.gate.set()
     await bench.add(1)
     async with bench.working():
         ended = (await bench.reaches("b-1", FAILED)).targets[0]
     assert ended.reason == "RegistryUnreachable"
-    assert ended.message == "registry:5000 does not answer (given up after 1 tries)"
+    assert ended.message == "registry:5000 does not answer (given up after 3 tries)"
 
 
 async def test_what_fails_for_good_is_a_result_with_step_and_last_lines(bench: Bench, builder: ScriptedBuilder) -> None:

@@ -1,6 +1,7 @@
 """The store on a real SQLite file."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,17 @@ async def test_the_queue_gives_only_what_is_due(store: Store) -> None:
 
     due = await store.transact(queue)
     assert sorted(due) == [("b-1", "arm64-cpu"), ("b-2", "arm64-cpu"), ("b-2", "x86-cpu")]
+
+
+async def test_identical_targets_hide_no_other_one_behind_them(store: Store) -> None:
+    def queue(tx: Transaction) -> tuple[list[str], list[str]]:
+        for number in range(1, 30):
+            alike = BuildTarget("x86-cpu", "x86-cpu", "linux/amd64", cache_key="k" if 1 < number < 28 else "")
+            tx.builds.add(replace(build(number), targets=(alike,)), "")
+        few, all_of_them = tx.queue.due(time.time(), 3), tx.queue.due(time.time(), 3, alike=True)
+        return [each.build_id for each in few], [each.build_id for each in all_of_them]
+
+    assert await store.transact(queue) == (["b-1", "b-2", "b-28"], ["b-1", "b-2", "b-3"])
 
 
 async def test_a_begun_target_is_found_after_a_restart(store: Store, tmp_path: Path) -> None:
