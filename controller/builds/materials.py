@@ -8,7 +8,7 @@ from controller.builds.cancelling import despite_cancel
 from controller.builds.log import BuildLog
 from controller.builds.materials_document import MEDIA_TYPE, document
 from controller.builds.materials_image import CannotRead, image_root
-from controller.builds.materials_reading import Package, has_rpm, installed_packages, rpm_packages
+from controller.builds.materials_reading import Package, TooMuch, has_rpm, installed_packages, rpm_packages
 from controller.builds.materials_rpm import rpm_listing
 from controller.builds.model import BuildFailed, BuiltArtifact, RegistryAccess, TargetJob
 from controller.builds.podman import Podman
@@ -27,6 +27,8 @@ async def image_materials(podman: Podman, image_id: str, job: TargetJob, log: Bu
         raise BuildFailed(
             "MaterialsUnreadable", f"cannot read what is inside the image: {error}; it is tried again", retryable=True
         ) from error
+    except TooMuch as error:
+        raise BuildFailed("MaterialsTooLarge", f"there can be no bill of materials of the image: {error}") from error
     log("system", f"contains {_counts(packages)}")
     return await asyncio.to_thread(document, job, packages, job.files)
 

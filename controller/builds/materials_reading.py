@@ -5,6 +5,7 @@ Nothing of the image is run, and nothing outside of the folder is read, whatever
 
 import email.message
 import email.parser
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -13,8 +14,12 @@ from pathlib import Path
 
 from packageurl import PackageURL
 
-# A file that is larger is none of these programs'.
+# A file that is larger is none of these programs': lists of all packages, and descriptions of one.
 MAX_FILE = 64 * 2**20
+MAX_DESCRIPTION = 16 * 2**20
+# Of one image. What an image says of itself is anybody's, and all is held in memory.
+MAX_TOTAL = 512 * 2**20
+MAX_PACKAGES = 200_000
 OS_RELEASE = ("etc/os-release", "usr/lib/os-release")
 APK_DATABASES = ("lib/apk/db/installed", "usr/lib/apk/db/installed")
 RPM_DATABASES = ("usr/lib/sysimage/rpm", "var/lib/rpm")
@@ -46,15 +51,25 @@ class Package:
     sha256: str = ""
 
 
+class TooMuch(Exception):
+    """The image names more packages, or describes them at greater length, than any real one."""
+
+
 def installed_packages(root: Path) -> list[Package]:
-    """All packages that apt, apk, uv or pip, and conda installed; sorted, each once. Blocks."""
+    """All packages that apt, apk, uv or pip, and conda installed; sorted, each once. Blocks. Raises TooMuch."""
     reader = _Root(root)
-    return sorted({*_debian(reader), *_alpine(reader), *_python(reader), *_conda(reader)})
+    found: set[Package] = set()
+    for package in itertools.chain(_debian(reader), _alpine(reader), _python(reader), _conda(reader)):
+        found.add(package)
+        if len(found) > MAX_PACKAGES:
+            raise TooMuch(f"it names more than {MAX_PACKAGES} packages")
+    return sorted(found)
 
 
 def has_rpm(root: Path) -> bool:
     """Whether rpm keeps a database there, which only rpm itself can read."""
-    return any((root / folder).is_dir() and any((root / folder).iterdir()) for folder in RPM_DATABASES)
+    reader = _Root(root)
+    return any(True for folder in RPM_DATABASES for _ in reader.glob(f"{folder}/*"))
 
 
 def rpm_packages(listing: str, root: Path) -> list[Package]:
@@ -77,17 +92,23 @@ class _Root:
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
+        self._left = MAX_TOTAL
 
-    def read(self, path: str | Path) -> str:
-        """Content of a file, "" where it is not there or nothing that may be read."""
+    def read(self, path: str | Path, limit: int = MAX_FILE) -> str:
+        """Content of a file, "" where it is not there or nothing that may be read. Raises TooMuch when all that was
+        read is more than MAX_TOTAL."""
         try:
             file = (self._root / path).resolve()
-            if not file.is_relative_to(self._root) or not file.is_file() or file.stat().st_size > MAX_FILE:
+            if not file.is_relative_to(self._root) or not file.is_file() or file.stat().st_size > limit:
                 return ""
-            return file.read_text(encoding="utf-8", errors="replace")
+            text = file.read_text(encoding="utf-8", errors="replace")
         except (OSError, RuntimeError):
             # RuntimeError: links that lead in a circle.
             return ""
+        self._left -= len(text)
+        if self._left < 0:
+            raise TooMuch(f"its packages are described by more than {MAX_TOTAL // 2**20} MiB")
+        return text
 
     def glob(self, pattern: str) -> Iterator[Path]:
         """Paths below the folder, which its own links do not lead out of."""
@@ -107,15 +128,20 @@ def _debian(root: _Root) -> Iterator[Package]:
     release = _release(root)
     vendor = release.get("ID", "debian")
     qualifiers = {"distro": f"{vendor}-{release['VERSION_ID']}"} if "VERSION_ID" in release else {}
-    texts = [root.read("var/lib/dpkg/status")]
-    # Bases without dpkg keep the description of each package in a file of its own.
-    texts += [root.read(path) for path in root.glob("var/lib/dpkg/status.d/*") if path.suffix != ".md5sums"]
-    for stanza in (part for text in texts for part in text.split("\n\n")):
+    for stanza in (part for text in _debian_texts(root) for part in text.split("\n\n")):
         fields = _fields(stanza)
         name, version = fields.get("Package", ""), fields.get("Version", "")
         if name and version and fields.get("Status", "install ok installed").endswith(" installed"):
             known = {"arch": fields.get("Architecture", ""), **qualifiers}
             yield Package(PackageURL("deb", vendor, name, version, known).to_string(), name, version)
+
+
+def _debian_texts(root: _Root) -> Iterator[str]:
+    yield root.read("var/lib/dpkg/status")
+    # Bases without dpkg keep the description of each package in a file of its own.
+    for path in root.glob("var/lib/dpkg/status.d/*"):
+        if path.suffix != ".md5sums":
+            yield root.read(path, MAX_DESCRIPTION)
 
 
 def _alpine(root: _Root) -> Iterator[Package]:
@@ -132,7 +158,7 @@ def _python(root: _Root) -> Iterator[Package]:
     """https://packaging.python.org/en/latest/specifications/recording-installed-packages/"""
     for folder in SITE_PACKAGES:
         for path in root.glob(f"{folder}/*.dist-info/METADATA"):
-            yield from python_package(root.read(path))
+            yield from python_package(root.read(path, MAX_DESCRIPTION))
 
 
 def python_package(metadata: str) -> Iterator[Package]:
@@ -159,7 +185,7 @@ def _license(fields: "email.message.Message[str, str]") -> str:
 def _conda(root: _Root) -> Iterator[Package]:
     for path in root.glob("opt/conda/conda-meta/*.json"):
         try:
-            record = json.loads(root.read(path) or "{}")
+            record = json.loads(root.read(path, MAX_DESCRIPTION) or "{}")
         except ValueError:
             continue
         if not isinstance(record, dict):

@@ -16,11 +16,11 @@ from controller.builds.podman import Podman
 # All paths of the image's tree, and an archive of what is read of it. The mount ends with the script.
 READ = """
 set -eu
-out=$1 id=$2; shift 2
+out=$1 id=$2 paths=$3 files=$4; shift 4
 root=$("$@" image mount "$id")
 trap '"$@" image unmount "$id" >/dev/null' EXIT
 cd "$root"
-find . -xdev -printf '%y\\t%P\\t%l\\0' >"$out/list"
+(ulimit -f "$paths" && exec find . -xdev -printf '%y\\t%P\\t%l\\0') >"$out/list"
 for name in etc/passwd etc/group etc/apt etc/dpkg etc/ld.so.cache usr/share/keyrings \\
   var/lib/dpkg/status var/lib/dpkg/diversions var/lib/dpkg/arch var/lib/dpkg/triggers
 do
@@ -28,11 +28,17 @@ do
   above=$(realpath -q -e "$(dirname "$name")") || continue
   if [ "$above" = "$(pwd -P)/$(dirname "$name")" ] && [ -e "$name" ]; then echo "$name"; fi
 done >"$out/names"
-tar -c -f "$out/files.tar" -T "$out/names"
+(ulimit -f "$files" && exec tar -c -f "$out/files.tar" -T "$out/names")
 cd /
 """
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MAX_LINKS = 40
+# Bytes of the two answers: all is held in memory, and what a base says of itself is anybody's. Ordinary bases have a
+# hundredth of it.
+MAX_PATHS = 128 * 2**20
+MAX_FILES = 64 * 2**20
+# ulimit counts in these, as POSIX has it.
+BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -77,15 +83,27 @@ class BaseFiles:
 
 async def read_base(podman: Podman, image_id: str, scratch: Path) -> BaseFiles:
     """`scratch` is an empty folder. Raises BuildFailed."""
-    script = ["sh", "-c", READ, "sh", str(scratch), image_id, *podman.argv([])]
+    limits = [str(limit // BLOCK) for limit in (MAX_PATHS, MAX_FILES)]
+    script = ["sh", "-c", READ, "sh", str(scratch), image_id, *limits, *podman.argv([])]
     # A storage without root is mounted in a namespace of its own.
     argv = podman.argv(["unshare", *script]) if os.geteuid() != 0 else script
     done = await processes.run(argv, podman.environment())
     if done.returncode != 0:
+        await in_thread(_require_usual_size, scratch)
         raise BuildFailed("BaseUnusable", f"cannot read the base image: {done.stderr.strip()}", retryable=True)
     answer = await podman.run("image", "inspect", "--format", "{{json .Config.Env}}", image_id)
     environment = dict(one.partition("=")[::2] for one in json.loads(answer.stdout or "null") or [])
     return await in_thread(_read, scratch, environment)
+
+
+def _require_usual_size(scratch: Path) -> None:
+    for name, limit, what in (
+        ("list", MAX_PATHS, "paths"),
+        ("files.tar", MAX_FILES, "records of packages and accounts"),
+    ):
+        file = scratch / name
+        if file.exists() and file.stat().st_size >= limit:
+            raise BuildFailed("BaseTooLarge", f"the {what} of the base image take more than {limit // 2**20} MiB")
 
 
 def _read(scratch: Path, environment: Mapping[str, str]) -> BaseFiles:

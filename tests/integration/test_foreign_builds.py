@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.builds import emulation
+from controller.builds import emulation, prepare_base
 from controller.builds.bootstrap import Bootstrapper, Recipe
 from controller.builds.bootstrap_archive import write_archive
 from controller.builds.debian.tree import Tree
@@ -16,7 +16,7 @@ from controller.builds.host import read
 from controller.builds.log import BuildLog
 from controller.builds.model import BuildFailed, BuildResult, TargetJob
 from controller.builds.podman import Podman
-from controller.builds.prepare_base import read_base
+from controller.builds.prepare_base import BaseFiles, read_base
 from controller.builds.prepare_wheels import WheelsTool, lay_out
 from controller.builds.recovery import close
 from controller.builds.requirements import Requirements
@@ -164,16 +164,37 @@ async def test_links_of_a_base_lead_to_no_file_of_this_machine(tmp_path: Path) -
     tree = Tree()
     tree.symlink("/etc", str(secret))
     tree.write("/var/lib/dpkg/status", "Package: x\n")
-    tree.write_tar(tmp_path / "layer.tar")
-    write_archive(tmp_path / "layer.tar", tmp_path / "image.tar", "arm64", "a test")
-    podman = Podman(tmp_path / "builder")
-    podman.prepare()
-    loaded = await podman.run("load", "-q", "-i", str(tmp_path / "image.tar"))
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    found = await read_base(podman, loaded.stdout.strip().rpartition(":")[2], scratch)
-    close(podman)
+    found = await read_tree(tree, tmp_path)
     assert found.texts == {"/var/lib/dpkg/status": b"Package: x\n"}
+
+
+@pytest.mark.parametrize(("limit", "what"), [("MAX_FILES", "records of packages"), ("MAX_PATHS", "paths")])
+async def test_a_base_whose_records_never_end_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, what: str
+) -> None:
+    tree = Tree()
+    tree.write("/etc/apt/preferences", bytes(2 * 2**20))
+    for number in range(5000):
+        tree.write(f"/srv/{number:0>250}", b"")
+    monkeypatch.setattr(prepare_base, limit, 2**20)
+    with pytest.raises(BuildFailed, match=f"the {what} .* more than 1 MiB") as caught:
+        await read_tree(tree, tmp_path)
+    assert (caught.value.reason, caught.value.retryable) == ("BaseTooLarge", False)
+
+
+async def read_tree(tree: Tree, folder: Path) -> BaseFiles:
+    """As of a base that has nothing else."""
+    tree.write_tar(folder / "layer.tar")
+    write_archive(folder / "layer.tar", folder / "image.tar", "arm64", "a test")
+    podman = Podman(folder / "builder")
+    podman.prepare()
+    loaded = await podman.run("load", "-q", "-i", str(folder / "image.tar"))
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    try:
+        return await read_base(podman, loaded.stdout.strip().rpartition(":")[2], scratch)
+    finally:
+        close(podman)
 
 
 def base_of(workshop: Workshop) -> str:

@@ -10,8 +10,9 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
+from controller.builds import materials_reading
 from controller.builds.materials_document import document
-from controller.builds.materials_reading import Package, installed_packages, rpm_packages
+from controller.builds.materials_reading import Package, TooMuch, has_rpm, installed_packages, rpm_packages
 from controller.builds.materials_store import MaterialsStore
 from controller.builds.model import ContextFile, TargetJob
 from controller.spec.model import BuildSpec
@@ -50,6 +51,37 @@ def test_links_of_an_image_lead_nowhere_outside_of_it(tmp_path: Path) -> None:
     (root / "opt/conda/conda-meta").symlink_to("../../../host/opt/conda/conda-meta")
     (root / "etc").symlink_to("etc")
     assert installed_packages(root) == []
+
+
+def test_an_image_that_names_packages_without_end_is_not_read_into_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "var/lib/dpkg/status.d"
+    folder.mkdir(parents=True)
+    for number in range(20):
+        (folder / str(number)).write_text(f"Package: p{number}\nVersion: 1\n{'x' * 100}\n")
+    assert len(installed_packages(tmp_path)) == 20
+    monkeypatch.setattr(materials_reading, "MAX_PACKAGES", 19)
+    with pytest.raises(TooMuch, match="more than 19 packages"):
+        installed_packages(tmp_path)
+    monkeypatch.setattr(materials_reading, "MAX_TOTAL", 2000)
+    with pytest.raises(TooMuch, match="described by more than"):
+        installed_packages(tmp_path)
+
+
+def test_a_database_of_rpm_is_looked_for_in_the_image_alone(tmp_path: Path) -> None:
+    database = tmp_path / "host/lib/rpm"
+    database.mkdir(parents=True)
+    (database / "rpmdb.sqlite").touch()
+    root = tmp_path / "image"
+    root.mkdir()
+    (root / "var").symlink_to(tmp_path / "host")
+    assert not has_rpm(root)
+    (root / "var").unlink()
+    (root / "var/lib/rpm").mkdir(parents=True)
+    assert not has_rpm(root)
+    (root / "var/lib/rpm/rpmdb.sqlite").touch()
+    assert has_rpm(root)
 
 
 def test_links_inside_an_image_are_followed(tmp_path: Path) -> None:
