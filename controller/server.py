@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from controller.assembly import builder_pool
 from controller.builds import targets
 from controller.builds.archive_limits import GIB, ArchiveLimits
+from controller.builds.contexts import Contexts
 from controller.builds.holding import Hold
 from controller.builds.joining import Joiner
 from controller.builds.logs import BuildLogs
@@ -107,10 +108,11 @@ class Controller:
         self._journal = journal_of(root)
         self._on_pushed = self._journal.note if self.settings.housekeeping.enabled else nobody
         self._pool = builder_pool(self.settings, self._folder, self._uploads, access, profiles, self._on_pushed)
+        self._contexts = Contexts(self._pool.context, self._space.condition)
         self._queue = self._build_queue(access)
         self._keeper = housekeeper(
             root, self.settings.housekeeping, self._store, self._uploads, self._logs, access, self._journal,
-            busy=lambda: any(host.running for host in self._pool.hosts), full=self._space.condition, collect=collect,
+            busy=lambda: self._pool.busy, full=self._space.condition, collect=collect,
         )  # fmt: skip
         self._feed = EventFeed(self._store)
         self._web = WebServer(self._tokens, self._pullable)
@@ -152,7 +154,9 @@ class Controller:
 
     async def _listen(self, address: str, credentials: grpc.ServerCredentials) -> None:
         server = grpc.aio.server(interceptors=[Gatekeeper(self._store)], options=OPTIONS)
-        parts = BuildParts(self._builds, self._uploads, self._logs, self._profiles, self._pool, self._materials)
+        parts = BuildParts(
+            self._builds, self._uploads, self._logs, self._profiles, self._pool, self._materials, self._contexts
+        )
         build_pb2_grpc.add_BuildServiceServicer_to_server(BuildServicer(parts), server)
         deployment_pb2_grpc.add_DeploymentServiceServicer_to_server(
             DeploymentServicer(self._deployments, self._store, self._sessions), server

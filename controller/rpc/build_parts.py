@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from controller.builds.contexts import Contexts
 from controller.builds.hosts import BuilderPool
 from controller.builds.logs import BuildLogs
 from controller.builds.materials_store import MaterialsStore
@@ -25,6 +26,7 @@ class BuildParts:
     profiles: Mapping[str, TargetProfile]
     pool: BuilderPool | None = None
     materials: MaterialsStore | None = None
+    contexts: Contexts | None = None
 
 
 class BuildCalls:

@@ -37,9 +37,9 @@ class PreviewCalls(BuildCalls):
         if target.kind is ArtifactKind.BUNDLE:
             raise InvalidRequest("target", f"{target.key} is a bundle; only images have a build context")
         job = await asyncio.to_thread(self._job, build, target)
-        assert self._parts.pool is not None
+        assert self._parts.contexts is not None
         try:
-            async with self._parts.pool.context(job) as folder:
+            async with self._parts.contexts.folder(job) as folder:
                 async for piece in _pieces(folder):
                     yield build_pb2.DownloadBuildContextResponse(data=piece)
         except BuildFailed as failure:

@@ -199,8 +199,11 @@ class BuildServiceServicer:
 
     def DownloadBuildContext(self, request, context):
         """The whole build context of one target of a build, in pieces of a tar archive: Containerfile, files, and what was
-        prepared outside of Podman, so that `podman build` by hand gives the same image.
-        Errors: NOT_FOUND; FAILED_PRECONDITION with MISSING_UPLOADS where the files of an old build are gone.
+        prepared outside of Podman, so that `podman build` by hand gives the same image. Those of one user are made one
+        after another: a further call waits.
+        Errors: NOT_FOUND; FAILED_PRECONDITION with MISSING_UPLOADS where the files of an old build are gone;
+        RESOURCE_EXHAUSTED with DISK_FULL; with CONTEXT_UNAVAILABLE UNAVAILABLE where it may pass, else
+        FAILED_PRECONDITION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -56,8 +56,11 @@ class BuildServiceStub:
     """
     DownloadBuildContext: _aio.UnaryStreamMultiCallable[_build_pb2.DownloadBuildContextRequest, _build_pb2.DownloadBuildContextResponse]
     """The whole build context of one target of a build, in pieces of a tar archive: Containerfile, files, and what was
-    prepared outside of Podman, so that `podman build` by hand gives the same image.
-    Errors: NOT_FOUND; FAILED_PRECONDITION with MISSING_UPLOADS where the files of an old build are gone.
+    prepared outside of Podman, so that `podman build` by hand gives the same image. Those of one user are made one
+    after another: a further call waits.
+    Errors: NOT_FOUND; FAILED_PRECONDITION with MISSING_UPLOADS where the files of an old build are gone;
+    RESOURCE_EXHAUSTED with DISK_FULL; with CONTEXT_UNAVAILABLE UNAVAILABLE where it may pass, else
+    FAILED_PRECONDITION.
     """
     GetBuildMaterials: _aio.UnaryUnaryMultiCallable[_build_pb2.GetBuildMaterialsRequest, _build_pb2.GetBuildMaterialsResponse]
     """The bill of materials of one target of a build that succeeded: CycloneDX 1.6 in JSON.
@@ -174,8 +177,11 @@ class BuildServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_build_pb2.DownloadBuildContextRequest, _abc.AsyncIterator[_build_pb2.DownloadBuildContextResponse]],
     ) -> _abc.AsyncIterator[_build_pb2.DownloadBuildContextResponse]:
         """The whole build context of one target of a build, in pieces of a tar archive: Containerfile, files, and what was
-        prepared outside of Podman, so that `podman build` by hand gives the same image.
-        Errors: NOT_FOUND; FAILED_PRECONDITION with MISSING_UPLOADS where the files of an old build are gone.
+        prepared outside of Podman, so that `podman build` by hand gives the same image. Those of one user are made one
+        after another: a further call waits.
+        Errors: NOT_FOUND; FAILED_PRECONDITION with MISSING_UPLOADS where the files of an old build are gone;
+        RESOURCE_EXHAUSTED with DISK_FULL; with CONTEXT_UNAVAILABLE UNAVAILABLE where it may pass, else
+        FAILED_PRECONDITION.
         """
 
     @_abc_1.abstractmethod
