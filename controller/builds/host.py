@@ -13,6 +13,8 @@ from controller.builds.host_settings import (
     CA_SECRET,
     ENV_SECRET,
     MICROMAMBA_SECRET,
+    STEPS_APT_SECRET,
+    STEPS_ENV_SECRET,
     UV_SECRET,
     HostSettings,
     pip_config_files,
@@ -36,8 +38,11 @@ def write_secrets(
     """Files by secret name: the machine's settings, programs that steps may use, and the user's own `values`. Only this
     user can read them; the caller removes `folder`."""
     folder.mkdir(mode=0o700)
+    steps = settings.for_steps()
     texts = {
         **values,
+        STEPS_ENV_SECRET: steps.environment_script().encode(),
+        STEPS_APT_SECRET: steps.apt_config.encode(),
         ENV_SECRET: settings.environment_script().encode(),
         APT_SECRET: settings.apt_config.encode(),
     }

@@ -9,13 +9,16 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 ENV_SECRET = "longshore-env"
 CA_SECRET = "longshore-ca"
 APT_SECRET = "longshore-apt"
+# The same for steps of the user.
+STEPS_ENV_SECRET = "longshore-steps-env"
+STEPS_APT_SECRET = "longshore-steps-apt"
 UV_SECRET = "longshore-uv"
 MICROMAMBA_SECRET = "longshore-micromamba"
 # Where a step finds them: on the container's own file system of devices, where a mount leaves no trace in a layer. So a
@@ -53,6 +56,19 @@ class HostSettings:
         bundle = "" if self.ca_bundle is None else str(self.ca_bundle)
         found = {name: value.replace(CA_PATH, bundle) for name, value in self.environment.items()}
         return {name: value for name, value in found.items() if name != "APT_CONFIG"}
+
+    def for_steps(self) -> "HostSettings":
+        """What steps of the user get of it: no address with a name or password, but for the proxy's, without which they
+        reach nothing."""
+        apt = "".join(line for line in self.apt_config.splitlines(keepends=True) if "@" not in line)
+        shown = {
+            name: value
+            for name, value in self.environment.items()
+            if name.lower() in PROXY_VARIABLES or "@" not in value
+        }
+        if not apt:
+            shown.pop("APT_CONFIG", None)
+        return replace(self, environment=shown, apt_config=apt)
 
     def hidden(self) -> tuple[str, ...]:
         """Passwords and user names in URLs, longest first."""

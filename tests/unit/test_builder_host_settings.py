@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from controller.builds.host_settings import CA_PATH, HostSettings, pip_config_files, read_host_settings
+from controller.builds.host import write_secrets
+from controller.builds.host_settings import (
+    CA_PATH,
+    ENV_SECRET,
+    STEPS_ENV_SECRET,
+    HostSettings,
+    pip_config_files,
+    read_host_settings,
+)
 
 
 @pytest.fixture
@@ -90,3 +98,28 @@ def test_passwords_and_tokens_in_urls_are_hidden() -> None:
         apt_config='Acquire::http::Proxy "http://u:pr0xy@p:1/";\n',
     )
     assert set(settings.hidden()) == {"s3cr%40t", "s3cr@t", "t0ken", "pr0xy"}
+
+
+def test_steps_of_a_user_get_no_passwords_of_package_indexes(bundle: Path) -> None:
+    given = {
+        "https_proxy": "http://u:pr0xy@p:1/", "PIP_INDEX_URL": "https://me:i'ndex@index/simple", "PIP_TIMEOUT": "7",
+        "PIP_EXTRA_INDEX_URL": "https://open.example/simple", "UV_INDEX_STRATEGY": "unsafe-best-match",
+    }  # fmt: skip
+    settings = read_host_settings(given, (), 'Acquire::http::Proxy "http://u:apt@p:1/";\n', bundle)
+    steps = settings.for_steps()
+    assert {*settings.environment} - {*steps.environment} == {"PIP_INDEX_URL", "UV_DEFAULT_INDEX"}
+    assert steps.environment["https_proxy"] == given["https_proxy"]
+    assert steps.apt_config == f'Acquire::https::CAInfo "{CA_PATH}";\n'
+    assert steps.ca_bundle == bundle
+
+
+def test_steps_are_pointed_to_no_settings_of_apt_that_they_do_not_get() -> None:
+    settings = HostSettings({"APT_CONFIG": "/x"}, apt_config='Acquire::http::Proxy "http://u:apt@p:1/";\n')
+    assert settings.for_steps() == HostSettings()
+
+
+def test_files_for_steps_of_a_user_are_others_than_those_for_package_managers(tmp_path: Path) -> None:
+    settings = HostSettings({"PIP_INDEX_URL": "https://me:index@index/simple", "no_proxy": "local"})
+    files = write_secrets(tmp_path / "secrets", settings, {}, {})
+    assert files[ENV_SECRET].read_text() == settings.environment_script()
+    assert files[STEPS_ENV_SECRET].read_text() == "export no_proxy=local\n"
