@@ -99,8 +99,9 @@ class Controller:
         self._materials = MaterialsStore(self._folder.materials)
         self._reuse = Reuse(self._store, access, self.settings.builds.reuse_hours)
         self._builds = BuildService(
-            self._store, self._uploads, profiles, self._reuse, self._secrets, access.address, self._logs
-        )
+            self._store, self._uploads, profiles, self._reuse, self._secrets, access.address, self._logs,
+            self.settings.housekeeping.revisions_keep,
+        )  # fmt: skip
         self._deployments = DeploymentService(self._store, self._builds)
         self._devices = DeviceService(self._store, self._ca, self.settings.public.address, profiles)
         self._messages = DeviceMessages(self._store, self._broker_settings())

@@ -67,7 +67,10 @@ class BuildService:
         secrets: SecretBox,
         registry: str,
         logs: BuildLogs,
+        revisions_keep: int = 20,
     ) -> None:
+        """`revisions_keep`: to so many of its last revisions a deployment may return."""
+        self._revisions_keep = revisions_keep
         self._store = store
         self._uploads = uploads
         self._expansions = Expansions(uploads)
@@ -119,7 +122,7 @@ class BuildService:
 
     async def images(self, project: Project | None, user_id: str, page: Page) -> tuple[list[Image], str]:
         """The artifacts of builds, newest first, and the token of the next page."""
-        return await self._store.transact(lambda tx: tx.images.page(project, user_id, page))
+        return await self._store.transact(lambda tx: tx.images.page(project, user_id, page, self._revisions_keep))
 
     async def positions(self, builds: Iterable[Build]) -> Positions:
         """Where in the queue the waiting targets of these builds are; empty where none of them waits."""

@@ -117,9 +117,14 @@ def plan_builds(builds: Sequence[BuildRecord], uses: Uses, policy: Policy, now: 
     return Removal(tuple(build.id for build in gone), frozenset(artifacts))
 
 
+def used_builds(uses: Uses, revisions_keep: int) -> set[str]:
+    """Ids of builds that deployments run or may return to."""
+    return {build_id for use in uses.deployments for build_id in _builds_of(use, revisions_keep)}
+
+
 def needed_builds(builds: Iterable[BuildRecord], uses: Uses, revisions_keep: int) -> set[str]:
     """Ids of builds that are not ended, or that deployments and devices run or may return to."""
-    named = {build_id for use in uses.deployments for build_id in _builds_of(use, revisions_keep)}
+    named = used_builds(uses, revisions_keep)
     return named | {build.id for build in builds if not build.ended or build.artifacts & uses.artifacts}
 
 

@@ -7,19 +7,16 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, Select, and_, exists, or_, select
 
 from controller.builds.model import Build, BuildState, BuildTarget, BuiltArtifact
-from controller.deployments.model import Wish
 from controller.errors import InvalidRequest
 from controller.events.model import Project
 from controller.store import schema
 from controller.store.builds import builds_from_rows, target_from_row
+from controller.store.keeping import KeepingTable
 from controller.store.rows import Page, page_token
 
 BUILDS = schema.builds
 TARGETS = schema.build_targets
-DEPLOYMENTS = schema.deployments
-REVISIONS = schema.revisions
 ORIGINS = BUILDS.alias("origins")
-WORKLOADS = schema.workloads
 
 
 @dataclass(frozen=True)
@@ -50,30 +47,23 @@ class ImageTable:
         row = self._connection.execute(query.order_by(TARGETS.c.ended.desc())).mappings().first()
         return None if row is None else (row["build_id"], target_from_row(row))
 
-    def page(self, project: Project | None, user_id: str, page: Page) -> tuple[list[Image], str]:
-        """Newest build first, of one project or of one user ("" for all); and the token of the next page."""
-        used, shown = self.digests_in_use(), list[Image]()
+    def page(self, project: Project | None, user_id: str, page: Page, revisions_keep: int) -> tuple[list[Image], str]:
+        """Newest build first, of one project or of one user ("" for all); and the token of the next page.
+
+        `revisions_keep`: to so many of its last revisions a deployment may return.
+        """
+        used, shown = KeepingTable(self._connection).used_artifacts(revisions_keep), list[Image]()
         created, build_id, skip = _position(page)
         for build in self._builds(project, user_id, created, build_id, page.limit + 1):
-            images = [Image(build, key, made, made.digest in used) for key, made in self._artifacts(build)]
+            images = [
+                Image(build, key, made, (made.repository, made.digest) in used) for key, made in self._artifacts(build)
+            ]
             passed = skip if build.id == build_id else 0
             for number, image in enumerate(images[passed:], start=passed):
                 if len(shown) == page.limit:
                     return shown, page_token(build.created, f"{build.id}/{number}")
                 shown.append(image)
         return shown, ""
-
-    def digests_in_use(self) -> set[str]:
-        """Digests of artifacts that a deployment uses or may return to, or that a device is wished to have."""
-        kept = select(REVISIONS.c.build_id).join(DEPLOYMENTS, DEPLOYMENTS.c.id == REVISIONS.c.deployment_id)
-        kept = kept.where(DEPLOYMENTS.c.wish != Wish.DELETE)
-        queries = (
-            select(TARGETS.c.artifact).where(TARGETS.c.build_id.in_(kept)),
-            select(BUILDS.c.image_index).where(BUILDS.c.id.in_(kept)),
-            select(WORKLOADS.c.artifact),
-        )
-        found = (value for query in queries for value in self._connection.scalars(query))
-        return {value["digest"] for value in found if value is not None}
 
     def _builds(
         self, project: Project | None, user_id: str, created: float, build_id: str, limit: int

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, delete, select
 
 from controller.builds.model import BuildState
 from controller.deployments.model import DeploymentState, Wish
-from controller.housekeeping.plan import BuildRecord, DeploymentUse, Uses
+from controller.housekeeping.plan import BuildRecord, DeploymentUse, Uses, used_builds
 from controller.store import schema
 
 BUILDS = schema.builds
@@ -83,6 +83,19 @@ class KeepingTable:
         """Ids of all builds, and of those that made what these were answered with."""
         origins = self._connection.scalars(select(TARGETS.c.cached_from).where(TARGETS.c.cached_from != "").distinct())
         return {*self._connection.scalars(select(BUILDS.c.id)), *origins}
+
+    def used_artifacts(self, revisions_keep: int) -> set[tuple[str, str]]:
+        """(repository, digest) of what deployments and devices use or may return to."""
+        uses = self.uses()
+        found = set(uses.artifacts)
+        for some in _batches(used_builds(uses, revisions_keep)):
+            for query in (
+                select(TARGETS.c.artifact).where(TARGETS.c.build_id.in_(some)),
+                select(BUILDS.c.image_index).where(BUILDS.c.id.in_(some)),
+            ):
+                made = (value for value in self._connection.scalars(query) if value is not None)
+                found.update((value["repository"], value["digest"]) for value in made)
+        return found
 
     def contents(self, build_ids: Collection[str]) -> set[str]:
         """Digests of the files of these builds."""

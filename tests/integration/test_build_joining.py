@@ -28,6 +28,8 @@ from controller.builds.registry_session import RegistrySession
 from controller.builds.service import BuildRequest
 from controller.builds.targets import load_profiles
 from controller.deployments.service import DeploymentService, Request
+from controller.housekeeping.plan import needed_builds
+from controller.store import Transaction
 from controller.store.rows import Page
 from tests.support.queueing import Bench, ScriptedBuilder, open_bench
 from tests.support.registry import RegistryUnderTest, running_registry
@@ -46,7 +48,7 @@ SUCCEEDED, FAILED, PUSHING = BuildState.SUCCEEDED, BuildState.FAILED, BuildState
 
 
 class PushingBuilder(ScriptedBuilder):
-    """Pushes a real image of almost no content, another one for each profile."""
+    """Pushes a real image of almost no content, another one for each profile and for other labels."""
 
     def __init__(self, access: RegistryAccess) -> None:
         super().__init__()
@@ -61,7 +63,8 @@ class PushingBuilder(ScriptedBuilder):
         if job.profile in self.fails_for:
             raise BuildFailed("StepFailed", "a step failed")
         platform = load_profiles()[job.profile].platform
-        config = json.dumps({"os": "linux", "architecture": platform.split("/")[1]}).encode()
+        labels = {"Labels": dict(job.spec.labels)}
+        config = json.dumps({"os": "linux", "architecture": platform.split("/")[1], "config": labels}).encode()
         digest, size = await self._push(job.repository, config)
         if self.afterwards is not None:
             await self.afterwards()
@@ -296,3 +299,22 @@ async def test_an_artifact_is_in_use_while_a_deployment_may_return_to_it(bench: 
     await deployments.delete(applied.id)
     ((image,), _) = await bench.service().images(PROJECT, "", Page())
     assert not image.in_use
+
+
+async def test_what_is_in_use_is_what_housekeeping_keeps_for_deployments(bench: Bench) -> None:
+    deployments = DeploymentService(bench.store, bench.service())
+    one = TEXT.replace(", {profile: armv7-cpu}", "")
+    made = []
+    async with bench.working():
+        for number in range(4):
+            text = one.replace("tags: [latest, v1]", f"labels: {{number: '{number}'}}")
+            applied = (await deployments.apply(Request(PROJECT, text.encode()))).deployment
+            made.append(await bench.comes_to(lambda build: build.ended > 0, applied.build_id))
+
+    def look(tx: Transaction) -> tuple[set[str], set[str]]:
+        shown, _ = tx.images.page(PROJECT, "", Page(), 3)
+        kept = needed_builds(tx.keeping.builds(), tx.keeping.uses(), 3)
+        return {image.build.id for image in shown if image.in_use}, kept
+
+    in_use, kept = await bench.store.transact(look)
+    assert in_use == kept == {build.id for build in made[1:]}
