@@ -1,11 +1,13 @@
 """Base images: pulled from their registry, or bootstrapped where no registry can be reached."""
 
+import asyncio
 import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from controller.builds.base_uses import BaseUses
 from controller.builds.bootstrap import Bootstrapper, recipe_for
 from controller.builds.credentials import RegistryFiles
 from controller.builds.model import BuildFailed, OnLine, RegistryAccess, TargetJob
@@ -42,6 +44,7 @@ class BaseResolver:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._podman = podman
+        self._uses = BaseUses(podman.folder)
         self._bootstrapper = bootstrapper
         self._registry = registry
         self._connect_timeout = connect_timeout
@@ -51,7 +54,11 @@ class BaseResolver:
 
     async def resolve(self, image: str, profile: TargetProfile, temporary: Path, on_line: OnLine) -> Base:
         """The base of this name for the profile's platform, in the builder's storage. Raises BuildFailed."""
-        name = full_name(image)
+        base = await self._find(full_name(image), profile, temporary, on_line)
+        await asyncio.to_thread(self._uses.note, base.image_id)
+        return base
+
+    async def _find(self, name: str, profile: TargetProfile, temporary: Path, on_line: OnLine) -> Base:
         try:
             await self._check_reachable(name.partition("/")[0])
             image_id = await self._pull(name, profile.platform, temporary, on_line)

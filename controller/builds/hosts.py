@@ -133,6 +133,12 @@ class BuilderPool:
         """How many builds can run at a time."""
         return sum(host.slots for host in self.hosts) + (0 if OWN in self._hosts else self._bundling.slots)
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything is made that may use what lies on this machine; also a bundle, or a build context."""
+        running = self._bundling.running + sum(host.running for host in self.hosts)
+        return running > 0 or self._builder.machine.leavings.building
+
     def takes(self, profile: str, kind: ArtifactKind) -> bool:
         """Whether a build could begin now. Where no host is able to build it at all the answer is yes too, once all
         were asked: the build says why it cannot be."""

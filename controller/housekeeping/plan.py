@@ -87,10 +87,12 @@ class Removal:
 
 @dataclass(frozen=True)
 class CachedLayers:
-    """An image that a build left in the builder's storage under this name."""
+    """An image in the builder's storage under this name: a build left it, or (`build_id` is empty) one stood on it last
+    at `last_used`."""
 
     name: str
     build_id: str
+    last_used: float = 0.0
 
 
 def plan_builds(builds: Sequence[BuildRecord], uses: Uses, policy: Policy, now: float) -> Removal:
@@ -168,12 +170,13 @@ def plan_logs(sizes: Mapping[str, int], builds: Iterable[BuildRecord], policy: P
 def plan_layers(
     cached: Iterable[CachedLayers], builds: Iterable[BuildRecord], policy: Policy, now: float
 ) -> tuple[list[CachedLayers], list[CachedLayers]]:
-    """Images in the builder's storage that go, and those that may go, oldest first, while the storage is too large.
+    """Images in the builder's storage that go, and those that may go, oldest use first, while the storage is too large.
     Those of builds that have not ended are in neither."""
     ended = {build.id: build.ended for build in builds}
     rest = [each for each in cached if ended.get(each.build_id, 1.0)]
-    old = [each for each in rest if ended.get(each.build_id, 0.0) < now - policy.cache_days * DAY]
-    young = sorted(set(rest) - set(old), key=lambda each: (ended[each.build_id], each.name))
+    used = {each: ended.get(each.build_id, each.last_used) for each in rest}
+    old = [each for each in rest if used[each] < now - policy.cache_days * DAY]
+    young = sorted(set(rest) - set(old), key=lambda each: (used[each], each.name))
     return old, young
 
 

@@ -3,9 +3,10 @@
 import asyncio
 import io
 import os
+import shutil
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,13 @@ from typer.testing import CliRunner
 
 from controller import admin
 from controller.builds import recovery, uploads
+from controller.builds.base_uses import BaseUses
 from controller.builds.podman import Podman
 from controller.builds.uploads import UploadStore
-from controller.housekeeping.layers import LayerCache, size_below
+from controller.housekeeping import sizes
+from controller.housekeeping.layers import LayerCache
 from controller.housekeeping.plan import DAY, BuildRecord, Policy
+from controller.housekeeping.sizes import size_below
 from controller.settings import Broker, Endpoint, Housekeeping, Registry, Settings
 from controller.setup import set_up
 from tests.support.waiting import eventually
@@ -38,6 +42,18 @@ def podman(tmp_path: Path) -> Iterator[Podman]:
 
 async def keep_layers(podman: Podman, build_id: str) -> None:
     """An image of 1 MB as a build leaves it."""
+    await import_image(podman, build_id, f"localhost/longshore/build/x86-cpu:{build_id}")
+
+
+async def keep_base(podman: Podman, name: str, days: float, *names: str) -> None:
+    """An image of 1 MB on which a build stood last so many days ago."""
+    image_id = await import_image(podman, name, *names)
+    BaseUses(podman.folder).note(image_id)
+    os.utime(podman.folder / "used" / image_id, (NOW - days * DAY, NOW - days * DAY))
+
+
+async def import_image(podman: Podman, build_id: str, *names: str) -> str:
+    """Its id."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         entry = tarfile.TarInfo(build_id)
@@ -45,9 +61,10 @@ async def keep_layers(podman: Podman, build_id: str) -> None:
         archive.addfile(entry, io.BytesIO(os.urandom(2**20)))
     path = podman.temporary / f"{build_id}.tar"
     path.write_bytes(buffer.getvalue())
-    done = await podman.run("import", str(path), f"localhost/longshore/build/x86-cpu:{build_id}")
+    done = await podman.run("import", "-q", str(path), *names)
     assert done.returncode == 0, done.stderr
     path.unlink()
+    return done.stdout.strip().splitlines()[-1].removeprefix("sha256:")
 
 
 async def kept(podman: Podman) -> list[str]:
@@ -73,6 +90,60 @@ async def test_old_layers_go_then_the_oldest_until_there_is_room_and_none_while_
     assert await kept(podman) == ["b-2", "b-running"]
     await cache.tidy(builds, Policy(cache_bytes=0), NOW)
     assert await kept(podman) == ["b-running"]
+
+
+@pytest.mark.podman
+async def test_bases_that_were_not_used_for_long_go_and_then_the_oldest_use_first(
+    podman: Podman, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await keep_base(podman, "old", 40, "docker.io/me/base:old")
+    await keep_base(podman, "replaced", 40)
+    await keep_base(podman, "seldom", 5, "docker.io/me/base:seldom")
+    await keep_base(podman, "often", 1, "docker.io/me/base:often")
+    await import_image(podman, "unnoted", "docker.io/me/base:unnoted")
+    await keep_layers(podman, "b-1")
+    (podman.cache / "wheels").mkdir()
+    (podman.cache / "wheels" / "a.whl").write_bytes(bytes(2**20))
+    cache, builds = LayerCache(podman, lambda: False), [record("b-1", 3)]
+    assert len(await cache.unneeded(builds, Policy(), NOW)) == 2
+    assert await cache.tidy(builds, Policy(), NOW) == 2
+    assert await kept(podman) == ["b-1", "often", "seldom", "unnoted"]
+    assert len(list((podman.folder / "used").iterdir())) == 5
+    looked: list[Path] = []
+
+    def looking(folder: Path, apart: Collection[Path] = frozenset()) -> int:
+        looked.append(folder)
+        return size_below(folder, apart)
+
+    monkeypatch.setattr(sizes, "size_below", looking)
+    room = size_below(podman.storage) + 2**20 - 2**19 - 2**20
+    assert await cache.tidy(builds, Policy(cache_bytes=room), NOW) == 2
+    assert await kept(podman) == ["often", "unnoted"]
+    assert [path.name for path in podman.cache.iterdir()] == ["wheels"]
+    # However many images go, the storage is looked at once.
+    assert looked.count(podman.storage) == 1
+
+
+@pytest.mark.podman
+async def test_no_package_cache_goes_while_something_else_fills_the_disk(podman: Podman) -> None:
+    await keep_layers(podman, "b-running")
+    (podman.cache / "wheels").mkdir()
+    (podman.cache / "wheels" / "a.whl").write_bytes(b"wheel")
+    await LayerCache(podman, lambda: False).tidy([record("b-running", -1)], Policy(cache_bytes=2**19), NOW)
+    assert [path.name for path in podman.cache.iterdir()] == ["wheels"]
+
+
+async def test_a_package_cache_is_gone_at_once_however_long_removing_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    podman = Podman(tmp_path / "builder")
+    (podman.cache / "uv").mkdir(parents=True)
+    with monkeypatch.context() as killed:
+        killed.setattr(shutil, "rmtree", lambda *_: None)
+        await LayerCache(podman, lambda: False).tidy([], Policy(cache_days=-1), NOW)
+        assert [path.name.startswith(".gone-") for path in podman.cache.iterdir()] == [True]
+    await LayerCache(podman, lambda: False).tidy([], Policy(), NOW)
+    assert list(podman.cache.iterdir()) == []
 
 
 async def test_package_caches_go_as_a_whole_when_they_were_not_used_for_long(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from controller.builds import hosts
 from controller.builds.builder import ImageBuilder
 from controller.builds.hosts import Abilities, BuilderHost, BuilderPool
+from controller.builds.leavings import Leavings
 from controller.builds.machine import HostLost, Machine
 from controller.builds.model import ArtifactKind, BuildFailed, BuildResult, OnLine, OnState, TargetJob
 from controller.builds.targets import load_profiles
@@ -59,6 +61,7 @@ class ScriptedBuilder:
         self.losing: set[str] = set()
         self.unable: set[str] = set()
         self.machines: list[str] = []
+        self.machine = SimpleNamespace(leavings=Leavings())
         self.recoveries: list[Exception] = []
 
     async def recover(self) -> None:
@@ -102,6 +105,22 @@ class Pool:
 
 async def until_machines(pool: Pool, count: int) -> None:
     await until(lambda: len(pool.builder.machines) >= count, seconds=30)
+
+
+async def test_what_uses_this_machine_is_busy_also_where_it_is_no_host() -> None:
+    pool, seen = Pool(), list[bool]()
+    seen.append(pool.pool.busy)
+    pool.builder.go.clear()
+    bundle = asyncio.create_task(pool.build(kind=ArtifactKind.BUNDLE))
+    await until_machines(pool, 1)
+    seen.append(pool.pool.busy)
+    pool.builder.go.set()
+    await bundle
+    seen.append(pool.pool.busy)
+    # As a context that somebody fetches does.
+    await pool.builder.machine.leavings.begin()
+    seen.append(pool.pool.busy)
+    assert seen == [False, True, False, True]
 
 
 async def test_a_lost_host_is_replaced_at_once_and_the_log_says_so() -> None:

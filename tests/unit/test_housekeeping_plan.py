@@ -170,3 +170,10 @@ def test_layers_of_old_and_unknown_builds_go_and_those_of_running_ones_never() -
     old, young = plan_layers(cached, builds, POLICY, NOW)
     assert [each.build_id for each in old] == ["b-1", "b-9"]
     assert [each.build_id for each in young] == ["b-3", "b-2"]
+
+
+def test_bases_go_by_their_last_use_among_the_layers_of_builds() -> None:
+    bases = [CachedLayers(f"base-{days}", "", NOW - days * DAY) for days in (31, 15, 1)]
+    old, young = plan_layers([*bases, CachedLayers("layers", "b-1")], [record(1, 10)], POLICY, NOW)
+    assert [each.name for each in old] == ["base-31"]
+    assert [each.name for each in young] == ["base-15", "layers", "base-1"]
