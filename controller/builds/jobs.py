@@ -8,6 +8,8 @@ from controller.builds.model import Build, BuildTarget, TargetJob
 from controller.spec.model import Spec
 
 COMPONENT = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*")
+# What lies there in the registry is the operator's, and a base for everybody.
+FOR_EVERYBODY = "library"
 MARKED = re.compile(r"-x[0-9a-f]{16}\Z")
 
 
@@ -33,8 +35,9 @@ def target_job(
 
 
 def repository_path(build: Build, image: str | None = None) -> str:
-    """Where a build's artifacts lie in the registry."""
-    return "/".join(_component(name) for name in (build.user_id, build.project_id, image or build.name))
+    """Where a build's artifacts lie in the registry. No user's lie below the operator's folder."""
+    user = _marked(FOR_EVERYBODY) if build.user_id == FOR_EVERYBODY else _component(build.user_id)
+    return "/".join((user, _component(build.project_id), _component(image or build.name)))
 
 
 def _component(name: str) -> str:
@@ -44,5 +47,9 @@ def _component(name: str) -> str:
     """
     if COMPONENT.fullmatch(name) and not MARKED.search(name):
         return name
+    return _marked(name)
+
+
+def _marked(name: str) -> str:
     plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     return f"{plain}-x{hashlib.sha256(name.encode()).hexdigest()[:16]}"

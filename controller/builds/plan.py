@@ -4,7 +4,7 @@ from controller.builds.image_labels import image_labels
 from controller.builds.layers import file_layers
 from controller.builds.model import TargetJob
 from controller.builds.prepare import Prepared
-from controller.builds.requirements import provided, requirements_of, runtime_of
+from controller.builds.requirements import environment_of, provided, requirements_of, runtime_of
 from controller.builds.targets import TargetProfile
 from controller.rendering import CannotQuote, ImagePlan
 from controller.spec.launching import CannotLaunch, launch_words
@@ -40,19 +40,13 @@ def plan_image(
         folders=tuple(file_layers(job.files)),
         steps=tuple(job.spec.steps),
         secrets=tuple(sorted(job.spec.secrets)),
-        environment=tuple(sorted(_environment(job, profile).items())),
+        environment=tuple(sorted(environment_of(job, profile).items())),
         labels=tuple(sorted(image_labels(job, base, base_digest).items())),
         ports=tuple(sorted({port.container for port in job.deploy.network.ports})),
         volumes=tuple(sorted(set(job.spec.volumes))),
         entrypoint=_entrypoint(job),
         allow_root=job.spec.allow_root,
     )
-
-
-def _environment(job: TargetJob, profile: TargetProfile) -> dict[str, str]:
-    runtime = runtime_of(job)
-    accelerator = profile.accelerator.environment if profile.accelerator else {}
-    return {**profile.environment, **accelerator, **(runtime.environment if runtime else {}), **job.spec.environment}
 
 
 def _entrypoint(job: TargetJob) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from controller.builds.bases import full_name
 from controller.builds.emulation import own_architecture
 from controller.builds.model import ArtifactKind, ContextFile, TargetJob
 from controller.builds.plan import plan_image
-from controller.builds.requirements import base_of, requirements_of
+from controller.builds.requirements import base_of, environment_of, requirements_of
 from controller.builds.targets import TargetProfile
 from controller.events.model import Project
 from controller.rendering import render
@@ -52,7 +52,7 @@ def describe_bundle(job: TargetJob, profile: TargetProfile) -> str:
         "indexes": list(packages.pypi_indexes),
         "files": [file.path for file in job.files],
         "workdir": job.spec.workdir,
-        "environment": {**profile.environment, **job.spec.environment},
+        "environment": environment_of(job, profile),
         "entrypoint": list(launch_words(job.deploy.pre_exec, job.deploy.entrypoint)),
     }
     text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)

@@ -93,3 +93,10 @@ def _names(requirements: Iterable[str]) -> Iterable[str]:
 def _name(requirement: str) -> str:
     """https://packaging.python.org/en/latest/specifications/name-normalization/"""
     return re.sub(r"[-_.]+", "-", NAME_END.split(requirement, maxsplit=1)[0]).lower()
+
+
+def environment_of(job: TargetJob, profile: TargetProfile) -> dict[str, str]:
+    """The variables of the artifact, of whichever kind; what the spec says goes before all else."""
+    runtime = runtime_of(job)
+    accelerator = profile.accelerator.environment if profile.accelerator else {}
+    return {**profile.environment, **accelerator, **(runtime.environment if runtime else {}), **job.spec.environment}

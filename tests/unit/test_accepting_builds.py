@@ -35,9 +35,14 @@ def test_every_owner_has_a_repository_that_a_registry_takes(user: str, project: 
 @given(NAMES, NAMES)
 @example("Alice", "alice")
 @example("a..b", "a.b")
+@example("library", path("library").split("/")[0])
 @example("Alice", path("Alice").split("/")[0])
 def test_no_two_owners_share_a_repository(one: str, other: str) -> None:
     assert (path(one) == path(other)) == (one == other)
+
+
+def test_what_is_a_base_for_everybody_is_no_users() -> None:
+    assert re.fullmatch(r"library-x[0-9a-f]{16}/library/digits", path("library", "library"))
 
 
 def test_plain_names_are_kept() -> None:

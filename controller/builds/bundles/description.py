@@ -13,7 +13,7 @@ from controller.builds.image_labels import OCI, image_labels
 from controller.builds.model import BuildFailed, TargetJob
 from controller.builds.referrers import canonical
 from controller.builds.registry import MANIFEST_TYPE
-from controller.builds.requirements import Requirements, runtime_of
+from controller.builds.requirements import Requirements, environment_of
 from controller.builds.targets import TargetProfile
 from controller.rendering import CannotQuote
 from controller.spec.launching import CannotLaunch, launch_words
@@ -32,8 +32,6 @@ def describe(
 
     Neither build id nor time is in it: the same request gives the same bundle.
     """
-    runtime = runtime_of(job)
-    environment = {**profile.environment, **(runtime.environment if runtime else {}), **job.spec.environment}
     return {
         "schema": SCHEMA,
         "name": job.name,
@@ -44,7 +42,7 @@ def describe(
         "wheels": [{"file": wheel.file, "digest": f"sha256:{wheel.sha256}"} for wheel in wheels],
         "packages": {"apt": sorted(requirements.apt)},
         "entrypoint": list(_entrypoint(job)),
-        "environment": environment,
+        "environment": environment_of(job, profile),
         "workdir": job.spec.workdir,
         "places": {job.spec.workdir: APPLICATION, RUNTIME_PLACE: RUNTIME, ENVIRONMENT_PLACE: "environment"},
         "ports": {port.name: port.container for port in job.deploy.network.ports},

@@ -1,6 +1,6 @@
 """Wheels of packages that have none: made from source in a container of the target's base, by emulation if need be."""
 
-import re
+import hashlib
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ STEP = "make a wheel from source"
 
 
 class WheelSmith:
-    """Makes wheels with the image builder of this machine, whose layers keep them for the next time."""
+    """Makes wheels with the image builder of this machine, whose layers keep them as long as those of the build."""
 
     def __init__(self, builder: ImageBuilder) -> None:
         self._builder = builder
@@ -67,10 +67,9 @@ def _job(requirement: str, job: TargetJob) -> TargetJob:
         distribution=job.spec.distribution, packages=Packages(apt=packages.apt), steps=[step], push=False,
         allow_root=job.spec.allow_root,
     )  # fmt: skip
-    number = re.sub(r"[^a-z0-9]+", "-", requirement.lower()).strip("-")
-    return replace(
-        job, build_id=f"{job.build_id}-{number}", spec=spec, deploy=DeploySpec(), files=(), kind=ArtifactKind.IMAGE
-    )
+    # A part of the build for housekeeping, and of a length that the tag of an image may have.
+    part = f"{job.build_id}.{hashlib.sha256(requirement.encode()).hexdigest()[:16]}"
+    return replace(job, build_id=part, spec=spec, deploy=DeploySpec(), files=(), kind=ArtifactKind.IMAGE)
 
 
 def _requirement(name: str, requirements: Sequence[str]) -> str:
