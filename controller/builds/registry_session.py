@@ -7,6 +7,7 @@ import asyncio
 import base64
 import functools
 import io
+import json
 import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -23,6 +24,7 @@ from controller.builds.model import RegistryAccess
 # Where the API of a registry lives, when not under its name.
 API_HOSTS = {"docker.io": "registry-1.docker.io"}
 CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
+SENDABLE = re.compile(r"[\x21-\x7e]+")
 # Seconds in which a connection must be made, and in which something must come on it.
 CONNECT, SILENCE = 15.0, 60.0
 
@@ -102,15 +104,20 @@ class RegistrySession:
         if not challenge.lower().startswith("bearer"):
             return basic
         fields = dict(CHALLENGE.findall(challenge))
+        realm = fields.get("realm", "")
+        if not realm:
+            raise RegistryUnreachable(f"{self.host} asks for a token and does not say where to get one")
         query = {key: fields[key] for key in ("service", "scope") if key in fields}
         headers = {"Authorization": basic} if basic else {}
-        async with self._session.get(fields["realm"], params=query, headers=headers) as response:
+        async with self._session.get(realm, params=query, headers=headers) as response:
             if response.status != 200:
                 refused = 400 <= response.status < 500
                 error = RegistryRefused if refused else RegistryUnreachable
-                raise error(f"{fields['realm']} gives no token: HTTP status {response.status}")
-            answer = await response.json(content_type=None)
-        return f"Bearer {answer.get('token') or answer['access_token']}"
+                raise error(f"{realm} gives no token: HTTP status {response.status}")
+            token = _token(await response.read())
+        if not token:
+            raise RegistryUnreachable(f"{realm} gives no token: it answers with something else")
+        return f"Bearer {token}"
 
     async def _basic(self) -> str:
         """Our credentials are for our registry only; others are asked without."""
@@ -118,6 +125,16 @@ class RegistrySession:
             return ""
         user, password = await asyncio.to_thread(self._access.credentials)
         return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def _token(body: bytes) -> str:
+    """What an answer to a challenge holds; "" where it holds none that can be sent."""
+    try:
+        fields = json.loads(body)
+    except ValueError:
+        return ""
+    found = fields.get("token") or fields.get("access_token") if isinstance(fields, dict) else None
+    return found if isinstance(found, str) and SENDABLE.fullmatch(found) else ""
 
 
 async def require(answer: aiohttp.ClientResponse, *statuses: int) -> None:
