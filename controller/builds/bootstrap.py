@@ -102,6 +102,10 @@ class Bootstrapper:
     async def _load(self, archive: Path, image: str) -> str:
         done = await self._podman.run("load", "-q", "-i", str(archive))
         if done.returncode != 0:
+            if NO_SPACE.search(done.stderr):
+                raise BuildFailed("DiskFull", f"cannot load {archive.name}: {done.stderr}; free space", retryable=True)
+            # Damaged on disk: the next try makes it anew.
+            archive.unlink(missing_ok=True)
             raise BuildFailed("BaseUnusable", f"cannot load {archive.name}: {done.stderr}", retryable=True)
         loaded = done.stdout.strip().rpartition(" ")[2]
         named = await self._podman.run("tag", loaded, image)

@@ -112,13 +112,23 @@ def test_the_same_packages_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_a_file_with_two_names_is_written_once_under_the_first(tmp_path: Path) -> None:
+    source = tmp_path / "package"
+    source.write_bytes(b"ahead" + b"x" * 1000)
     tree = Tree()
-    tree.add("/bin/b", Node(content=b"x", size=1))
+    tree.add("/bin/b", Node(source=source, offset=5, size=1000))
     tree.add("/bin/a", Node(kind=tarfile.LNKTYPE, link="/bin/b"))
+    tree.write("/bin/c", b"behind")
     tree.write_tar(tmp_path / "tree.tar")
     with tarfile.open(tmp_path / "tree.tar") as tar:
-        members = {member.name: (member.isreg(), member.linkname) for member in tar}
-    assert members == {"usr/bin/a": (True, ""), "usr/bin/b": (False, "usr/bin/a")}
+        members = {member.name: (member.isreg(), member.linkname, member.size) for member in tar}
+        content = tar.extractfile("usr/bin/b")
+        assert content is not None
+        assert content.read() == b"x" * 1000
+    assert members == {
+        "usr/bin/a": (True, "", 1000),
+        "usr/bin/b": (False, "usr/bin/a", 0),
+        "usr/bin/c": (True, "", 6),
+    }
 
 
 @pytest.mark.parametrize("subject", ["Plain", "  Two   Spaces ÄÖ ", "MiXeD case & more"])

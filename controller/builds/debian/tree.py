@@ -103,7 +103,8 @@ class Tree:
             if node.kind in (tarfile.LNKTYPE, tarfile.REGTYPE):
                 original = node.link if node.kind == tarfile.LNKTYPE else path
                 if original in first:
-                    yield path, replace(self._nodes[original], kind=tarfile.LNKTYPE, link=first[original])
+                    same = replace(self._nodes[original], kind=tarfile.LNKTYPE, link=first[original])
+                    yield path, replace(same, content=b"", source=None, size=0)
                     continue
                 first[original] = path
                 node = self._nodes[original]
