@@ -157,8 +157,6 @@ class Attempt:
         text = outcome.state.lower()
         if outcome.state is BuildState.CANCELLED:
             text = CANCELLED_TEXT
-        elif outcome.artifact is not None:
-            text = f"pushed {outcome.artifact.repository}@{outcome.artifact.digest}"
         elif outcome.reason:
             again = "" if outcome.done else "; tried again by itself"
             text = f"{outcome.reason}: {outcome.message}{again}"

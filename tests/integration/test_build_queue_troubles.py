@@ -72,8 +72,8 @@ async def test_a_follower_reads_to_the_end_while_outcomes_are_stored(bench: Benc
 
     async with bench.working():
         lines = await asyncio.wait_for(follow(), 10)
-    assert lines[0] == "one line"
-    assert lines[-1].startswith("pushed 127.0.0.1:1/alice/digits/digits@sha256:")
+    # What was pushed is the builder's to say.
+    assert lines == ["one line", "succeeded"]
 
 
 async def test_a_builder_that_cancels_itself_leaves_no_target_begun_for_ever(bench: Bench) -> None:
