@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from controller.builds.bases import Base
 from controller.builds.builder import ImageBuilder
 from controller.builds.bundles import BundleBuilder, WheelSmith
 from controller.builds.hosts import Abilities, BuilderHost, BuilderPool, Place
@@ -48,12 +49,18 @@ def builder_settings(settings: Settings) -> BuilderSettings:
 def remote_place(host: HostSettings, settings: Settings, folder: DataFolder, builder: ImageBuilder) -> Place:
     journal = folder.root / "builder" / "hosts" / host.name
     keep = settings.housekeeping.cache_days * 86400
-    return RemotePlace(host.url, _tunnel(host, folder), host.platforms, builder.podman, journal, keep)
+    find = builder.operators_base
+    return RemotePlace(host.url, _tunnel(host, folder), host.platforms, builder.podman, journal, find, keep)
 
 
 async def ask_host(host: HostSettings, folder: DataFolder, scratch: Path) -> Abilities:
     """What a host can build for, asked without disturbing a running controller. Raises BuildFailed."""
-    return await RemotePlace(host.url, _tunnel(host, folder), host.platforms, Podman(scratch), scratch / "none").probe()
+
+    async def no_helper(architecture: str) -> Base:
+        raise AssertionError("nothing is noted of builds, so there is nothing to see to")
+
+    own, tunnel = Podman(scratch), _tunnel(host, folder)
+    return await RemotePlace(host.url, tunnel, host.platforms, own, scratch / "none", no_helper).probe()
 
 
 def _tunnel(host: HostSettings, folder: DataFolder) -> Tunnel:

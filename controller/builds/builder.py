@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 from controller.builds import recovery
-from controller.builds.bases import BaseResolver
+from controller.builds.bases import Base, BaseResolver
 from controller.builds.bootstrap import Bootstrapper
 from controller.builds.cancelling import despite_cancel
 from controller.builds.full_disk import waiting_for_room
@@ -63,6 +63,16 @@ class ImageBuilder:
         if self.podman.installed():
             await asyncio.to_thread(self.podman.prepare)
             await recovery.recover(self.podman)
+
+    async def operators_base(self, architecture: str) -> Base:
+        """A base that no user chose, in this machine's storage: that of a target profile. Raises BuildFailed."""
+        bench = self._bench
+        fitting = [profile for profile in bench.profiles.values() if profile.architecture == architecture]
+        # Those of accelerators are large.
+        profile = min(fitting, key=lambda each: each.accelerator is not None, default=None)
+        if profile is None:
+            raise BuildFailed("BuilderUnusable", f"no target profile is of the machine's architecture, {architecture}")
+        return await bench.bases.resolve(profile.base, profile, self.podman.temporary, lambda *_: None)
 
     async def close(self) -> None:
         """Takes away mounts and run time files, when no build runs. Images stay; builds may follow."""

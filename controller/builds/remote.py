@@ -22,8 +22,9 @@ from controller.builds.model import BuildFailed, RegistryAccess
 from controller.builds.outcome import UNREACHABLE, push_failure
 from controller.builds.own_place import PLATFORMS
 from controller.builds.podman import Podman
+from controller.builds.remote_images import FindHelper, Helper, checked, exists, send
 from controller.builds.remote_podman import RemotePodman
-from controller.builds.sweeping import DEADLINE, RemoteBuild, containers, end_steps, start_killer, sweep
+from controller.builds.sweeping import DEADLINE, RemoteBuild, containers, end_steps, read_notes, start_killer, sweep
 from controller.builds.targets import TargetProfile
 from controller.builds.tunnels import Tunnel
 from controller.files import write_durably
@@ -42,19 +43,24 @@ class RemotePlace:
         platforms: Sequence[str],
         own: Podman,
         journal: Path,
+        find_helper: FindHelper,
         keep_seconds: float = 14 * 86400,
     ) -> None:
-        """`keep_seconds`: for how long images stay there as a cache of layers."""
+        """`find_helper`: the image whose shell looks after builds there; `keep_seconds`: for how long images stay there
+        as a cache of layers."""
         self.address = address
         self._tunnel = tunnel
         self._platforms = frozenset(platforms)
         self._own = own
         self._journal = journal
         self._keep_seconds = keep_seconds
+        self._helper = Helper(find_helper, own)
         self._leavings = Leavings()
         self._architecture = ""
         # Entries of the journal whose builds run in this process.
         self._running: set[Path] = set()
+        # Entries whose steps were ended, while other builds ran.
+        self._ended: set[Path] = set()
         # Held while what is left is removed: a build that begins meanwhile would lose its containers.
         self._sweeping = asyncio.Lock()
 
@@ -73,7 +79,7 @@ class RemotePlace:
             entry = self._journal / f"{secrets.token_hex(8)}.json"
             async with self._sweeping:
                 self._running.add(entry)
-            machine = RemoteMachine(podman, self._own, self._leavings, self._architecture, entry)
+            machine = RemoteMachine(podman, self._own, self._helper, self._leavings, self._architecture, entry)
             try:
                 yield machine
             except HostLost:
@@ -104,28 +110,35 @@ class RemotePlace:
         """Removes what is left of builds that ended without us."""
         await asyncio.to_thread(self._journal.mkdir, parents=True, exist_ok=True, mode=0o700)
         async with self._sweeping:
-            for entry in sorted(set(self._journal.glob("*.json")) - self._running):
-                build = RemoteBuild.read(entry)
+            for entry, build in await asyncio.to_thread(read_notes, self._journal, self._running):
+                # A build without its base has not begun.
+                begun = await exists(podman, build.images[0])
                 if self._running:
                     # Which working containers are left, and which a running build has, can not be told apart.
-                    await end_steps(podman, build)
+                    if begun and entry not in self._ended:
+                        await end_steps(podman, build, await self._helper.on(podman, self._architecture))
+                        self._ended.add(entry)
                     continue
-                await sweep(podman, build)
+                if begun:
+                    await sweep(podman, build, await self._helper.on(podman, self._architecture))
                 await asyncio.to_thread(entry.unlink, missing_ok=True)
+                self._ended.discard(entry)
             if not self._running:
                 await self._remove_old_images(podman)
 
     async def _remove_old_images(self, podman: RemotePodman) -> None:
         for note in await asyncio.to_thread(lambda: list(self._journal.glob("images/*"))):
             if note.stat().st_mtime < time.time() - self._keep_seconds:
-                await podman.run("rmi", "-i", note.read_text())
+                await podman.run("rmi", "-i", note.read_text(errors="replace"))
                 await asyncio.to_thread(note.unlink, missing_ok=True)
 
 
 class RemoteMachine:
     """A builder host during one build."""
 
-    def __init__(self, podman: RemotePodman, own: Podman, leavings: Leavings, architecture: str, entry: Path) -> None:
+    def __init__(
+        self, podman: RemotePodman, own: Podman, helper: Helper, leavings: Leavings, architecture: str, entry: Path
+    ) -> None:
         self.podman: Podman = podman
         self.leavings = leavings
         self.architecture = architecture
@@ -133,6 +146,7 @@ class RemoteMachine:
         self.clean = True
         self._podman = podman
         self._own = own
+        self._helper = helper
         self._entry = entry
 
     async def check(self, profile: TargetProfile) -> None:
@@ -140,20 +154,10 @@ class RemoteMachine:
 
     async def have_base(self, base: Base, log: BuildLog) -> None:
         """Pulled by the host where it can be pulled and is the same; sent by this machine otherwise."""
-        if (await self.podman.run("image", "exists", base.image_id)).returncode == 0:
-            return
-        log("system", f"sending {base.name} to the builder host")
-        names = await self._own.run("image", "inspect", "--format", "{{range .RepoTags}}{{.}} {{end}}", base.image_id)
-        # With its name, which becomes a part of the history of what is built on it.
-        name = next(iter(names.stdout.split()), base.image_id)
-        archive = self._own.temporary / f"{self._entry.stem}.tar"
-        try:
-            await _checked(self._own, "save", "--quiet", "--format", "oci-archive", "--output", str(archive), name)
-            await _checked(self.podman, "load", "--quiet", "--input", str(archive))
-        finally:
-            await despite_cancel(asyncio.to_thread(archive.unlink, missing_ok=True))
-        if (await self.podman.run("image", "exists", base.image_id)).returncode != 0:
-            raise BuildFailed("BaseUnusable", f"{base.name} is another image on the builder host", retryable=True)
+        await self._helper.on(self.podman, self.architecture)
+        if not await exists(self.podman, base.image_id):
+            log("system", f"sending {base.name} to the builder host")
+            await send(self._own, self.podman, base)
 
     async def build(self, arguments: Sequence[str], base: Base, scratch: Path, log: BuildLog) -> int:
         before = tuple(str(one["Id"]) for one in await containers(self.podman))
@@ -184,8 +188,9 @@ class RemoteMachine:
     def _stop(self, note: RemoteBuild) -> processes.Stop:
         async def stop(process: asyncio.subprocess.Process) -> None:
             """Ends the step there; then the service tells the client that the build has failed."""
-            with contextlib.suppress(HostLost):
-                killer = await start_killer(self.podman, note)
+            with contextlib.suppress(BuildFailed):
+                helper = await self._helper.on(self.podman, self.architecture)
+                killer = await start_killer(self.podman, note, helper)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(DEADLINE):
                         await process.wait()
@@ -214,8 +219,8 @@ class RemoteMachine:
 
     async def _push_from_here(self, image: str, target: str, folder: Path, access: RegistryAccess) -> str:
         archive = folder / "image.tar"
-        await _checked(self.podman, "save", "--quiet", "--format", "oci-archive", "--output", str(archive), image)
-        loaded = await _checked(self._own, "load", "--quiet", "--input", str(archive))
+        await checked(self.podman, "save", "--quiet", "--format", "oci-archive", "--output", str(archive), image)
+        loaded = await checked(self._own, "load", "--quiet", "--input", str(archive))
         await asyncio.to_thread(archive.unlink)
         await asyncio.to_thread((folder / "scratch").mkdir, exist_ok=True)
         try:
@@ -225,15 +230,6 @@ class RemoteMachine:
 
     async def remove_leftovers(self) -> None:
         """The service has removed containers and mounts; what a lost host has is removed when it is seen again."""
-
-
-async def _checked(podman: Podman, *arguments: str) -> str:
-    done = await podman.run(*arguments)
-    if done.returncode != 0:
-        raise BuildFailed(
-            "BuilderUnusable", f"podman {arguments[0]} fails: {done.stderr.strip()[-500:]}", retryable=True
-        )
-    return done.stdout
 
 
 async def _digest_at(target: str, image: str, access: RegistryAccess) -> str:

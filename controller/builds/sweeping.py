@@ -2,20 +2,24 @@
 
 The service has no call for it: a build whose client has gone runs its step to the end. Every build there has control
 groups by a name of its own, so a container that sees all processes finds the step's, and ends it; Podman sees the step
-fail and removes its container and mounts. The container is made from the build's own base, since that is there.
+fail and removes its container and mounts. That container may do anything on the machine. So the programs in it are
+those of an image that no user chose (`helper` below), and never of the build's base.
 """
 
 import asyncio
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import structlog
 
 from controller.builds.machine import HostLost
 from controller.builds.podman import Podman
 from controller.files import write_durably
 
+log = structlog.get_logger()
 # $1 is the beginning of the control groups' names. Only what every shell has built in, and sleep. It ends by itself:
 # who started it may be killed.
 SCRIPT = """
@@ -46,7 +50,10 @@ FORGET = """
   done
 done
 """
-OPTIONS = ("--privileged", "--pid=host", "--network=none", "--user=0:0", "--pids-limit=0", "--entrypoint", "/bin/sh")
+OPTIONS = (
+    "--pull=never", "--privileged", "--pid=host", "--network=none", "--user=0:0", "--pids-limit=0",
+    "--entrypoint", "/bin/sh",
+)  # fmt: skip
 # Seconds in which a service has to clean up after a step that was ended.
 DEADLINE = 30.0
 SWEEP_LOOKS, SWEEP_PAUSE, LISTINGS = 40, 0.2, 10
@@ -72,38 +79,48 @@ class RemoteBuild:
         return RemoteBuild(fields["group"], tuple(fields["images"]), tuple(fields["before"]))
 
 
-async def start_killer(podman: Podman, build: RemoteBuild) -> str:
+def read_notes(folder: Path, but: Collection[Path]) -> list[tuple[Path, RemoteBuild]]:
+    """The builds noted in the folder, without those in `but`. A note that cannot be read is set aside: it must not keep
+    others from being seen to."""
+    found = []
+    for path in sorted(set(folder.glob("*.json")) - set(but)):
+        try:
+            found.append((path, RemoteBuild.read(path)))
+        except (ValueError, KeyError, TypeError):
+            log.exception("the note of a build cannot be read; what it left on its host may stay there", note=str(path))
+            path.rename(path.with_suffix(".bad"))
+    return found
+
+
+async def start_killer(podman: Podman, build: RemoteBuild, helper: str) -> str:
     """From now on steps of the build are ended as soon as they begin; the name of the container that does it."""
     name = f"longshore-end-{build.group}"
     await podman.run("rm", "-f", "-t", "0", "-i", name)
-    shell = (build.images[0], "-c", SCRIPT, "sh", build.group)
+    shell = (helper, "-c", SCRIPT, "sh", build.group)
     started = await podman.run("run", "-d", "--rm", "--name", name, *OPTIONS, *shell)
     if started.returncode != 0:
         raise HostLost(f"cannot end a build there: {started.stderr.strip()[-300:]}")
     return name
 
 
-async def sweep(podman: Podman, build: RemoteBuild) -> None:
+async def sweep(podman: Podman, build: RemoteBuild, helper: str) -> None:
     """Afterwards nothing of a build that has lost its client runs or lies there. Only while no other build of this
-    controller runs there. Raises HostLost."""
-    if (await podman.run("image", "exists", build.images[0])).returncode != 0:
-        # A build without its base has not begun.
-        return
-    killer = await start_killer(podman, build)
+    controller runs there. `helper`: id of an image of its machine. Raises HostLost."""
+    killer = await start_killer(podman, build, helper)
     try:
         await _remove_containers(podman, build)
     finally:
         with contextlib.suppress(HostLost):
             await podman.run("rm", "-f", "-t", "0", "-i", killer)
-    await podman.run("run", "--rm", *OPTIONS, build.images[0], "-c", FORGET, "sh", build.group)
+    await podman.run("run", "--rm", *OPTIONS, helper, "-c", FORGET, "sh", build.group)
 
 
-async def end_steps(podman: Podman, build: RemoteBuild) -> None:
-    """Ends what still runs of a build that has lost its client; the service removes what it made. Raises HostLost."""
-    if (await podman.run("image", "exists", build.images[0])).returncode == 0:
-        killer = await start_killer(podman, build)
-        await asyncio.sleep(SWEEP_PAUSE)
-        await podman.run("rm", "-f", "-t", "0", "-i", killer)
+async def end_steps(podman: Podman, build: RemoteBuild, helper: str) -> None:
+    """Ends what still runs of a build that has lost its client; the service removes what it made, and begins no further
+    step. Raises HostLost."""
+    killer = await start_killer(podman, build, helper)
+    await asyncio.sleep(SWEEP_PAUSE)
+    await podman.run("rm", "-f", "-t", "0", "-i", killer)
 
 
 async def _remove_containers(podman: Podman, build: RemoteBuild) -> None:

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from controller.builds import processes
 from controller.builds.cancelling import despite_cancel
 from controller.builds.machine import HostLost
+from controller.builds.model import BuildFailed
 
 CONNECT_DEADLINE = 20.0
 # A machine that is silent for three times this many seconds is gone.
@@ -156,7 +157,12 @@ class TlsTunnel:
 
 @contextlib.contextmanager
 def private_folder(parent: Path) -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="t", dir=parent))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="t", dir=parent))
+    except OSError as error:
+        raise BuildFailed(
+            "BuilderUnusable", f"cannot make a folder for a connection: {error}", retryable=True
+        ) from error
     try:
         yield folder
     finally:

@@ -55,7 +55,8 @@ job = TargetJob(
     BuildSpec.model_validate({"base": base, "steps": [step]}), f"{address}/alice/digits",
 )
 builder = builder_in(Path(folder) / "builder", access, UploadStore(Path(folder) / "uploads"))
-place = RemotePlace(url, SshTunnel(url, Path(key), Path(known_hosts)), (), builder.podman, Path(folder) / "journal")
+tunnel, journal = SshTunnel(url, Path(key), Path(known_hosts)), Path(folder) / "journal"
+place = RemotePlace(url, tunnel, (), builder.podman, journal, builder.operators_base)
 
 async def main():
     async with place.open() as machine:
@@ -90,8 +91,8 @@ class Yard:
     host: HostUnderTest
 
     def place(self, tunnel: SshTunnel | TlsTunnel) -> RemotePlace:
-        journal = self.workshop.folder / "journal"
-        return RemotePlace(tunnel.url, tunnel, (), self.workshop.builder.podman, journal)
+        builder, journal = self.workshop.builder, self.workshop.folder / "journal"
+        return RemotePlace(tunnel.url, tunnel, (), builder.podman, journal, builder.operators_base)
 
     async def pool(self, tunnel: SshTunnel | TlsTunnel, *, with_own: bool = False) -> BuilderPool:
         hosts = [BuilderHost("far", self.place(tunnel), 2)]
@@ -199,6 +200,25 @@ async def test_a_cancel_in_a_step_leaves_nothing_on_the_host(yard: Yard, way: st
     await yard.nothing_is_left()
     images = await yard.host.podman("images", "-a", "--format", "{{.Repository}}:{{.Tag}}")
     assert f"cancel-{way}" not in images
+
+
+async def test_no_program_of_a_base_is_run_with_rights_on_the_host(yard: Yard) -> None:
+    # Its shell does, besides what a shell does, what it could do to the machine if it were let.
+    shell = '#!/bin/bash\\n{ echo ran > /proc/1/root/run/ran-by-base; } 2>/dev/null\\nexec /bin/bash "$@"\\n'
+    made = await yard.workshop.build(
+        yard.job("hostile", f"printf '{shell}' > /shell; chmod 755 /shell; mv /shell /usr/bin/sh")
+    )
+    base = f"{made.repository}@{made.digest}"
+    pool = await yard.pool(yard.host.ssh())
+    job = yard.workshop.job("on-hostile", {"base": base, "steps": [WAITS]})
+    building = asyncio.create_task(yard.build(pool, job))
+    await yard.step_runs()
+    building.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await building
+    await yard.nothing_is_left()
+    assert await yard.host.device.run("sh", "-c", "ls /run") != ""
+    assert "ran-by-base" not in await yard.host.device.run("ls", "/run")
 
 
 async def test_a_host_that_disappears_in_a_build_is_replaced_and_cleaned_when_it_is_back(yard: Yard) -> None:

@@ -1,0 +1,61 @@
+"""Images that the controller's machine sends to a builder host."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+
+from controller.builds.bases import Base
+from controller.builds.cancelling import despite_cancel
+from controller.builds.model import BuildFailed
+from controller.builds.podman import Podman
+
+# For an architecture as Go spells it, a base in this machine's storage that no user chose. Raises BuildFailed.
+FindHelper = Callable[[str], Awaitable[Base]]
+
+
+class Helper:
+    """The image whose shell looks after builds on a host, with all rights there: so never one of a user's."""
+
+    def __init__(self, find: FindHelper, own: Podman) -> None:
+        self._find = find
+        self._own = own
+        self._image = ""
+
+    async def on(self, podman: Podman, architecture: str) -> str:
+        """Its id; afterwards it is in the host's storage. Raises BuildFailed."""
+        if not self._image or not await exists(podman, self._image):
+            base = await self._find(architecture)
+            if not await exists(podman, base.image_id):
+                await send(self._own, podman, base)
+            self._image = base.image_id
+        return self._image
+
+
+async def exists(podman: Podman, image: str) -> bool:
+    return (await podman.run("image", "exists", image)).returncode == 0
+
+
+async def send(own: Podman, podman: Podman, base: Base) -> None:
+    """Afterwards the base of this machine's storage is in the other one's, by its id and its name. Raises
+    BuildFailed."""
+    names = await own.run("image", "inspect", "--format", "{{range .RepoTags}}{{.}} {{end}}", base.image_id)
+    # With its name, which becomes a part of the history of what is built on it.
+    name = next(iter(names.stdout.split()), base.image_id)
+    archive = own.temporary / f"send-{secrets.token_hex(8)}.tar"
+    try:
+        await checked(own, "save", "--quiet", "--format", "oci-archive", "--output", str(archive), name)
+        await checked(podman, "load", "--quiet", "--input", str(archive))
+    finally:
+        await despite_cancel(asyncio.to_thread(archive.unlink, missing_ok=True))
+    if not await exists(podman, base.image_id):
+        raise BuildFailed("BaseUnusable", f"{base.name} is another image on the builder host", retryable=True)
+
+
+async def checked(podman: Podman, *arguments: str) -> str:
+    """What the command prints. Raises BuildFailed."""
+    done = await podman.run(*arguments)
+    if done.returncode != 0:
+        raise BuildFailed(
+            "BuilderUnusable", f"podman {arguments[0]} fails: {done.stderr.strip()[-500:]}", retryable=True
+        )
+    return done.stdout

@@ -1,0 +1,77 @@
+"""Ending what builds left on another machine: whose programs do that, and which notes say what is left."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from controller.builds import sweeping
+from controller.builds.bases import Base
+from controller.builds.podman import Podman
+from controller.builds.processes import Completed
+from controller.builds.remote_images import Helper
+from controller.builds.sweeping import RemoteBuild, end_steps, read_notes, sweep
+
+BUILD = RemoteBuild("longshore-1", ("users-base", "users-step"), ())
+
+
+class RecordingPodman:
+    """Has the images in `images`; an archive that it loads is the image `helper`."""
+
+    def __init__(self, *images: str) -> None:
+        self.images = set(images)
+        self.temporary = Path("/nowhere")
+        self.commands: list[Sequence[str]] = []
+
+    async def run(self, *args: str) -> Completed:
+        self.commands.append(args)
+        if args[0] == "load":
+            self.images.add("helper")
+        missing = args[:2] == ("image", "exists") and args[2] not in self.images
+        return Completed(int(missing), "", "")
+
+
+def podman(recording: RecordingPodman) -> Podman:
+    return cast(Podman, cast(Any, recording))
+
+
+@pytest.mark.parametrize("look_after", [sweep, end_steps])
+async def test_nothing_of_a_users_image_runs_with_rights_on_a_machine(
+    look_after: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeping, "SWEEP_PAUSE", 0)
+    far = RecordingPodman()
+    await look_after(podman(far), BUILD, "helper")
+    privileged = [command for command in far.commands if "--privileged" in command]
+    assert privileged != []
+    for command in privileged:
+        assert command[command.index("/bin/sh") + 1] == "helper"
+        assert not {"users-base", "users-step"} & set(command)
+
+
+async def test_the_helper_is_sent_once_and_again_where_it_was_removed() -> None:
+    asked: list[str] = []
+
+    async def find(architecture: str) -> Base:
+        asked.append(architecture)
+        return Base("the operator's", "helper")
+
+    own, far = RecordingPodman(), RecordingPodman()
+    helper = Helper(find, podman(own))
+    for _ in range(2):
+        assert await helper.on(podman(far), "amd64") == "helper"
+    assert asked == ["amd64"]
+    far.images.clear()
+    await helper.on(podman(far), "amd64")
+    assert [command[0] for command in far.commands].count("load") == 2
+
+
+def test_a_note_that_cannot_be_read_is_set_aside_and_the_others_are_read(tmp_path: Path) -> None:
+    BUILD.write(tmp_path / "good.json")
+    BUILD.write(tmp_path / "runs.json")
+    for name, content in (("cut", '{"group": "lo'), ("other", "[]"), ("old", json.dumps({"group": "x"}))):
+        (tmp_path / f"{name}.json").write_text(content)
+    assert read_notes(tmp_path, [tmp_path / "runs.json"]) == [(tmp_path / "good.json", BUILD)]
+    assert {path.name for path in tmp_path.iterdir()} == {"good.json", "runs.json", "cut.bad", "other.bad", "old.bad"}
