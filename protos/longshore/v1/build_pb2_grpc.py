@@ -143,7 +143,9 @@ class BuildServiceServicer:
 
     def CreateBuild(self, request, context):
         """Accepts a build and answers at once with its id; the build is then durable and runs when its turn comes.
-        The same request_id of the same project answers with the same build.
+        The same request_id of the same project answers with the same build, whatever else has changed since. An archive
+        is unpacked before the answer, which takes minutes for a large one: give the call a deadline of an hour. Who calls
+        again meanwhile waits for the same work.
         Errors: INVALID_ARGUMENT with every problem of the spec (google.rpc.BadRequest and SpecProblems),
         FAILED_PRECONDITION with reason MISSING_UPLOADS.
         """
@@ -210,7 +212,8 @@ class BuildServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetBuildMaterials(self, request, context):
-        """The bill of materials of one target of a build that succeeded: CycloneDX 1.6 in JSON.
+        """The bill of materials of one target of a build that succeeded: CycloneDX 1.6 in JSON, in one message. With some
+        thousands of packages it is larger than the 4 MiB that clients of gRPC receive unless told otherwise: allow 64 MiB.
         Errors: NOT_FOUND, also while there is none yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

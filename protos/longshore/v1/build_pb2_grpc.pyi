@@ -30,7 +30,9 @@ class BuildServiceStub:
     """
     CreateBuild: _aio.UnaryUnaryMultiCallable[_build_pb2.CreateBuildRequest, _build_pb2.CreateBuildResponse]
     """Accepts a build and answers at once with its id; the build is then durable and runs when its turn comes.
-    The same request_id of the same project answers with the same build.
+    The same request_id of the same project answers with the same build, whatever else has changed since. An archive
+    is unpacked before the answer, which takes minutes for a large one: give the call a deadline of an hour. Who calls
+    again meanwhile waits for the same work.
     Errors: INVALID_ARGUMENT with every problem of the spec (google.rpc.BadRequest and SpecProblems),
     FAILED_PRECONDITION with reason MISSING_UPLOADS.
     """
@@ -63,7 +65,8 @@ class BuildServiceStub:
     FAILED_PRECONDITION.
     """
     GetBuildMaterials: _aio.UnaryUnaryMultiCallable[_build_pb2.GetBuildMaterialsRequest, _build_pb2.GetBuildMaterialsResponse]
-    """The bill of materials of one target of a build that succeeded: CycloneDX 1.6 in JSON.
+    """The bill of materials of one target of a build that succeeded: CycloneDX 1.6 in JSON, in one message. With some
+    thousands of packages it is larger than the 4 MiB that clients of gRPC receive unless told otherwise: allow 64 MiB.
     Errors: NOT_FOUND, also while there is none yet.
     """
     ListImages: _aio.UnaryUnaryMultiCallable[_build_pb2.ListImagesRequest, _build_pb2.ListImagesResponse]
@@ -109,7 +112,9 @@ class BuildServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_build_pb2.CreateBuildRequest, _abc.Awaitable[_build_pb2.CreateBuildResponse]],
     ) -> _abc.Awaitable[_build_pb2.CreateBuildResponse]:
         """Accepts a build and answers at once with its id; the build is then durable and runs when its turn comes.
-        The same request_id of the same project answers with the same build.
+        The same request_id of the same project answers with the same build, whatever else has changed since. An archive
+        is unpacked before the answer, which takes minutes for a large one: give the call a deadline of an hour. Who calls
+        again meanwhile waits for the same work.
         Errors: INVALID_ARGUMENT with every problem of the spec (google.rpc.BadRequest and SpecProblems),
         FAILED_PRECONDITION with reason MISSING_UPLOADS.
         """
@@ -190,7 +195,8 @@ class BuildServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _build_pb2.GetBuildMaterialsRequest,
         context: _aio.ServicerContext[_build_pb2.GetBuildMaterialsRequest, _abc.Awaitable[_build_pb2.GetBuildMaterialsResponse]],
     ) -> _abc.Awaitable[_build_pb2.GetBuildMaterialsResponse]:
-        """The bill of materials of one target of a build that succeeded: CycloneDX 1.6 in JSON.
+        """The bill of materials of one target of a build that succeeded: CycloneDX 1.6 in JSON, in one message. With some
+        thousands of packages it is larger than the 4 MiB that clients of gRPC receive unless told otherwise: allow 64 MiB.
         Errors: NOT_FOUND, also while there is none yet.
         """
 
