@@ -34,6 +34,8 @@ log = structlog.get_logger()
 # Between forgetting a build and removing its artifacts and bills of materials: an identical request may just have been
 # answered with them.
 GRACE = 15.0
+# So often the registry frees space although nothing was removed: of pushes that were cut short there is no other trace.
+COLLECT_EVERY = DAY
 # The first round is after what a start does itself: ending what a killed controller left.
 FIRST = 60.0
 # While a disk is full, the next round comes as soon as this.
@@ -79,6 +81,7 @@ class Housekeeper:
         self._policy = policy
         self._interval = interval
         self._full = full
+        self._collected = time.monotonic()
 
     async def run(self) -> None:
         """Until cancelled. A round that breaks is logged; the next one tries again."""
@@ -112,7 +115,8 @@ class Housekeeper:
         if forgotten or self._estate.journal.read():
             await asyncio.sleep(grace)
         await self._remove_materials()
-        await self._remove_artifacts()
+        if await self._remove_artifacts() or time.monotonic() - self._collected > COLLECT_EVERY:
+            await self._collect()
         await asyncio.to_thread(self._remove_uploads, findings.uploads)
         for build_id in findings.logs:
             self._estate.logs.remove(build_id)
@@ -153,15 +157,15 @@ class Housekeeper:
         tx.keeping.remove(gone)
         return gone
 
-    async def _remove_artifacts(self) -> None:
+    async def _remove_artifacts(self) -> int:
+        """Those that are noted. How many it removed."""
         noted = self._estate.journal.read()
         if not noted:
-            return
+            return 0
         rows = await self._estate.store.transact(self._rows)
         free, waiting = deletable(noted, rows.builds, rows.uses)
         self._estate.journal.remove(noted - set(free) - set(waiting))
-        if await self._remove_each(sorted(free)):
-            await self._collect()
+        return await self._remove_each(sorted(free))
 
     async def _remove_each(self, artifacts: list[Artifact]) -> int:
         """How many it removed. One that cannot be removed now is noted for the next round, and hinders no other."""
@@ -192,7 +196,7 @@ class Housekeeper:
     async def _collect(self) -> None:
         if self._estate.collect is None or await self._estate.store.transact(lambda tx: tx.keeping.building()):
             return
-        begin = time.monotonic()
+        self._collected = begin = time.monotonic()
         await self._estate.collect()
         log.info("the registry has freed what nothing names", seconds=round(time.monotonic() - begin, 1))
 

@@ -217,6 +217,22 @@ async def test_what_a_build_pushed_that_then_failed_goes_once_its_project_builds
     assert not (house.folder / "journal.json").exists()
 
 
+async def test_what_a_push_that_was_cut_short_had_sent_goes_now_and_then(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = await house.push("kept")
+    await house.build(1, image, ended=time.time())
+    before = house.registry_bytes()
+    async with RegistrySession(image.repository, house.access) as session:
+        await push_blob(session, blob_of("text/x", bytes(300_000)))
+    await house.keeper().tidy(grace=0)
+    assert house.registry_bytes() >= before + 300_000
+    monkeypatch.setattr(keeper, "COLLECT_EVERY", 0.0)
+    await house.keeper().tidy(grace=0)
+    assert house.registry_bytes() < before + 1000
+    assert await house.has(image)
+
+
 async def test_logs_that_a_killed_controller_left_are_compressed(house: House) -> None:
     made = await house.build(1, await house.push("young"), ended=time.time())
     house.logs.append(made.id, "", "system", "one more line")
