@@ -92,13 +92,14 @@ def entries(path: Path, meter: Meter, most_files: int) -> Iterator[Entry]:
         begin = file.read(512)
         file.seek(0)
         reader = _reader(begin)
-        with _damage():
+        with damage():
             for entry in reader(file, meter, most_files):
-                yield replace(entry, read=_damage()(entry.read))
+                yield replace(entry, read=damage()(entry.read))
 
 
 @contextmanager
-def _damage() -> Iterator[None]:
+def damage() -> Iterator[None]:
+    """What the readers of archives raise in the block for bytes that are none is BadArchive."""
     try:
         yield
     except DAMAGED as error:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from packageurl import PackageURL
 
+from controller.builds.archive_readers import BadArchive, damage
 from controller.builds.bundles.lock import LockedWheel
 from controller.builds.bundles.wheels import WheelStore
 from controller.builds.materials_document import document
@@ -28,12 +29,12 @@ def _package(wheel: LockedWheel, store: WheelStore) -> Package:
 def _described(wheel: LockedWheel, store: WheelStore) -> Iterable[Package]:
     """https://packaging.python.org/en/latest/specifications/binary-distribution-format/"""
     try:
-        with zipfile.ZipFile(store.path(wheel)) as archive:
+        with damage(), zipfile.ZipFile(store.path(wheel)) as archive:
             for entry in archive.infolist():
                 folder, _, name = entry.filename.partition("/")
                 if folder.endswith(".dist-info") and name == "METADATA" and entry.file_size <= MAX_FILE:
                     return list(python_package(archive.read(entry).decode("utf-8", "replace")))
-    except (zipfile.BadZipFile, NotImplementedError):
+    except BadArchive:
         # uv will say so on installing; the bill names the package all the same.
         pass
     return []
