@@ -10,6 +10,7 @@ from pathlib import Path
 from controller.builds.base_uses import BaseUses
 from controller.builds.bootstrap import Bootstrapper, recipe_for
 from controller.builds.credentials import RegistryFiles
+from controller.builds.jobs import FOR_EVERYBODY
 from controller.builds.model import BuildFailed, OnLine, RegistryAccess, TargetJob
 from controller.builds.outcome import NO_SPACE, UNREACHABLE
 from controller.builds.podman import Podman
@@ -74,7 +75,10 @@ class BaseResolver:
             access = self._registry if registry == self._registry.address else None
             await check_answers(registry, self._connect_timeout, access)
         except RegistryUnreachable as error:
-            self._unreachable[registry] = (self._clock() + self._memory, str(error))
+            # Users may name any number of them.
+            now = self._clock()
+            self._unreachable = {name: known for name, known in self._unreachable.items() if now < known[0]}
+            self._unreachable[registry] = (now + self._memory, str(error))
             raise
 
     async def _pull(self, name: str, platform: str, temporary: Path, on_line: OnLine) -> str:
@@ -131,7 +135,7 @@ def require_allowed(image: str, job: TargetJob) -> None:
     registry, user, _ = job.repository.split("/", 2)
     if name.partition("/")[0] == "localhost":
         raise BuildFailed("BaseNotFound", f"{image} names no registry; correct build.base")
-    if name.startswith(f"{registry}/") and not name.startswith((f"{registry}/{user}/", f"{registry}/library/")):
+    if name.startswith(f"{registry}/") and not name.startswith((f"{registry}/{user}/", f"{registry}/{FOR_EVERYBODY}/")):
         raise BuildFailed("BaseNotFound", f"{image} is not an image of user {job.user_id}; correct build.base")
 
 

@@ -123,3 +123,14 @@ async def test_builds_that_need_a_base_at_once_make_it_once_and_a_cancel_leaves_
     )
     assert ids[0] == ids[1]
     assert sum("making small" in line for line in lines) == 1
+
+
+async def test_registries_that_did_not_answer_long_ago_are_forgotten(podman: Podman) -> None:
+    now = 100.0
+    bootstrapper = Bootstrapper(podman, BASE_CACHE)
+    resolver = BaseResolver(podman, bootstrapper, NOBODY, connect_timeout=5, memory=60.0, clock=lambda: now)
+    for number in range(1, 6):
+        with pytest.raises(BuildFailed, match="BaseUnreachable|cannot pull"):
+            await resolver.resolve(f"127.0.0.{number}:1/own:1", PROFILE, podman.temporary, lambda *_: None)
+        now += 25
+    assert set(resolver._unreachable) == {f"127.0.0.{number}:1" for number in (3, 4, 5)}
