@@ -77,7 +77,8 @@ class ImageBuild:
         await machine.have_base(base, log)
         on_state(BuildState.BUILDING)
         image = await self._make_image(profile, base, settings, log)
-        notes = (*prepared.notes, *image_notes(requirements_of(job, profile), base.name, base.digest))
+        about = image_notes(requirements_of(job, profile), base.name, base.digest, job.spec.steps)
+        notes = (*prepared.notes, *about)
         async with reading_materials(machine.podman, image, job, log) as reading:
             if not job.spec.push:
                 return BuildResult(None, notes, await reading)

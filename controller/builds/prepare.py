@@ -13,7 +13,7 @@ from controller.builds.bases import Base
 from controller.builds.cancelling import in_thread
 from controller.builds.host_settings import HostSettings
 from controller.builds.log import BuildLog
-from controller.builds.model import TargetJob
+from controller.builds.model import BuildFailed, TargetJob
 from controller.builds.podman import Podman
 from controller.builds.prepare_apt import Unpacked, unpack
 from controller.builds.prepare_base import BaseFiles, read_base
@@ -22,6 +22,9 @@ from controller.builds.prepare_wheels import WheelsTool, lay_out
 from controller.builds.requirements import requirements_of
 from controller.builds.settings import BuilderSettings
 from controller.builds.targets import TargetProfile
+
+# templates/parts/conda.j2 takes the first that is there.
+CONDA_PROGRAMS = ("micromamba", "mamba", "conda")
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,15 @@ class _Preparation:
     async def run(self) -> Prepared:
         await in_thread(self._make_folders)
         base = await read_base(self._place.podman, self._place.base.image_id, self._scratch("base"))
+        self._require_conda(base)
         apt = await self._system_packages(base)
         root = await self._root(base)
         pypi = await self._python_packages(base.plus(apt.entries or {}))
         self._name_other_steps()
+        self._notes.append(
+            f"laid out by a builder of another architecture: one of {self._profile.platform} makes the same files by "
+            "steps, with another digest"
+        )
         if self._emulated:
             self._notes.insert(0, f"emulated for {self._profile.platform}: {'; '.join(self._emulated)}")
             self._log("system", self._notes[0])
@@ -90,6 +98,15 @@ class _Preparation:
             root=root, pypi=pypi, apt=apt.entries is not None, apt_configure=bool(apt.scripts),
             emulated=tuple(self._emulated), notes=tuple(self._notes),
         )  # fmt: skip
+
+    def _require_conda(self, base: BaseFiles) -> None:
+        """The controller's micromamba runs on no other architecture."""
+        if self._needs.conda and not any(map(base.which, CONDA_PROGRAMS)):
+            raise BuildFailed(
+                "CondaUnavailable",
+                f"there is no micromamba for {self._profile.platform}; the controller's is of its own architecture: "
+                "take a build.base that has micromamba, mamba or conda",
+            )
 
     async def _root(self, base: BaseFiles) -> bool:
         if needs_removal(base, self._job):

@@ -16,8 +16,9 @@ EXACT_CONDA = re.compile(r"[^=<>!~]+={1,2}[ ]?[0-9][^*,|<>!]*")
 MOST_NAMED = 5
 
 
-def image_notes(requirements: Requirements, base: str, base_digest: str) -> tuple[str, ...]:
-    """Of an image on `base`, as the spec or profile names it; `base_digest` is "" where it was made from packages."""
+def image_notes(requirements: Requirements, base: str, base_digest: str, steps: Sequence[str] = ()) -> tuple[str, ...]:
+    """Of an image on `base`, as the spec or profile names it; `base_digest` is "" where it was made from packages.
+    `steps` are commands, of which nobody knows what they do."""
     notes = []
     if not base_digest:
         notes.append(
@@ -25,7 +26,12 @@ def image_notes(requirements: Requirements, base: str, base_digest: str) -> tupl
         )
     elif "@sha256:" not in base:
         notes.append(f"not repeatable: the base {base} may change; name it as {_untagged(base)}@{base_digest}")
-    return (*notes, *package_notes(requirements))
+    notes += package_notes(requirements)
+    if steps:
+        notes.append(
+            "not repeatable, unless build.steps are: what they download, or take from the clock, is not looked at"
+        )
+    return tuple(notes)
 
 
 def _untagged(name: str) -> str:

@@ -14,11 +14,13 @@ class BuilderSettings:
     ca_bundle: Path | None = None
     # Seconds that a registry may take to answer before it counts as unreachable.
     registry_timeout: float = 5.0
+    # Registries (host:port) from which bases may be taken, besides ours and what target profiles name; empty: any.
+    base_registries: tuple[str, ...] = ()
     # Seconds for which an unreachable registry is not asked again.
     unreachable_memory: float = 60.0
     # "overlay"; "vfs" where the file system can carry no overlay.
     storage_driver: str = "overlay"
     # The program uv, used for Python packages during a build. None: the one installed beside the controller.
     uv: Path | None = None
-    # The program micromamba, used for conda packages. None: the one on PATH; without one a step fetches it.
+    # The program micromamba, used for conda packages. None: the one on PATH.
     micromamba: Path | None = None

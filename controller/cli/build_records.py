@@ -175,8 +175,9 @@ def context_of(
             output.note(f"{words.size(size)} in {target_output}")
         else:
             count = unpack(here.client, build_id, target, target_output)
-            by_hand = f"podman build --layers --timestamp 0 --network host {target_output}"
-            output.note(f"{count} files in {target_output}; `{by_hand}` builds it")
+            output.note(
+                f"{count} files in {target_output}; to build the same image:\n{build_words.by_hand(target_output)}"
+            )
 
 
 def _to_stdout(here: Session, build_id: str, target: str) -> None:

@@ -1,7 +1,9 @@
-"""Builds and what they can be made of, as cells. Pure; the time is an argument."""
+"""Builds and what they can be made of, as cells and commands; the time is an argument."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from controller.cli import words
 from controller.cli.output import Sheet
@@ -11,6 +13,16 @@ from longshore.v1 import build_pb2, types_pb2
 _SHORT_DIGEST = len("sha256:") + 12
 # Of a cell that may hold very much, in a table that is not wide.
 _LONGEST_CELL = 40
+
+
+def by_hand(context: Path) -> str:
+    """Commands that make of a fetched context the image that the builder makes of it: on the base by its id, since
+    the name would go into the history."""
+    containerfile = (context / "Containerfile").read_text(encoding="utf-8")
+    base = next(line.split()[1] for line in containerfile.splitlines() if line.startswith("FROM "))
+    named = f"$(podman image inspect --format '{{{{.Id}}}}' {base})"
+    options = "--layers --timestamp 0 --network host"
+    return f'podman pull {base}\npodman build --from "{named}" {options} {shlex.quote(str(context))}'
 
 
 def target_name(target: build_pb2.BuildTarget) -> str:

@@ -86,6 +86,7 @@ async def test_packages_of_both_kinds_come_without_emulation(
     steps = [line for line in workshop.output() if line.startswith("STEP ")]
     assert [line for line in steps if " RUN " in line] == []
     assert [note for note in result.notes if "emulated" in note] == []
+    assert [note for note in result.notes if note.startswith("laid out by a builder of another architecture")]
     mounted = Path(workshop.podman("image", "mount", image_of(job)).strip())
     try:
         (module,) = (mounted / "opt/venv/lib/python3.11/site-packages/markupsafe").glob("_speedups*.so")
@@ -133,6 +134,13 @@ async def test_packages_that_cannot_be_had_fail_as_in_a_step(workshop: Workshop)
         assert caught.value.reason == reason, packages
         assert caught.value.last_lines
         assert workshop.leftovers() == []
+
+
+async def test_conda_packages_are_refused_at_once_where_the_base_cannot_install_them(workshop: Workshop) -> None:
+    spec = {"packages": {"conda": {"packages": ["numpy=1.26"]}}}
+    with pytest.raises(BuildFailed, match=r"take a build\.base that has micromamba") as caught:
+        await build(workshop, workshop.job("conda", spec, profile="arm64-cpu"))
+    assert (caught.value.reason, caught.value.retryable) == ("CondaUnavailable", False)
 
 
 async def test_an_environment_made_outside_is_the_one_that_a_step_makes(workshop: Workshop) -> None:

@@ -2,6 +2,7 @@
 
 import io
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -127,4 +128,15 @@ def test_images_profiles_runtimes_fields_and_hosts_have_their_tables() -> None:
         "-",
         "-",
         "able",
+    ]
+
+
+def test_a_fetched_context_is_built_by_hand_on_the_very_base_that_its_containerfile_names(tmp_path: Path) -> None:
+    folder = tmp_path / "my digits"
+    folder.mkdir()
+    (folder / "Containerfile").write_text("FROM registry.example:5000/python:3.11\nUSER 0\n")
+    assert build_words.by_hand(folder).splitlines() == [
+        "podman pull registry.example:5000/python:3.11",
+        "podman build --from \"$(podman image inspect --format '{{.Id}}' registry.example:5000/python:3.11)\""
+        f" --layers --timestamp 0 --network host '{folder}'",
     ]

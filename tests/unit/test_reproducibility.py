@@ -53,3 +53,10 @@ def test_a_pinned_image_only_says_what_its_packages_bring_along() -> None:
 def test_a_base_that_was_made_from_packages_says_so() -> None:
     (note,) = image_notes(Requirements(), "docker.io/library/debian:12", "")
     assert "was made from the distribution's packages" in note
+
+
+def test_steps_of_a_user_are_said_not_to_be_looked_at() -> None:
+    pinned = f"registry.example/base@{DIGEST}"
+    assert image_notes(Requirements(), pinned, DIGEST) == ()
+    (note,) = image_notes(Requirements(), pinned, DIGEST, ["date > now"])
+    assert note.startswith("not repeatable, unless build.steps are: ")
