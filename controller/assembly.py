@@ -43,7 +43,10 @@ def builder_pool(
 
 def builder_settings(settings: Settings) -> BuilderSettings:
     builds = settings.builds
-    return BuilderSettings(builds.base_cache, builds.bootstrap_mirror, builds.ca_bundle, micromamba=builds.micromamba)
+    return BuilderSettings(
+        builds.base_cache, builds.bootstrap_mirror, builds.ca_bundle, micromamba=builds.micromamba,
+        base_registries=builds.base_registries,
+    )  # fmt: skip
 
 
 def remote_place(host: HostSettings, settings: Settings, folder: DataFolder, builder: ImageBuilder) -> Place:

@@ -90,6 +90,9 @@ class Builds(Part):
     reuse_hours: float = Field(default=24.0, ge=0, le=24 * 365)
     # For so long, and three times at least, a target whose failure may pass is tried.
     retry_hours: float = Field(default=24.0, gt=0, le=24 * 365)
+    # Registries (host, or host:port) from which bases may be taken, besides ours and what target profiles name; any
+    # where none is given.
+    base_registries: tuple[str, ...] = ()
     # Where bootstrapped base images are kept; several controllers of one machine may share it.
     base_cache: Path | None = None
     # A mirror of the distribution for bootstrapped bases; the distribution's own where it is not given.

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,11 @@ class Base:
 
 
 class BaseResolver:
-    """Finds bases. An unreachable registry is remembered for `memory` seconds, so that builds do not wait for it."""
+    """Finds bases. An unreachable registry is remembered for `memory` seconds, so that builds do not wait for it.
+
+    `allowed`: registries that users' builds may name, besides ours; any where it is empty. What a target profile names
+    is allowed.
+    """
 
     def __init__(
         self,
@@ -42,6 +46,7 @@ class BaseResolver:
         registry: RegistryAccess,
         connect_timeout: float,
         memory: float = 60.0,
+        allowed: Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._podman = podman
@@ -50,11 +55,13 @@ class BaseResolver:
         self._registry = registry
         self._connect_timeout = connect_timeout
         self._memory = memory
+        self._allowed = frozenset(allowed)
         self._clock = clock
         self._unreachable: dict[str, tuple[float, str]] = {}
 
     async def resolve(self, image: str, profile: TargetProfile, temporary: Path, on_line: OnLine) -> Base:
         """The base of this name for the profile's platform, in the builder's storage. Raises BuildFailed."""
+        self._require_allowed(image, profile)
         base = await self._find(full_name(image), profile, temporary, on_line)
         await asyncio.to_thread(self._uses.note, base.image_id)
         return base
@@ -66,6 +73,17 @@ class BaseResolver:
             return Base(name, image_id, await self._digest(image_id))
         except RegistryUnreachable as error:
             return await self._without_registry(name, profile, str(error), on_line)
+
+    def _require_allowed(self, image: str, profile: TargetProfile) -> None:
+        """Before anything is asked of the registry: it may be any port of the builder's network."""
+        registry = full_name(image).partition("/")[0]
+        trusted = {*self._allowed, self._registry.address}
+        if self._allowed and registry not in trusted and image not in (profile.base, *profile.bases.values()):
+            raise BuildFailed(
+                "BaseNotFound",
+                f"{image} lies in {registry}, from which this site takes no bases; correct build.base: those of "
+                f"{', '.join(sorted(trusted))} are taken",
+            )
 
     async def _check_reachable(self, registry: str) -> None:
         until, cause = self._unreachable.get(registry, (0.0, ""))

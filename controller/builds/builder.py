@@ -44,6 +44,7 @@ class ImageBuilder:
             access,
             settings.registry_timeout,
             settings.unreachable_memory,
+            settings.base_registries,
         )
         self._bench = Workbench(settings, profiles, uploads, access, bases, self.podman, on_pushed)
         self.machine = OwnMachine(self.podman)
