@@ -33,12 +33,15 @@ async def read(settings: BuilderSettings) -> HostSettings:
 
 
 def write_secrets(
-    folder: Path, settings: HostSettings, programs: Mapping[str, Path], values: Mapping[str, bytes]
+    folder: Path,
+    settings: HostSettings,
+    steps: HostSettings,
+    programs: Mapping[str, Path],
+    values: Mapping[str, bytes],
 ) -> dict[str, Path]:
-    """Files by secret name: the machine's settings, programs that steps may use, and the user's own `values`. Only this
-    user can read them; the caller removes `folder`."""
+    """Files by secret name: the machine's settings, those of them for `build.steps`, programs that steps may use, and
+    the user's own `values`. Only this user can read them; the caller removes `folder`."""
     folder.mkdir(mode=0o700)
-    steps = settings.for_steps()
     texts = {
         **values,
         STEPS_ENV_SECRET: steps.environment_script().encode(),

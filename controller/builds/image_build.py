@@ -143,7 +143,8 @@ class ImageBuild:
     def _arguments(self, profile: TargetProfile, base: Base, settings: HostSettings) -> list[str]:
         """Writes what the command reads, and returns its arguments."""
         programs = self._programs(profile)
-        secrets = host.write_secrets(self._folder / "secrets", settings, programs, self._job.secrets)
+        steps = settings if self._job.own_steps else settings.for_steps()
+        secrets = host.write_secrets(self._folder / "secrets", settings, steps, programs, self._job.secrets)
         context = self._folder / "context"
         return [
             *BUILD_OPTIONS, *annotation_options(self._job, base), "--platform", profile.platform,

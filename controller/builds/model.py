@@ -42,7 +42,8 @@ class TargetJob:
     """One target of one build, ready to be built. `repository` is where to push, without tag.
 
     `target` is the target's key (controller.spec.model.target_key). `secrets`: values by name, never to be logged.
-    `no_cache`: every step is run, also where its layer is kept.
+    `no_cache`: every step is run, also where its layer is kept. `own_steps`: the spec's steps are Longshore's own, and
+    get the settings that installing packages takes.
     """
 
     build_id: str
@@ -58,6 +59,7 @@ class TargetJob:
     target: str = ""
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     no_cache: bool = False
+    own_steps: bool = False
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,8 @@ async def shop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bundle
             made.folder / "with-smith", made.uploads, made.access, settings, smith=WheelSmith(images)
         )
         with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("PIP_INDEX_URL", made.index.url)
+            # The step is Longshore's own: unlike a user's it is told of an index that takes a password.
+            patch.setenv("PIP_INDEX_URL", made.index.url.replace("https://", "https://reader:index-token@"))
             try:
                 yield made
             finally:

@@ -120,6 +120,6 @@ def test_steps_are_pointed_to_no_settings_of_apt_that_they_do_not_get() -> None:
 
 def test_files_for_steps_of_a_user_are_others_than_those_for_package_managers(tmp_path: Path) -> None:
     settings = HostSettings({"PIP_INDEX_URL": "https://me:index@index/simple", "no_proxy": "local"})
-    files = write_secrets(tmp_path / "secrets", settings, {}, {})
+    files = write_secrets(tmp_path / "secrets", settings, settings.for_steps(), {}, {})
     assert files[ENV_SECRET].read_text() == settings.environment_script()
     assert files[STEPS_ENV_SECRET].read_text() == "export no_proxy=local\n"

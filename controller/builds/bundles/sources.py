@@ -69,7 +69,9 @@ def _job(requirement: str, job: TargetJob) -> TargetJob:
     )  # fmt: skip
     # A part of the build for housekeeping, and of a length that the tag of an image may have.
     part = f"{job.build_id}.{hashlib.sha256(requirement.encode()).hexdigest()[:16]}"
-    return replace(job, build_id=part, spec=spec, deploy=DeploySpec(), files=(), kind=ArtifactKind.IMAGE)
+    return replace(
+        job, build_id=part, spec=spec, deploy=DeploySpec(), files=(), kind=ArtifactKind.IMAGE, own_steps=True
+    )
 
 
 def _requirement(name: str, requirements: Sequence[str]) -> str:
