@@ -1,12 +1,14 @@
 """Where bases come from when their registry does not answer."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from controller.builds import registry_session
+from controller.builds.base_uses import BaseUses
 from controller.builds.bases import BaseResolver
 from controller.builds.bootstrap import Bootstrapper, Recipe
 from controller.builds.model import BuildFailed, RegistryAccess
@@ -68,7 +70,11 @@ async def test_a_known_base_is_made_from_packages_and_has_no_trace_of_this_machi
     assert ran.returncode == 0, ran.stderr
     assert "bookworm" in ran.stdout
     assert "/etc/apt/sources.list" in ran.stdout
+    # Housekeeping removes what was not used for long.
+    os.utime(podman.folder / "used" / found.image_id, (0, 0))
     assert await resolver.resolve("python:3.11-slim", PROFILE, podman.temporary, lambda *_: None) == found
+    assert BaseUses(podman.folder).last(found.image_id) > 0
+    assert [path.name for path in (podman.folder / "used").iterdir()] == [found.image_id]
 
 
 async def test_an_unreachable_registry_is_not_asked_by_every_build(podman: Podman, deaf: Deaf) -> None:
@@ -130,7 +136,7 @@ async def test_registries_that_did_not_answer_long_ago_are_forgotten(podman: Pod
     bootstrapper = Bootstrapper(podman, BASE_CACHE)
     resolver = BaseResolver(podman, bootstrapper, NOBODY, connect_timeout=5, memory=60.0, clock=lambda: now)
     for number in range(1, 6):
-        with pytest.raises(BuildFailed, match="BaseUnreachable|cannot pull"):
+        with pytest.raises(BuildFailed, match=r"BaseUnreachable|cannot pull"):
             await resolver.resolve(f"127.0.0.{number}:1/own:1", PROFILE, podman.temporary, lambda *_: None)
         now += 25
     assert set(resolver._unreachable) == {f"127.0.0.{number}:1" for number in (3, 4, 5)}
