@@ -254,13 +254,16 @@ def test_download_into_a_missing_folder_is_told(
     assert "cannot write" in capsys.readouterr().err
 
 
+CONTAINERFILE = b"FROM base:1\n"
+
+
 def context_archive(*names: str) -> bytes:
     held = io.BytesIO()
     with tarfile.open(fileobj=held, mode="w") as tar:
         for name in names:
             member = tarfile.TarInfo(name)
-            member.size = 4
-            tar.addfile(member, io.BytesIO(b"FROM"))
+            member.size = len(CONTAINERFILE)
+            tar.addfile(member, io.BytesIO(CONTAINERFILE))
     return held.getvalue()
 
 
@@ -269,7 +272,8 @@ def test_context_becomes_a_folder_or_an_archive(
 ) -> None:
     script.documents["context"] = context_archive("Containerfile", "files/a.py")
     assert main.run(["build", "context", "b1", "--output", str(tmp_path / "out"), "--target", "x86-cpu"]) == Exit.OK
-    assert (tmp_path / "out" / "files" / "a.py").read_bytes() == b"FROM"
+    assert (tmp_path / "out" / "files" / "a.py").read_bytes() == CONTAINERFILE
+    assert "podman pull base:1\n" in capsys.readouterr().err
     assert script.request(build_pb2.DownloadBuildContextRequest).target == "x86-cpu"
     assert main.run(["build", "context", "b1", "-o", str(tmp_path / "out")]) == Exit.INVALID
     assert "is in use" in capsys.readouterr().err
