@@ -53,8 +53,9 @@ class BuildQueue:
                 self._wake.clear()
                 if self._broken is not None:
                     raise QueueBroken("the outcome of a build cannot be stored") from self._broken
+                looked = time.time()
                 await self._begin_due()
-                await self._wait()
+                await self._wait(looked)
         finally:
             tasks = list(self._tasks)
             for task in tasks:
@@ -84,9 +85,10 @@ class BuildQueue:
 
         return next_to_begin(due, Load(Counter(each.user_id for each in running), served), self._per_user, may)
 
-    async def _wait(self) -> None:
-        """Returns when something may have changed, or when the next try of some target is due."""
-        due = await self._desk.store.transact(lambda tx: tx.queue.next_due(time.time()))
+    async def _wait(self, looked: float) -> None:
+        """Returns when something may have changed, or when the time of a target comes, or came, that had not come when
+        the queue `looked`."""
+        due = await self._desk.store.transact(lambda tx: tx.queue.next_due(looked))
         timeout = None if due is None else max(0.05, due - time.time())
         # Not wait_for, which before Python 3.12 forgets a cancel that comes together with what it waits for.
         with contextlib.suppress(TimeoutError):

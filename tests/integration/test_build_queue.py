@@ -2,6 +2,7 @@
 `test_builder`, and both together end to end."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 
 from controller.builds import turns
 from controller.builds.model import BuildFailed, BuildState
+from controller.builds.order import Waiting
+from controller.store.build_queue import BuildQueueTable
 from tests.support.async_waiting import until
 from tests.support.queueing import SPEC, Bench, ScriptedBuilder, open_bench
 from tests.support.rows import PROJECT
@@ -120,6 +123,25 @@ async def test_what_does_not_pass_for_too_long_fails_with_its_last_reason_but_no
         ended = (await bench.reaches("b-1", FAILED)).targets[0]
     assert ended.reason == "RegistryUnreachable"
     assert ended.message == "registry:5000 does not answer (given up after 3 tries)"
+
+
+async def test_a_target_whose_time_comes_while_the_queue_looks_is_not_forgotten(
+    bench: Bench, builder: ScriptedBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "RETRY_FIRST", 0.3)
+    due = BuildQueueTable.due
+
+    def slow(table: BuildQueueTable, now: float, each: int, alike: bool = False) -> list[Waiting]:
+        found = due(table, now, each, alike)
+        time.sleep(0.2)  # as on a busy disk: the second try's time comes after the last look and before the pause
+        return found
+
+    monkeypatch.setattr(BuildQueueTable, "due", slow)
+    builder.failures = [BuildFailed("RegistryUnreachable", "registry:5000 does not answer", retryable=True)]
+    builder.gate.set()
+    await bench.add(1)
+    async with bench.working():
+        await bench.reaches("b-1", SUCCEEDED)
 
 
 async def test_what_fails_for_good_is_a_result_with_step_and_last_lines(bench: Bench, builder: ScriptedBuilder) -> None:
