@@ -51,7 +51,7 @@ class ByHand:
         folder = self._podman.temporary / job.build_id
         make_context(folder, job, PROFILE, PROFILE.base, NOTHING, self._workshop.uploads)
         settings = await host.read(BuilderSettings())
-        secrets = host.write_secrets(folder / "secrets", settings, host.programs(BuilderSettings()), {})
+        secrets = host.write_secrets(folder / "secrets", settings, settings, host.programs(BuilderSettings()), {})
         options = [part for name, path in secrets.items() for part in ("--secret", f"id={name},src={path}")]
         pushing = await RegistryFiles(folder, self._access).options()
         begin = time.perf_counter()
