@@ -7,8 +7,13 @@ import subprocess
 import pytest
 from hypothesis import HealthCheck, settings
 
-# How long an example takes says how busy the machine is.
-settings.register_profile("longshore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How long an example takes says how busy the machine is. CI tries the same examples each time; people try new ones.
+settings.register_profile(
+    "longshore",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize="CI" in os.environ,
+)
 settings.load_profile("longshore")
 
 PROGRAMS = {

@@ -34,10 +34,11 @@ HEADERS = (
     tarfile.GNUTYPE_LONGLINK,
 )
 # What the readers of the standard library raise for bytes that are no archive: ValueError is also UnicodeDecodeError,
-# and a number that no file can have; NotImplementedError and RuntimeError a form of zip that zipfile does not know.
+# and a number that no file can have; NotImplementedError and RuntimeError a form of zip that zipfile does not know;
+# LookupError a name without a letter.
 DAMAGED = (
     tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile, struct.error,
-    ValueError, OverflowError, NotImplementedError, RuntimeError,
+    ValueError, ArithmeticError, LookupError, TypeError, NotImplementedError, RuntimeError,
 )  # fmt: skip
 
 

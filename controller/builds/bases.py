@@ -4,7 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from controller.builds.base_uses import BaseUses
@@ -25,11 +25,12 @@ ABSENT = re.compile(
 @dataclass(frozen=True)
 class Base:
     """A base in the builder's storage. `name` is the full name that the spec means; `digest` that of its manifest in
-    its registry, "" for one that was made from packages."""
+    its registry, "" for one that was made from packages; `kept_digest` what the builder's storage calls it by."""
 
     name: str
     image_id: str
     digest: str = ""
+    kept_digest: str = ""
 
 
 class BaseResolver:
@@ -58,11 +59,16 @@ class BaseResolver:
         self._allowed = frozenset(allowed)
         self._clock = clock
         self._unreachable: dict[str, tuple[float, str]] = {}
+        # Each question to Podman takes a twentieth of a second: what cannot change is asked once. The storage is the
+        # builder's own, so only a pull of ours brings a name into it.
+        self._digests: dict[str, str] = {}
+        self._never_pulled: set[tuple[str, str]] = set()
 
     async def resolve(self, image: str, profile: TargetProfile, temporary: Path, on_line: OnLine) -> Base:
         """The base of this name for the profile's platform, in the builder's storage. Raises BuildFailed."""
         self._require_allowed(image, profile)
-        base = await self._find(full_name(image), profile, temporary, on_line)
+        found = await self._find(full_name(image), profile, temporary, on_line)
+        base = replace(found, kept_digest=await self._digest(found.image_id))
         await asyncio.to_thread(self._uses.note, base.image_id)
         return base
 
@@ -106,6 +112,7 @@ class BaseResolver:
             options = await RegistryFiles(temporary, self._registry).options()
         done = await self._podman.run("pull", "-q", "--platform", platform, *options, name, temporary=temporary)
         if done.returncode == 0:
+            self._never_pulled.discard((name, platform))
             return done.stdout.strip().splitlines()[-1].removeprefix("sha256:")
         cause = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no output"
         if NO_SPACE.search(done.stderr):
@@ -134,15 +141,25 @@ class BaseResolver:
         return Base(name, await self._bootstrapper.image_id(recipe, profile.architecture, on_line))
 
     async def _digest(self, image_id: str) -> str:
+        if known := self._digests.get(image_id):
+            return known
         inspected = await self._podman.run("image", "inspect", "--format", "{{.Digest}}", image_id)
         digest = inspected.stdout.strip()
-        return digest if inspected.returncode == 0 and digest.startswith("sha256:") else ""
+        if inspected.returncode != 0 or not digest.startswith("sha256:"):
+            return ""
+        self._digests[image_id] = digest
+        return digest
 
     async def _pulled_before(self, name: str, profile: TargetProfile) -> str | None:
-        form = "{{.Os}}/{{.Architecture}} {{.Id}}"
+        if (name, profile.platform) in self._never_pulled:
+            return None
+        form = "linux/{{.Architecture}} {{.Id}}"
         found = await self._podman.run("image", "inspect", "--format", form, name)
         platform, _, image_id = found.stdout.strip().partition(" ")
-        return image_id if found.returncode == 0 and platform == profile.platform else None
+        if found.returncode == 0 and platform == f"linux/{profile.architecture}":
+            return image_id
+        self._never_pulled.add((name, profile.platform))
+        return None
 
 
 def require_allowed(image: str, job: TargetJob) -> None:

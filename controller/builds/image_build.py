@@ -117,7 +117,7 @@ class ImageBuild:
 
     async def _make_image(self, profile: TargetProfile, base: Base, settings: HostSettings, log: BuildLog) -> str:
         """Returns the id of the image."""
-        arguments = [*await self._standing_on(base), *await in_thread(self._arguments, profile, base, settings)]
+        arguments = await in_thread(self._arguments, profile, base, settings)
         leavings = self._machine.leavings
         try:
             status = await self._machine.build(arguments, base, self._folder / "scratch", log)
@@ -133,21 +133,17 @@ class ImageBuild:
             raise build_failure(log.recent(), status, profile.platform)
         return (await asyncio.to_thread(iid_file.read_text)).strip().removeprefix("sha256:")
 
-    async def _standing_on(self, base: Base) -> list[str]:
-        """The option that makes the image say on what it stands. Without it every storage calls a base that was sent
-        to it by another digest, and the same inputs give another image."""
-        asked = await self._bench.podman.run("image", "inspect", "--format", "{{.Digest}}", base.image_id)
-        digest = asked.stdout.strip()
-        return ["--annotation", f"{BASE_DIGEST}={digest}"] if asked.returncode == 0 and digest else []
-
     def _arguments(self, profile: TargetProfile, base: Base, settings: HostSettings) -> list[str]:
         """Writes what the command reads, and returns its arguments."""
         programs = self._programs(profile)
         steps = settings if self._job.own_steps else settings.for_steps()
         secrets = host.write_secrets(self._folder / "secrets", settings, steps, programs, self._job.secrets)
         context = self._folder / "context"
+        # Without it every storage calls a base that was sent to it by another digest, and the same inputs give
+        # another image.
+        standing_on = ("--annotation", f"{BASE_DIGEST}={base.kept_digest}") if base.kept_digest else ()
         return [
-            *BUILD_OPTIONS, *annotation_options(self._job, base), "--platform", profile.platform,
+            *standing_on, *BUILD_OPTIONS, *annotation_options(self._job, base), "--platform", profile.platform,
             "--from", base.image_id, *(("--no-cache",) if self._job.no_cache else ()),
             "--iidfile", str(self._folder / "iid"),
             *(part for name, path in secrets.items() for part in ("--secret", f"id={name},src={path}")),
