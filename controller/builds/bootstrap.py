@@ -78,6 +78,8 @@ class Bootstrapper:
         self._podman = podman
         self._cache = cache
         self._settings = settings or BuilderSettings()
+        # Ids by name, as they were found last.
+        self._ids: dict[str, str] = {}
 
     async def image_id(self, recipe: Recipe, architecture: str, on_line: OnLine) -> str:
         """The recipe's image in the builder's storage, made where it is not there. Raises BuildFailed."""
@@ -96,8 +98,13 @@ class Bootstrapper:
             return await self._find(image) or await self._load(archive, image)
 
     async def _find(self, image: str) -> str | None:
+        if (known := self._ids.get(image)) and self._podman.holds(known):
+            return known
         found = await self._podman.run("image", "inspect", "--format", "{{.Id}}", image)
-        return found.stdout.strip() if found.returncode == 0 else None
+        if found.returncode != 0:
+            return None
+        self._ids[image] = found.stdout.strip()
+        return self._ids[image]
 
     async def _load(self, archive: Path, image: str) -> str:
         done = await self._podman.run("load", "-q", "-i", str(archive))

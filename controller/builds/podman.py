@@ -73,6 +73,11 @@ class Podman:
             "--tmpdir", str(self.run_folder / "tmp"), "--storage-driver", self._driver, *args,
         ]  # fmt: skip
 
+    def holds(self, image_id: str) -> bool:
+        """Whether the image of this id is in the storage, without asking Podman: by the record that containers/storage
+        keeps of each (https://github.com/containers/storage, "images")."""
+        return (self.storage / f"{self._driver}-images" / image_id).is_dir()
+
     def environment(self, temporary: Path | None = None) -> dict[str, str]:
         """That of this process, with the builder's settings; `temporary` is where unfinished blobs go."""
         return {
