@@ -98,10 +98,6 @@ class AgentController(agent_pb2_grpc.AgentServiceServicer):
         )
         return generation
 
-    def fetched_since(self, count: int) -> int:
-        """How many calls of GetDesiredState came after the first `count`."""
-        return len(self.fetches) - count
-
     async def Enroll(self, request: agent_pb2.EnrollRequest, context: Context) -> agent_pb2.EnrollResponse:
         self.requests.append(request)
         if request.token_secret not in self.tokens:
