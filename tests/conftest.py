@@ -47,8 +47,19 @@ def _program(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    _refuse_lost_groups(config, items)
     with_containers = [item for item in items if item.get_closest_marker("podman") is not None]
     if with_containers and (reason := missing_for_containers()):
         for item in with_containers:
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _refuse_lost_groups(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """pytest-xdist keeps a group on one worker by a suffix of its tests' ids; without it, it would say nothing."""
+    if not getattr(config.option, "loadgroup", False):
+        return
+    lost = [item for item in items if item.get_closest_marker("xdist_group") and "@" not in item.nodeid]
+    if lost:
+        raise pytest.UsageError(f"this pytest-xdist loses the groups of tests under pytest {pytest.__version__}")

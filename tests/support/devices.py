@@ -18,6 +18,7 @@ from tests.support import device_cgroups
 from tests.support.device_network import DeviceNetwork
 
 BOOT_DEADLINE = 20.0
+PLACES = (Path("/var/lib/containers"), Path("/etc/containers"))
 
 # Runs as the first process of the device; $1 is its folder, $2 its name. What it binds is private to it.
 INIT = """
@@ -73,6 +74,9 @@ class SimulatedDevice:
     async def __aenter__(self) -> "SimulatedDevice":
         for name in ("lib", "copies", "etc"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
+        for place in PLACES:
+            # Where Podman has never run there is nothing yet that a device could bind its own folder over.
+            place.mkdir(parents=True, exist_ok=True)
         self._write_settings()
         try:
             await self.boot()
