@@ -1,7 +1,8 @@
 """Mosquitto 2 as a child process: TLS, client certificates whose common name is the user, and an access list.
 
-Configuration: mosquitto.conf(5). Limits from measurements: TCP_NODELAY, else TLS connects crawl; a larger window of
-unacknowledged messages, so that batching consumers are not starved.
+The user is the client id too, whatever a client says: else a device could take the session of another one, or of the
+controller, which the broker then cuts off. Configuration: mosquitto.conf(5). Limits from measurements: TCP_NODELAY,
+else TLS connects crawl; a larger window of unacknowledged messages, so that batching consumers are not starved.
 """
 
 import os
@@ -25,6 +26,7 @@ keyfile {folder}/broker.key
 tls_version tlsv1.2
 require_certificate true
 use_identity_as_username true
+use_username_as_clientid true
 allow_anonymous false
 acl_file {folder}/acl
 persistence true

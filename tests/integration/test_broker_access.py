@@ -14,35 +14,40 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from controller.local.broker import CONTROLLER, LocalBroker
 from controller.pki import CertificateAuthority
 from longshore.topics import PREFIX, RULES, Topic, device_topic
+from tests.support.waiting import eventually
 
 
 class Client:
-    """A paho client that notes what it hears."""
+    """A paho client that notes what it hears, and whether it was cut off. `name`: whose certificate it has; it calls
+    itself `client_id`, or by that name. Its last will is a presence."""
 
-    def __init__(self, broker: LocalBroker, folder: Path, name: str) -> None:
+    def __init__(self, broker: LocalBroker, folder: Path, name: str, client_id: str = "") -> None:
         self.heard: list[str] = []
+        self.cut_off = threading.Event()
         self._subscribed = threading.Event()
-        self._end = threading.Event()
-        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=mqtt.MQTTv5)
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id or name, protocol=mqtt.MQTTv5)
+        self._client.will_set(device_topic(name, Topic.PRESENCE), b"will", qos=1)
         context = ssl.create_default_context(cafile=str(folder / "ca.crt"))
         context.load_cert_chain(folder / f"{name}.crt", folder / f"{name}.key")
         self._client.tls_set_context(context)
         self._client.on_message = self._on_message
         self._client.on_subscribe = lambda *_: self._subscribed.set()
+        self._client.on_disconnect = lambda *_: self.cut_off.set()
         self._client.connect(broker.host, broker.port)
         self._client.loop_start()
 
     def subscribe(self, topic: str) -> None:
+        """Afterwards the broker has answered, so that all which it sent before is here."""
+        self._subscribed.clear()
         self._client.subscribe(topic, options=SubscribeOptions(qos=1))
         assert self._subscribed.wait(10)
 
     def publish(self, topic: str) -> None:
         self._client.publish(topic, b"x", qos=1).wait_for_publish(10)
 
-    def hear_until(self, topic: str) -> list[str]:
-        """All topics heard until this one."""
-        self._last = topic
-        assert self._end.wait(10) or topic in self.heard, self.heard
+    def hear_until(self, topic: str, times: int = 1) -> list[str]:
+        """All topics heard until this one came so often."""
+        eventually(lambda: self.heard.count(topic) >= times, why=f"heard {self.heard}")
         return self.heard
 
     def close(self) -> None:
@@ -51,8 +56,6 @@ class Client:
 
     def _on_message(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
         self.heard.append(message.topic)
-        if message.topic == getattr(self, "_last", ""):
-            self._end.set()
 
 
 @pytest.fixture
@@ -79,7 +82,7 @@ async def test_a_device_is_heard_on_its_own_topics_only(broker: LocalBroker, fol
     device.publish("longshore/v1/else")
     # The last that a device may say: all that came before it has been decided.
     device.publish(device_topic("dev-1", Topic.PRESENCE))
-    heard = controller.hear_until(device_topic("dev-1", Topic.PRESENCE))
+    heard = controller.hear_until(device_topic("dev-1", Topic.PRESENCE), times=2)
     allowed = {device_topic("dev-1", topic) for topic, rule in RULES.items() if rule.publisher == "device"}
     assert set(heard) == allowed
     controller.close()
@@ -96,6 +99,31 @@ async def test_a_device_hears_its_own_topics_only(broker: LocalBroker, folder: P
     assert set(device.hear_until(device_topic("dev-1", Topic.DESIRED))) == {device_topic("dev-1", Topic.DESIRED)}
     controller.close()
     device.close()
+
+
+@pytest.mark.parametrize("other", [CONTROLLER, "dev-2"])
+async def test_a_device_cannot_take_the_session_of_another_client(
+    broker: LocalBroker, folder: Path, other: str
+) -> None:
+    victim = Client(broker, folder, other)
+    victim.subscribe(device_topic("dev-2", Topic.DESIRED))
+    intruder = Client(broker, folder, "dev-1", client_id=other)
+    intruder.publish(device_topic("dev-1", Topic.PRESENCE))
+    # Its answer comes after whatever the intruder has brought upon it.
+    victim.subscribe(device_topic("dev-2", Topic.CHANNEL))
+    assert not victim.cut_off.is_set()
+    intruder.close()
+    victim.close()
+
+
+async def test_no_will_of_a_device_is_published_by_another_one(broker: LocalBroker, folder: Path) -> None:
+    controller, victim = Client(broker, folder, CONTROLLER), Client(broker, folder, "dev-2")
+    controller.subscribe(f"{PREFIX}/#")
+    intruder = Client(broker, folder, "dev-1", client_id="dev-2")
+    intruder.publish(device_topic("dev-1", Topic.PRESENCE))
+    assert controller.hear_until(device_topic("dev-1", Topic.PRESENCE)) == [device_topic("dev-1", Topic.PRESENCE)]
+    for client in (controller, victim, intruder):
+        client.close()
 
 
 def refused(broker: LocalBroker, folder: Path, certificate: str) -> bool:
