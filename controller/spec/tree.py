@@ -175,6 +175,9 @@ def _syntax(error: yaml.MarkedYAMLError, text: str) -> Unreadable:
     if rest.startswith("\t") or "\t" in indent:
         return Unreadable(line + 1, column + 1, "a tab is used for indentation; YAML allows only spaces there")
     said = " ".join(part for part in (error.context, error.problem) if part)
+    if "nesting depth" in said:
+        # The parser looks ahead, some versions of it as far as a limit of their own.
+        return Unreadable(line + 1, column + 1, f"nested deeper than {MAX_DEPTH} levels")
     return Unreadable(line + 1, column + 1, f"not YAML: {said}")
 
 

@@ -28,16 +28,30 @@ from edge_agent.runtime.backend import (
     BackendUnavailable,
     Capabilities,
     ExecResult,
+    ExecSession,
     Handle,
     LogLine,
     LogQuery,
     Observed,
     Progress,
     Stats,
+    TerminalSize,
+    Unsupported,
 )
-from edge_agent.runtime.model import Workload
+from edge_agent.runtime.fitting import refuse_unsupported
+from edge_agent.runtime.model import ArtifactKind, Workload
 
-CAPABILITIES = Capabilities(exec=True, stats=True, mounts=True, cpu_limit=True, memory_limit=True)
+CAPABILITIES = Capabilities(
+    artifacts=frozenset({ArtifactKind.IMAGE}),
+    exec=True,
+    stats=True,
+    mounts=True,
+    devices=True,
+    cpu_limit=True,
+    memory_limit=True,
+    pids_limit=True,
+    isolation="container",
+)
 # A killed process that is in the middle of a system call ends with a delay.
 KILL_SECONDS = 10.0
 
@@ -81,6 +95,7 @@ class PodmanBackend:
         return BackendFacts("podman", str(version["Version"]), CAPABILITIES)
 
     async def prepare(self, workload: Workload, progress: Callable[[Progress], None]) -> None:
+        refuse_unsupported(workload, CAPABILITIES)
         await self._images.prepare(workload, progress)
 
     async def start(self, workload: Workload) -> Handle:
@@ -189,6 +204,9 @@ class PodmanBackend:
 
     async def exec(self, handle: Handle, command: Sequence[str], timeout: float) -> ExecResult:
         return await podman_exec.run(self._connection, handle.value, command, timeout)
+
+    async def open_exec(self, handle: Handle, command: Sequence[str], terminal: TerminalSize | None) -> ExecSession:
+        raise Unsupported("this backend cannot talk to a command")
 
     async def stats(self, handle: Handle) -> Stats:
         container = await self._inventory.find(handle.value)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from edge_agent.runtime.model import Workload
+from edge_agent.runtime.model import ArtifactKind, Workload
 
 
 class BackendError(Exception):
@@ -49,13 +49,27 @@ class Handle:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a backend can do beyond the promises that all keep."""
+    """What a backend can do on this device beyond the promises that all keep. `refuse_unsupported` holds a workload
+    against it."""
 
-    exec: bool
-    stats: bool
-    mounts: bool
-    cpu_limit: bool
-    memory_limit: bool
+    artifacts: frozenset[ArtifactKind]
+    exec: bool = False
+    # A terminal for `open_exec`.
+    tty: bool = False
+    stats: bool = False
+    mounts: bool = False
+    volumes: bool = False
+    secrets: bool = False
+    devices: bool = False
+    cpu_limit: bool = False
+    memory_limit: bool = False
+    pids_limit: bool = False
+    shared_memory_limit: bool = False
+    cpu_set: bool = False
+    # By what limits are kept: "cgroup-v1", "cgroup-v2", "systemd", "rlimit"; empty where by nothing.
+    limits_by: str = ""
+    # What keeps an instance to itself: "container", "systemd", "bubblewrap"; empty where nothing does.
+    isolation: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,6 +118,12 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class TerminalSize:
+    rows: int = 24
+    columns: int = 80
+
+
+@dataclass(frozen=True)
 class LogQuery:
     """`tail` 0 means all that is kept; `since` in seconds since the epoch, 0 for the beginning."""
 
@@ -125,12 +145,40 @@ class ExecResult:
     output: bytes
 
 
+class ExecSession(Protocol):
+    """A command that runs inside an instance, with input and output. Closing it kills the command."""
+
+    async def read(self) -> tuple[str, bytes] | None:
+        """More output, with its stream ("stdout", "stderr"; with a terminal "stdout"); None at its end."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Gives input; empty data ends it. Waits while the command takes none; does nothing once it has ended."""
+        ...
+
+    async def resize(self, size: TerminalSize) -> None: ...
+
+    async def wait(self) -> int:
+        """The exit code, once the output has ended; 128 + N where signal N ended it, 127 where there is no such
+        command."""
+        ...
+
+    async def close(self) -> None:
+        """Nothing of the command is left. Idempotent."""
+        ...
+
+
 @dataclass(frozen=True)
 class Stats:
-    """CPU time since the start of the instance, and memory now."""
+    """CPU time and bytes since the start of the instance, memory now and at its peak; 0 where nothing tells."""
 
     cpu_millis: int
     memory_kib: int
+    memory_peak_kib: int = 0
+    network_received_bytes: int = 0
+    network_sent_bytes: int = 0
+    block_read_bytes: int = 0
+    block_written_bytes: int = 0
 
 
 class DeployBackend(Protocol):
@@ -146,8 +194,9 @@ class DeployBackend(Protocol):
     async def prepare(self, workload: Workload, progress: Callable[[Progress], None]) -> None:
         """Afterwards everything to start is on the device, verified by digest. A second call returns at once.
 
-        Raises BackendError: retryable for a registry that does not answer or a full disk; final where the artifact
-        does not exist or is for another platform.
+        What was fetched of it before a break is not fetched again. Raises BackendError: retryable for a registry that
+        does not answer and "DiskFull", beforehand and with the numbers, for what cannot fit; final where the artifact
+        does not exist or is for another platform, and Unsupported for what `Capabilities` lacks.
         """
         ...
 
@@ -183,6 +232,13 @@ class DeployBackend(Protocol):
 
     async def exec(self, handle: Handle, command: Sequence[str], timeout: float) -> ExecResult:
         """Runs a command inside; killed after `timeout` seconds (BackendError "ExecTimeout", retryable)."""
+        ...
+
+    async def open_exec(self, handle: Handle, command: Sequence[str], terminal: TerminalSize | None) -> ExecSession:
+        """A command inside with input and output, in a terminal where one is given. The caller closes it.
+
+        Raises BackendError "NotRunning" (retryable) where nothing runs, Unsupported for a terminal that cannot be.
+        """
         ...
 
     async def stats(self, handle: Handle) -> Stats:

@@ -1,24 +1,34 @@
 """Messages of the contract to the agent's own words and back, with the defaults that the contract names."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from edge_agent.runtime.model import (
     Artifact,
+    ArtifactKind,
     Check,
     CommandProbe,
     Desired,
     HttpProbe,
+    InferenceProbe,
     Mount,
     Port,
+    Probe,
     Resources,
     RestartPolicy,
+    Secret,
     TcpProbe,
+    UpdateStrategy,
+    Volume,
     Workload,
 )
 from longshore.v1 import agent_pb2, types_pb2
+
+T = TypeVar("T")
 
 DEFAULT_PERIOD = 10.0
 DEFAULT_TIMEOUT = 2.0
@@ -31,6 +41,26 @@ _RESTART: dict[int, RestartPolicy] = {
     types_pb2.RESTART_POLICY_ALWAYS: RestartPolicy.ALWAYS,
     types_pb2.RESTART_POLICY_ON_FAILURE: RestartPolicy.ON_FAILURE,
     types_pb2.RESTART_POLICY_NEVER: RestartPolicy.NEVER,
+}
+_UPDATE: dict[int, UpdateStrategy] = {
+    types_pb2.UPDATE_STRATEGY_UNSPECIFIED: UpdateStrategy.AUTO,
+    types_pb2.UPDATE_STRATEGY_AUTO: UpdateStrategy.AUTO,
+    types_pb2.UPDATE_STRATEGY_START_FIRST: UpdateStrategy.START_FIRST,
+    types_pb2.UPDATE_STRATEGY_STOP_FIRST: UpdateStrategy.STOP_FIRST,
+}
+_UPDATE_PB = {
+    UpdateStrategy.AUTO: types_pb2.UPDATE_STRATEGY_AUTO,
+    UpdateStrategy.START_FIRST: types_pb2.UPDATE_STRATEGY_START_FIRST,
+    UpdateStrategy.STOP_FIRST: types_pb2.UPDATE_STRATEGY_STOP_FIRST,
+}
+_KINDS: dict[int, ArtifactKind] = {
+    types_pb2.ARTIFACT_KIND_UNSPECIFIED: ArtifactKind.IMAGE,
+    types_pb2.ARTIFACT_KIND_IMAGE: ArtifactKind.IMAGE,
+    types_pb2.ARTIFACT_KIND_BUNDLE: ArtifactKind.BUNDLE,
+}
+_KINDS_PB = {
+    ArtifactKind.IMAGE: types_pb2.ARTIFACT_KIND_IMAGE,
+    ArtifactKind.BUNDLE: types_pb2.ARTIFACT_KIND_BUNDLE,
 }
 _RESTART_PB = {
     RestartPolicy.ALWAYS: types_pb2.RESTART_POLICY_ALWAYS,
@@ -75,23 +105,29 @@ def workload_from_pb(message: types_pb2.Workload) -> Workload:
         raise ValueError("the artifact has no repository or no digest")
     spec = message.spec
     ports = tuple(Port(port.name, port.container_port, port.host_port) for port in spec.ports)
+    names = {port.name for port in ports}
     return Workload(
         deployment_id=message.deployment_id,
         revision=message.revision,
         name=message.name,
         user_id=message.project.user_id,
         project_id=message.project.project_id,
-        artifact=Artifact(message.artifact.repository, message.artifact.digest, message.artifact.platform),
-        readiness=_check(spec.readiness, {port.name for port in ports}),
+        artifact=_artifact(message.artifact),
+        readiness=_check("readiness", spec.readiness, names),
         entrypoint=tuple(spec.entrypoint),
         environment=tuple(sorted(spec.environment.items())),
         working_dir=spec.working_dir,
         ports=ports,
         mounts=tuple(Mount(mount.source, mount.target, mount.read_only) for mount in spec.mounts),
-        resources=Resources(spec.resources.cpu_millis, spec.resources.memory_bytes, spec.resources.pids),
-        restart=_restart(spec.restart),
+        resources=_resources(spec.resources),
+        restart=_known("restart policy", _RESTART, spec.restart),
         stop_grace=_grace(spec),
         devices=tuple(spec.devices),
+        volumes=tuple(Volume(volume.name, volume.target, volume.read_only) for volume in spec.volumes),
+        secrets=tuple(Secret(secret.name, secret.target, secret.content) for secret in spec.secrets),
+        liveness=_check("liveness", spec.liveness, names) if spec.HasField("liveness") else None,
+        update=_known("update strategy", _UPDATE, spec.update),
+        allow=frozenset(spec.allow),
     )
 
 
@@ -109,11 +145,18 @@ def workload_to_pb(workload: Workload) -> types_pb2.Workload:
             cpu_millis=workload.resources.cpu_millis,
             memory_bytes=workload.resources.memory_bytes,
             pids=workload.resources.pids,
+            shared_memory_bytes=workload.resources.shared_memory_bytes,
+            cpu_set=workload.resources.cpu_set,
         ),
         readiness=_check_to_pb(workload.readiness),
         restart=_RESTART_PB[workload.restart],
         stop_grace=duration(workload.stop_grace),
         devices=workload.devices,
+        volumes=[types_pb2.Volume(name=v.name, target=v.target, read_only=v.read_only) for v in workload.volumes],
+        secrets=[types_pb2.SecretFile(name=s.name, target=s.target, content=s.content) for s in workload.secrets],
+        liveness=_check_to_pb(workload.liveness) if workload.liveness else None,
+        update=_UPDATE_PB[workload.update],
+        allow=sorted(workload.allow),
     )
     return types_pb2.Workload(
         deployment_id=workload.deployment_id,
@@ -121,7 +164,7 @@ def workload_to_pb(workload: Workload) -> types_pb2.Workload:
         name=workload.name,
         revision=workload.revision,
         artifact=types_pb2.Artifact(
-            kind=types_pb2.ARTIFACT_KIND_IMAGE,
+            kind=_KINDS_PB[workload.artifact.kind],
             repository=workload.artifact.repository,
             digest=workload.artifact.digest,
             platform=workload.artifact.platform,
@@ -153,15 +196,26 @@ def _grace(spec: types_pb2.WorkloadSpec) -> float:
     return _seconds(spec.stop_grace, 0.0) if spec.HasField("stop_grace") else DEFAULT_STOP_GRACE
 
 
-def _restart(policy: int) -> RestartPolicy:
-    if policy not in _RESTART:
-        raise ValueError(f"restart policy {policy} is not known to this agent")
-    return _RESTART[policy]
+def _known(what: str, table: Mapping[int, T], value: int) -> T:
+    if value not in table:
+        raise ValueError(f"{what} {value} is not known to this agent")
+    return table[value]
 
 
-def _check(message: types_pb2.Check, ports: set[str]) -> Check:
+def _artifact(message: types_pb2.Artifact) -> Artifact:
+    kind = _known("artifact kind", _KINDS, message.kind)
+    return Artifact(message.repository, message.digest, message.platform, kind)
+
+
+def _resources(message: types_pb2.Resources) -> Resources:
+    return Resources(
+        message.cpu_millis, message.memory_bytes, message.pids, message.shared_memory_bytes, message.cpu_set
+    )
+
+
+def _check(what: str, message: types_pb2.Check, ports: set[str]) -> Check:
     return Check(
-        probe=_probe(message, ports),
+        probe=_probe(what, message, ports),
         period=_seconds(message.period, DEFAULT_PERIOD),
         timeout=_seconds(message.timeout, DEFAULT_TIMEOUT),
         deadline=_seconds(message.deadline, DEFAULT_DEADLINE),
@@ -169,18 +223,36 @@ def _check(message: types_pb2.Check, ports: set[str]) -> Check:
     )
 
 
-def _probe(message: types_pb2.Check, ports: set[str]) -> HttpProbe | TcpProbe | CommandProbe:
+def _probe(what: str, message: types_pb2.Check, ports: set[str]) -> Probe:
     kind = message.WhichOneof("probe")
     if kind == "command":
         if not message.command.command:
-            raise ValueError("the readiness check has an empty command")
+            raise ValueError(f"the {what} check has an empty command")
         return CommandProbe(tuple(message.command.command))
     if kind is None:
-        raise ValueError("the workload has no readiness check that is known to this agent")
-    port = message.http.port if kind == "http" else message.tcp.port
-    if port not in ports:
-        raise ValueError(f"the readiness check asks port {port!r}, which the workload does not have")
-    return HttpProbe(port, message.http.path or "/") if kind == "http" else TcpProbe(port)
+        raise ValueError(f"the workload has no {what} check that is known to this agent")
+    probe = _inference(message.inference) if kind == "inference" else _simple(message)
+    if probe.port not in ports:
+        raise ValueError(f"the {what} check asks port {probe.port!r}, which the workload does not have")
+    return probe
+
+
+def _simple(message: types_pb2.Check) -> HttpProbe | TcpProbe:
+    if message.HasField("http"):
+        return HttpProbe(message.http.port, message.http.path or "/")
+    return TcpProbe(message.tcp.port)
+
+
+def _inference(message: types_pb2.InferenceProbe) -> InferenceProbe:
+    return InferenceProbe(
+        port=message.port,
+        path=message.path or "/",
+        request=message.request,
+        content_type=message.content_type or "application/json",
+        expect=message.expect or "{}",
+        tolerance=message.tolerance,
+        latency=_seconds(message.latency, 0.0),
+    )
 
 
 def _check_to_pb(check: Check) -> types_pb2.Check:
@@ -194,6 +266,20 @@ def _check_to_pb(check: Check) -> types_pb2.Check:
         message.http.port, message.http.path = check.probe.port, check.probe.path
     elif isinstance(check.probe, TcpProbe):
         message.tcp.port = check.probe.port
+    elif isinstance(check.probe, InferenceProbe):
+        message.inference.CopyFrom(_inference_to_pb(check.probe))
     else:
         message.command.command.extend(check.probe.command)
     return message
+
+
+def _inference_to_pb(probe: InferenceProbe) -> types_pb2.InferenceProbe:
+    return types_pb2.InferenceProbe(
+        port=probe.port,
+        path=probe.path,
+        request=probe.request,
+        content_type=probe.content_type,
+        expect=probe.expect,
+        tolerance=probe.tolerance,
+        latency=duration(probe.latency),
+    )

@@ -23,13 +23,28 @@ from edge_agent.runtime.backend import (
     Phase,
     Progress,
     Stats,
-    Unsupported,
+    TerminalSize,
 )
 from edge_agent.runtime.bell import Bell
-from edge_agent.runtime.model import Workload
+from edge_agent.runtime.fitting import refuse_unsupported
+from edge_agent.runtime.model import ArtifactKind, Workload
 
 HANDLE_VERSION = 1
-ALL_CAPABILITIES = Capabilities(exec=True, stats=True, mounts=True, cpu_limit=True, memory_limit=True)
+ALL_CAPABILITIES = Capabilities(
+    artifacts=frozenset(ArtifactKind),
+    exec=True,
+    tty=True,
+    stats=True,
+    mounts=True,
+    volumes=True,
+    secrets=True,
+    devices=True,
+    cpu_limit=True,
+    memory_limit=True,
+    pids_limit=True,
+    shared_memory_limit=True,
+    cpu_set=True,
+)
 Address = tuple[str, int]
 
 
@@ -193,6 +208,38 @@ class FakeEngine:
             yield port.name, given or ("127.0.0.1", port.host_port or first_free + offset)
 
 
+class FakeExec:
+    """A command that gives back its input: `cat`, and `exit CODE`, which ends at once with that code."""
+
+    def __init__(self, instance: FakeInstance, command: Sequence[str]) -> None:
+        self._output: asyncio.Queue[bytes] = asyncio.Queue()
+        self._ended = False
+        self.exit_code = {"cat": 0, "exit": int(command[1]) if len(command) > 1 else 0}.get(command[0], 127)
+        self.size: TerminalSize | None = None
+        if command[0] != "cat":
+            self._output.put_nowait(b"")
+
+    async def read(self) -> tuple[str, bytes] | None:
+        data = b"" if self._ended else await self._output.get()
+        self._ended = not data
+        return ("stdout", data) if data else None
+
+    async def write(self, data: bytes) -> None:
+        self._output.put_nowait(data)
+
+    async def resize(self, size: TerminalSize) -> None:
+        self.size = size
+
+    async def wait(self) -> int:
+        while not self._ended:
+            await self.read()
+        return self.exit_code
+
+    async def close(self) -> None:
+        if not self._ended:
+            self._output.put_nowait(b"")
+
+
 class FakeBackend:
     """`DeployBackend` over a `FakeEngine`."""
 
@@ -208,6 +255,7 @@ class FakeBackend:
     async def prepare(self, workload: Workload, progress: Callable[[Progress], None]) -> None:
         digest = workload.artifact.digest
         self.engine.enter("prepare", workload.deployment_id)
+        refuse_unsupported(workload, self.engine.capabilities)
         if digest not in self.engine.present:
             await self._fetch(workload, progress)
             self.engine.present.add(digest)
@@ -236,8 +284,7 @@ class FakeBackend:
 
     def _check_startable(self, workload: Workload) -> None:
         digest = workload.artifact.digest
-        if workload.mounts and not self.engine.capabilities.mounts:
-            raise Unsupported(f"{workload.name}: this backend has no mounts")
+        refuse_unsupported(workload, self.engine.capabilities)
         if digest not in self.engine.present:
             raise BackendError("NotPrepared", f"{workload.artifact.reference} is not on the device", retryable=False)
         if any(old.runs for old in self._of_workload(workload)):
@@ -329,6 +376,10 @@ class FakeBackend:
             raise BackendError("ExecTimeout", f"{command[0]} ran longer than {timeout:g} s", retryable=True)
         await asyncio.sleep(self.engine.exec_seconds)
         return self.engine.exec_result(instance, command)
+
+    async def open_exec(self, handle: Handle, command: Sequence[str], terminal: TerminalSize | None) -> "FakeExec":
+        self.engine.enter("open_exec", handle.value)
+        return FakeExec(self._running(handle), command)
 
     async def stats(self, handle: Handle) -> Stats:
         self.engine.enter("stats", handle.value)

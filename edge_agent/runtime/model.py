@@ -20,6 +20,19 @@ class State(StrEnum):
     BACKOFF = "BACKOFF"
 
 
+class UpdateStrategy(Enum):
+    """How a new revision takes the place of the one that runs."""
+
+    AUTO = "auto"
+    START_FIRST = "start-first"
+    STOP_FIRST = "stop-first"
+
+
+class ArtifactKind(Enum):
+    IMAGE = "image"
+    BUNDLE = "bundle"
+
+
 class RestartPolicy(Enum):
     ALWAYS = "always"
     ON_FAILURE = "on-failure"
@@ -43,12 +56,32 @@ class Mount:
 
 
 @dataclass(frozen=True)
+class Volume:
+    """A folder that the device keeps for one deployment, over its restarts and revisions."""
+
+    name: str
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A file at `target` inside that only this workload can read. Its content is in no text of this object."""
+
+    name: str
+    target: str
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Resources:
-    """Limits; 0 means none."""
+    """Limits; 0 and "" mean none. `cpu_set` as in cpuset(7): "0-2,5"."""
 
     cpu_millis: int = 0
     memory_bytes: int = 0
     pids: int = 0
+    shared_memory_bytes: int = 0
+    cpu_set: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,10 +101,27 @@ class CommandProbe:
 
 
 @dataclass(frozen=True)
-class Check:
-    """A readiness check; times in seconds."""
+class InferenceProbe:
+    """A sample request to the served model: `expect` (JSON) is what the answer has to hold, numbers within
+    `tolerance`, in `latency` seconds (0: only the check's timeout counts)."""
 
-    probe: HttpProbe | TcpProbe | CommandProbe
+    port: str
+    path: str
+    request: bytes
+    content_type: str = "application/json"
+    expect: str = "{}"
+    tolerance: float = 0.0
+    latency: float = 0.0
+
+
+Probe = HttpProbe | TcpProbe | CommandProbe | InferenceProbe
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check of readiness or liveness; times in seconds. `deadline` is of readiness only."""
+
+    probe: Probe
     period: float = 10.0
     timeout: float = 2.0
     deadline: float = 120.0
@@ -85,6 +135,7 @@ class Artifact:
     repository: str
     digest: str
     platform: str
+    kind: ArtifactKind = ArtifactKind.IMAGE
 
     @property
     def reference(self) -> str:
@@ -112,6 +163,12 @@ class Workload:
     stop_grace: float = 10.0
     # By the Container Device Interface: "nvidia.com/gpu=all".
     devices: tuple[str, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    secrets: tuple[Secret, ...] = ()
+    liveness: Check | None = None
+    update: UpdateStrategy = UpdateStrategy.AUTO
+    # Names of what is loosened of the safe defaults: see `longshore.v1.WorkloadSpec.allow`.
+    allow: frozenset[str] = frozenset()
 
     @property
     def key(self) -> tuple[str, int]:

@@ -26,12 +26,14 @@ from edge_agent.runtime.backend import (
     BackendUnavailable,
     DeployBackend,
     ExecResult,
+    ExecSession,
     Handle,
     LogLine,
     LogQuery,
     Observed,
     Progress,
     Stats,
+    TerminalSize,
     Unsupported,
 )
 from edge_agent.runtime.model import Workload
@@ -210,6 +212,9 @@ class RemoteBackend:
     async def exec(self, handle: Handle, command: Sequence[str], timeout: float) -> ExecResult:
         result: ExecResult = await self._call("exec", handle, command, timeout)
         return result
+
+    async def open_exec(self, handle: Handle, command: Sequence[str], terminal: TerminalSize | None) -> ExecSession:
+        raise NotImplementedError("sessions do not go over the pipe")
 
     async def stats(self, handle: Handle) -> Stats:
         found: Stats = await self._call("stats", handle)

@@ -4,14 +4,20 @@ import pytest
 
 from edge_agent.runtime.convert import desired_from_pb, timestamp, workload_from_pb, workload_to_pb
 from edge_agent.runtime.model import (
+    Artifact,
+    ArtifactKind,
     Check,
     CommandProbe,
     HttpProbe,
+    InferenceProbe,
     Mount,
     Port,
     Resources,
     RestartPolicy,
+    Secret,
     TcpProbe,
+    UpdateStrategy,
+    Volume,
     Workload,
 )
 from longshore.v1 import types_pb2
@@ -63,10 +69,24 @@ def test_an_http_check_without_a_path_asks_for_the_root() -> None:
             stop_grace=0.0,
         ),
         make_workload(readiness=Check(CommandProbe(("sh", "-c", "true")))),
+        make_workload(
+            artifact=Artifact("registry.example/digits", "sha256:abc", "linux/arm64", ArtifactKind.BUNDLE),
+            readiness=Check(InferenceProbe("http", "/infer", b"{}", "text/plain", '{"a": 1}', 0.5, 0.25)),
+            liveness=Check(HttpProbe("http", "/live"), failure_threshold=2),
+            resources=Resources(shared_memory_bytes=2**26, cpu_set="0-1"),
+            volumes=(Volume("data", "/data"), Volume("models", "/models", read_only=True)),
+            secrets=(Secret("token", "/run/secrets/token", b"\x00hush"),),
+            update=UpdateStrategy.STOP_FIRST,
+            allow=frozenset({"root", "CAP_SYS_NICE"}),
+        ),
     ],
 )
 def test_a_workload_is_the_same_after_the_way_there_and_back(workload: Workload) -> None:
     assert workload_from_pb(workload_to_pb(workload)) == workload
+
+
+def test_a_secret_is_in_no_text_of_its_workload() -> None:
+    assert "hush" not in repr(make_workload(secrets=(Secret("token", "/run/secrets/token", b"hush"),)))
 
 
 def break_digest(message: types_pb2.Workload) -> None:

@@ -109,14 +109,19 @@ def test_unknown_profile_is_refused_with_the_nearest_known_one() -> None:
         (b"version: &me [*me]\n", 1, 15, "the alias *me would contain itself"),
         (b"<<: {a: b}\n", 1, 1, "merging by '<<' is not supported"),
         (b"? [a]\n: b\n", 1, 3, "cannot be a key"),
-        (b"[" * 100_000, 1, 33, "nested deeper than 32 levels"),
+        (b"[" * 100, 1, 33, "nested deeper than 32 levels"),
         (b"a" * (2**20 + 1), 0, 0, "at most 1048576 are allowed"),
     ],
+    ids=lambda value: str(value)[:30],
 )
 def test_unreadable_file_is_one_problem_that_says_where_and_why(text: bytes, line: int, column: int, said: str) -> None:
     problem = only(text)
     assert (problem.line, problem.column) == (line, column)
     assert said in problem.message
+
+
+def test_file_that_is_nested_too_deep_even_for_the_parser_gets_the_same_sentence() -> None:
+    assert "nested deeper than 32 levels" in only(b"[" * 100_000).message
 
 
 def test_key_given_twice_is_a_problem_that_names_the_first_line() -> None:

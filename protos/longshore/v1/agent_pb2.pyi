@@ -239,6 +239,8 @@ class ChannelRequest(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     LOG_LINE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    EXIT_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """In the first message."""
     @_builtins.property
@@ -247,22 +249,80 @@ class ChannelRequest(_message.Message):
     def error(self) -> Global___ChannelError:
         """The session cannot be served; the last message."""
 
+    @_builtins.property
+    def data(self) -> Global___ChannelData:
+        """Output of a command, or bytes from a port."""
+
+    @_builtins.property
+    def exit(self) -> Global___ChannelExit:
+        """The command has ended; the last message."""
+
     def __init__(
         self,
         *,
         session_id: _builtins.str = ...,
         log_line: _types_pb2.LogLine | None = ...,
         error: Global___ChannelError | None = ...,
+        data: Global___ChannelData | None = ...,
+        exit: Global___ChannelExit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "log_line", b"log_line", "payload", b"payload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "error", b"error", "exit", b"exit", "log_line", b"log_line", "payload", b"payload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "log_line", b"log_line", "payload", b"payload", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "error", b"error", "exit", b"exit", "log_line", b"log_line", "payload", b"payload", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["log_line", "error"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["log_line", "error", "data", "exit"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
 Global___ChannelRequest: _TypeAlias = ChannelRequest  # noqa: Y015
+
+@_typing.final
+class ChannelData(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STREAM_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    stream: _builtins.str
+    """"stdout" or "stderr" of a command; empty for a port, and "stdout" for all that comes from a terminal."""
+    data: _builtins.bytes
+    """At most 64 KiB."""
+    end: _builtins.bool
+    """Nothing more comes on this stream."""
+    def __init__(
+        self,
+        *,
+        stream: _builtins.str = ...,
+        data: _builtins.bytes = ...,
+        end: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "stream", b"stream"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChannelData: _TypeAlias = ChannelData  # noqa: Y015
+
+@_typing.final
+class ChannelExit(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    exit_code: _builtins.int
+    """As a shell tells it: 128 + N where signal N ended it."""
+    def __init__(
+        self,
+        *,
+        exit_code: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit_code", b"exit_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChannelExit: _TypeAlias = ChannelExit  # noqa: Y015
 
 @_typing.final
 class ChannelError(_message.Message):
@@ -289,17 +349,32 @@ Global___ChannelError: _TypeAlias = ChannelError  # noqa: Y015
 
 @_typing.final
 class ChannelResponse(_message.Message):
-    """What the controller sends on a channel: nothing yet but the session's end, by closing."""
+    """What the controller sends on a channel. It ends the session by closing."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    DATA_FIELD_NUMBER: _builtins.int
+    RESIZE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def data(self) -> Global___ChannelData:
+        """Input of a command, or bytes for a port; with `end` nothing more follows."""
+
+    @_builtins.property
+    def resize(self) -> _types_pb2.TerminalSize:
+        """The terminal has another size now."""
+
     def __init__(
         self,
+        *,
+        data: Global___ChannelData | None = ...,
+        resize: _types_pb2.TerminalSize | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "payload", b"payload", "resize", b"resize"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "payload", b"payload", "resize", b"resize"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["data", "resize"]  # noqa: Y015
+    _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
 Global___ChannelResponse: _TypeAlias = ChannelResponse  # noqa: Y015

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from longshore.v1 import types_pb2 as longshore_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19longshore/v1/device.proto\x12\x0clongshore.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18longshore/v1/types.proto\"\x95\x03\n\x06\x44\x65vice\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x30\n\x06labels\x18\x03 \x03(\x0b\x32 .longshore.v1.Device.LabelsEntry\x12\x0f\n\x07profile\x18\x04 \x01(\t\x12.\n\x08presence\x18\x05 \x01(\x0e\x32\x1c.longshore.v1.DevicePresence\x12-\n\tlast_seen\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nrolled\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x05\x66\x61\x63ts\x18\x08 \x01(\x0b\x32\x19.longshore.v1.DeviceFacts\x12\x12\n\ngeneration\x18\t \x01(\x03\x12\x1b\n\x13observed_generation\x18\n \x01(\x03\x12\x17\n\x0f\x61gent_condition\x18\x0b \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8b\x01\n\x0b\x44\x65viceFacts\x12\x14\n\x0c\x61rchitecture\x18\x01 \x01(\t\x12\n\n\x02os\x18\x02 \x01(\t\x12\x0e\n\x06kernel\x18\x03 \x01(\t\x12\x0c\n\x04\x63pus\x18\x04 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x03\x12\x15\n\ragent_version\x18\x06 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x07 \x01(\t\"\xe0\x01\n\x18\x43reateEnrollTokenRequest\x12\x13\n\x0b\x64\x65vice_name\x18\x01 \x01(\t\x12\x42\n\x06labels\x18\x02 \x03(\x0b\x32\x32.longshore.v1.CreateEnrollTokenRequest.LabelsEntry\x12\x0f\n\x07profile\x18\x03 \x01(\t\x12+\n\x08lifetime\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"W\n\x19\x43reateEnrollTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12+\n\x07\x65xpires\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\"\n\x10GetDeviceRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\"9\n\x11GetDeviceResponse\x12$\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x14.longshore.v1.Device\"\xbb\x01\n\x12ListDevicesRequest\x12<\n\x06labels\x18\x01 \x03(\x0b\x32,.longshore.v1.ListDevicesRequest.LabelsEntry\x12\x0f\n\x07profile\x18\x02 \x01(\t\x12\'\n\x04page\x18\x03 \x01(\x0b\x32\x19.longshore.v1.PageRequest\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"U\n\x13ListDevicesResponse\x12%\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x14.longshore.v1.Device\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"O\n\tJoinToken\x12\x1a\n\x12\x63ontroller_address\x18\x01 \x01(\t\x12\x16\n\x0e\x63\x61_certificate\x18\x02 \x01(\t\x12\x0e\n\x06secret\x18\x03 \x01(\t*\x87\x01\n\x0e\x44\x65vicePresence\x12\x1f\n\x1b\x44\x45VICE_PRESENCE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45VICE_PRESENCE_ONLINE\x10\x01\x12\x1b\n\x17\x44\x45VICE_PRESENCE_OFFLINE\x10\x02\x12\x1b\n\x17\x44\x45VICE_PRESENCE_UNKNOWN\x10\x03\x32\x97\x02\n\rDeviceService\x12\x64\n\x11\x43reateEnrollToken\x12&.longshore.v1.CreateEnrollTokenRequest\x1a\'.longshore.v1.CreateEnrollTokenResponse\x12L\n\tGetDevice\x12\x1e.longshore.v1.GetDeviceRequest\x1a\x1f.longshore.v1.GetDeviceResponse\x12R\n\x0bListDevices\x12 .longshore.v1.ListDevicesRequest\x1a!.longshore.v1.ListDevicesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19longshore/v1/device.proto\x12\x0clongshore.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18longshore/v1/types.proto\"\x95\x03\n\x06\x44\x65vice\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x30\n\x06labels\x18\x03 \x03(\x0b\x32 .longshore.v1.Device.LabelsEntry\x12\x0f\n\x07profile\x18\x04 \x01(\t\x12.\n\x08presence\x18\x05 \x01(\x0e\x32\x1c.longshore.v1.DevicePresence\x12-\n\tlast_seen\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nrolled\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x05\x66\x61\x63ts\x18\x08 \x01(\x0b\x32\x19.longshore.v1.DeviceFacts\x12\x12\n\ngeneration\x18\t \x01(\x03\x12\x1b\n\x13observed_generation\x18\n \x01(\x03\x12\x17\n\x0f\x61gent_condition\x18\x0b \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x84\x02\n\x0b\x44\x65viceFacts\x12\x14\n\x0c\x61rchitecture\x18\x01 \x01(\t\x12\n\n\x02os\x18\x02 \x01(\t\x12\x0e\n\x06kernel\x18\x03 \x01(\t\x12\x0c\n\x04\x63pus\x18\x04 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x03\x12\x15\n\ragent_version\x18\x06 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x07 \x01(\t\x12/\n\x0c\x61\x63\x63\x65lerators\x18\x08 \x03(\x0b\x32\x19.longshore.v1.Accelerator\x12!\n\x05\x64isks\x18\t \x03(\x0b\x32\x12.longshore.v1.Disk\x12\r\n\x05model\x18\n \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x0b \x03(\t\"`\n\x0b\x41\x63\x63\x65lerator\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x65vices\x18\x03 \x03(\t\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x03\x12\x0e\n\x06\x64river\x18\x05 \x01(\t\"<\n\x04\x44isk\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x12\n\nfree_bytes\x18\x03 \x01(\x03\"\xe0\x01\n\x18\x43reateEnrollTokenRequest\x12\x13\n\x0b\x64\x65vice_name\x18\x01 \x01(\t\x12\x42\n\x06labels\x18\x02 \x03(\x0b\x32\x32.longshore.v1.CreateEnrollTokenRequest.LabelsEntry\x12\x0f\n\x07profile\x18\x03 \x01(\t\x12+\n\x08lifetime\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"W\n\x19\x43reateEnrollTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12+\n\x07\x65xpires\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\"\n\x10GetDeviceRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\"9\n\x11GetDeviceResponse\x12$\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x14.longshore.v1.Device\"\xbb\x01\n\x12ListDevicesRequest\x12<\n\x06labels\x18\x01 \x03(\x0b\x32,.longshore.v1.ListDevicesRequest.LabelsEntry\x12\x0f\n\x07profile\x18\x02 \x01(\t\x12\'\n\x04page\x18\x03 \x01(\x0b\x32\x19.longshore.v1.PageRequest\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"U\n\x13ListDevicesResponse\x12%\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x14.longshore.v1.Device\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"O\n\tJoinToken\x12\x1a\n\x12\x63ontroller_address\x18\x01 \x01(\t\x12\x16\n\x0e\x63\x61_certificate\x18\x02 \x01(\t\x12\x0e\n\x06secret\x18\x03 \x01(\t*\x87\x01\n\x0e\x44\x65vicePresence\x12\x1f\n\x1b\x44\x45VICE_PRESENCE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45VICE_PRESENCE_ONLINE\x10\x01\x12\x1b\n\x17\x44\x45VICE_PRESENCE_OFFLINE\x10\x02\x12\x1b\n\x17\x44\x45VICE_PRESENCE_UNKNOWN\x10\x03\x32\x97\x02\n\rDeviceService\x12\x64\n\x11\x43reateEnrollToken\x12&.longshore.v1.CreateEnrollTokenRequest\x1a\'.longshore.v1.CreateEnrollTokenResponse\x12L\n\tGetDevice\x12\x1e.longshore.v1.GetDeviceRequest\x1a\x1f.longshore.v1.GetDeviceResponse\x12R\n\x0bListDevices\x12 .longshore.v1.ListDevicesRequest\x1a!.longshore.v1.ListDevicesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,32 +40,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEENROLLTOKENREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_LISTDEVICESREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_LISTDEVICESREQUEST_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_DEVICEPRESENCE']._serialized_start=1454
-  _globals['_DEVICEPRESENCE']._serialized_end=1589
+  _globals['_DEVICEPRESENCE']._serialized_start=1735
+  _globals['_DEVICEPRESENCE']._serialized_end=1870
   _globals['_DEVICE']._serialized_start=135
   _globals['_DEVICE']._serialized_end=540
   _globals['_DEVICE_LABELSENTRY']._serialized_start=495
   _globals['_DEVICE_LABELSENTRY']._serialized_end=540
   _globals['_DEVICEFACTS']._serialized_start=543
-  _globals['_DEVICEFACTS']._serialized_end=682
-  _globals['_CREATEENROLLTOKENREQUEST']._serialized_start=685
-  _globals['_CREATEENROLLTOKENREQUEST']._serialized_end=909
+  _globals['_DEVICEFACTS']._serialized_end=803
+  _globals['_ACCELERATOR']._serialized_start=805
+  _globals['_ACCELERATOR']._serialized_end=901
+  _globals['_DISK']._serialized_start=903
+  _globals['_DISK']._serialized_end=963
+  _globals['_CREATEENROLLTOKENREQUEST']._serialized_start=966
+  _globals['_CREATEENROLLTOKENREQUEST']._serialized_end=1190
   _globals['_CREATEENROLLTOKENREQUEST_LABELSENTRY']._serialized_start=495
   _globals['_CREATEENROLLTOKENREQUEST_LABELSENTRY']._serialized_end=540
-  _globals['_CREATEENROLLTOKENRESPONSE']._serialized_start=911
-  _globals['_CREATEENROLLTOKENRESPONSE']._serialized_end=998
-  _globals['_GETDEVICEREQUEST']._serialized_start=1000
-  _globals['_GETDEVICEREQUEST']._serialized_end=1034
-  _globals['_GETDEVICERESPONSE']._serialized_start=1036
-  _globals['_GETDEVICERESPONSE']._serialized_end=1093
-  _globals['_LISTDEVICESREQUEST']._serialized_start=1096
-  _globals['_LISTDEVICESREQUEST']._serialized_end=1283
+  _globals['_CREATEENROLLTOKENRESPONSE']._serialized_start=1192
+  _globals['_CREATEENROLLTOKENRESPONSE']._serialized_end=1279
+  _globals['_GETDEVICEREQUEST']._serialized_start=1281
+  _globals['_GETDEVICEREQUEST']._serialized_end=1315
+  _globals['_GETDEVICERESPONSE']._serialized_start=1317
+  _globals['_GETDEVICERESPONSE']._serialized_end=1374
+  _globals['_LISTDEVICESREQUEST']._serialized_start=1377
+  _globals['_LISTDEVICESREQUEST']._serialized_end=1564
   _globals['_LISTDEVICESREQUEST_LABELSENTRY']._serialized_start=495
   _globals['_LISTDEVICESREQUEST_LABELSENTRY']._serialized_end=540
-  _globals['_LISTDEVICESRESPONSE']._serialized_start=1285
-  _globals['_LISTDEVICESRESPONSE']._serialized_end=1370
-  _globals['_JOINTOKEN']._serialized_start=1372
-  _globals['_JOINTOKEN']._serialized_end=1451
-  _globals['_DEVICESERVICE']._serialized_start=1592
-  _globals['_DEVICESERVICE']._serialized_end=1871
+  _globals['_LISTDEVICESRESPONSE']._serialized_start=1566
+  _globals['_LISTDEVICESRESPONSE']._serialized_end=1651
+  _globals['_JOINTOKEN']._serialized_start=1653
+  _globals['_JOINTOKEN']._serialized_end=1732
+  _globals['_DEVICESERVICE']._serialized_start=1873
+  _globals['_DEVICESERVICE']._serialized_end=2152
 # @@protoc_insertion_point(module_scope)

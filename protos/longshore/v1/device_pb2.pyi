@@ -133,6 +133,10 @@ class DeviceFacts(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     AGENT_VERSION_FIELD_NUMBER: _builtins.int
     BACKEND_FIELD_NUMBER: _builtins.int
+    ACCELERATORS_FIELD_NUMBER: _builtins.int
+    DISKS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
     architecture: _builtins.str
     """As Go and OCI spell it: "amd64", "arm64"."""
     os: _builtins.str
@@ -142,6 +146,16 @@ class DeviceFacts(_message.Message):
     agent_version: _builtins.str
     backend: _builtins.str
     """Name and version of the backend: "podman 4.3.1"."""
+    model: _builtins.str
+    """Of the board, where the machine says so: "NVIDIA Jetson Orin Nano Developer Kit"."""
+    @_builtins.property
+    def accelerators(self) -> _containers.RepeatedCompositeFieldContainer[Global___Accelerator]: ...
+    @_builtins.property
+    def disks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Disk]: ...
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the backend can do, and by which means: "cpu-limit", "limits:cgroup-v1", "isolation:container", ..."""
+
     def __init__(
         self,
         *,
@@ -152,14 +166,82 @@ class DeviceFacts(_message.Message):
         memory_bytes: _builtins.int = ...,
         agent_version: _builtins.str = ...,
         backend: _builtins.str = ...,
+        accelerators: _abc.Iterable[Global___Accelerator] | None = ...,
+        disks: _abc.Iterable[Global___Disk] | None = ...,
+        model: _builtins.str = ...,
+        capabilities: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "architecture", b"architecture", "backend", b"backend", "cpus", b"cpus", "kernel", b"kernel", "memory_bytes", b"memory_bytes", "os", b"os"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerators", b"accelerators", "agent_version", b"agent_version", "architecture", b"architecture", "backend", b"backend", "capabilities", b"capabilities", "cpus", b"cpus", "disks", b"disks", "kernel", b"kernel", "memory_bytes", b"memory_bytes", "model", b"model", "os", b"os"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeviceFacts: _TypeAlias = DeviceFacts  # noqa: Y015
+
+@_typing.final
+class Accelerator(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    DRIVER_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """CDI kind: "nvidia.com/gpu", "rockchip.com/npu"."""
+    name: _builtins.str
+    """"NVIDIA GeForce RTX 4090", as its driver calls it; empty where nothing tells."""
+    memory_bytes: _builtins.int
+    driver: _builtins.str
+    """Of its driver, or of the board's software: "550.54.15", "R36.3.0"."""
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Qualified CDI names or device nodes by which a workload gets it: "nvidia.com/gpu=0", "/dev/mali0"."""
+
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        name: _builtins.str = ...,
+        devices: _abc.Iterable[_builtins.str] | None = ...,
+        memory_bytes: _builtins.int = ...,
+        driver: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "driver", b"driver", "kind", b"kind", "memory_bytes", b"memory_bytes", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Accelerator: _TypeAlias = Accelerator  # noqa: Y015
+
+@_typing.final
+class Disk(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Where it is mounted: of the agent's state, and of the artifacts."""
+    size_bytes: _builtins.int
+    free_bytes: _builtins.int
+    """Free for ordinary users, rounded down to 64 MiB, so that it does not change all the time."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        free_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["free_bytes", b"free_bytes", "path", b"path", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Disk: _TypeAlias = Disk  # noqa: Y015
 
 @_typing.final
 class CreateEnrollTokenRequest(_message.Message):

@@ -208,11 +208,26 @@ class InstanceMetrics(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     CPU_MILLIS_FIELD_NUMBER: _builtins.int
     MEMORY_KIB_FIELD_NUMBER: _builtins.int
+    MEMORY_PEAK_KIB_FIELD_NUMBER: _builtins.int
+    NETWORK_RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    NETWORK_SENT_BYTES_FIELD_NUMBER: _builtins.int
+    BLOCK_READ_BYTES_FIELD_NUMBER: _builtins.int
+    BLOCK_WRITTEN_BYTES_FIELD_NUMBER: _builtins.int
+    ACCELERATORS_FIELD_NUMBER: _builtins.int
     deployment_id: _builtins.str
     revision: _builtins.int
     cpu_millis: _builtins.int
     """CPU time since the instance started."""
     memory_kib: _builtins.int
+    memory_peak_kib: _builtins.int
+    """Highest since the instance started; 0 where the device cannot tell."""
+    network_received_bytes: _builtins.int
+    """Since the instance started. Of a workload in the device's own network namespace nothing is counted."""
+    network_sent_bytes: _builtins.int
+    block_read_bytes: _builtins.int
+    block_written_bytes: _builtins.int
+    @_builtins.property
+    def accelerators(self) -> _containers.RepeatedCompositeFieldContainer[Global___AcceleratorUse]: ...
     def __init__(
         self,
         *,
@@ -220,14 +235,48 @@ class InstanceMetrics(_message.Message):
         revision: _builtins.int = ...,
         cpu_millis: _builtins.int = ...,
         memory_kib: _builtins.int = ...,
+        memory_peak_kib: _builtins.int = ...,
+        network_received_bytes: _builtins.int = ...,
+        network_sent_bytes: _builtins.int = ...,
+        block_read_bytes: _builtins.int = ...,
+        block_written_bytes: _builtins.int = ...,
+        accelerators: _abc.Iterable[Global___AcceleratorUse] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_millis", b"cpu_millis", "deployment_id", b"deployment_id", "memory_kib", b"memory_kib", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerators", b"accelerators", "block_read_bytes", b"block_read_bytes", "block_written_bytes", b"block_written_bytes", "cpu_millis", b"cpu_millis", "deployment_id", b"deployment_id", "memory_kib", b"memory_kib", "memory_peak_kib", b"memory_peak_kib", "network_received_bytes", b"network_received_bytes", "network_sent_bytes", b"network_sent_bytes", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InstanceMetrics: _TypeAlias = InstanceMetrics  # noqa: Y015
+
+@_typing.final
+class AcceleratorUse(_message.Message):
+    """How busy an accelerator of the device is, where that can be read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    BUSY_PERCENT_FIELD_NUMBER: _builtins.int
+    MEMORY_KIB_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """As in DeviceFacts."""
+    busy_percent: _builtins.int
+    memory_kib: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        busy_percent: _builtins.int = ...,
+        memory_kib: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_percent", b"busy_percent", "memory_kib", b"memory_kib", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceleratorUse: _TypeAlias = AcceleratorUse  # noqa: Y015
 
 @_typing.final
 class DesiredNotice(_message.Message):
@@ -260,20 +309,28 @@ class ChannelInvitation(_message.Message):
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
     LOGS_FIELD_NUMBER: _builtins.int
+    EXEC_FIELD_NUMBER: _builtins.int
+    PORT_FORWARD_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     @_builtins.property
     def logs(self) -> Global___LogQuery: ...
+    @_builtins.property
+    def exec(self) -> Global___ExecQuery: ...
+    @_builtins.property
+    def port_forward(self) -> Global___PortQuery: ...
     def __init__(
         self,
         *,
         session_id: _builtins.str = ...,
         logs: Global___LogQuery | None = ...,
+        exec: Global___ExecQuery | None = ...,
+        port_forward: Global___PortQuery | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["logs", b"logs", "what", b"what"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "logs", b"logs", "port_forward", b"port_forward", "what", b"what"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["logs", b"logs", "session_id", b"session_id", "what", b"what"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "logs", b"logs", "port_forward", b"port_forward", "session_id", b"session_id", "what", b"what"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["logs"]  # noqa: Y015
+    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["logs", "exec", "port_forward"]  # noqa: Y015
     _WhichOneofArgType_what: _TypeAlias = _typing.Literal["what", b"what"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_what) -> _WhichOneofReturnType_what | None: ...
 
@@ -287,9 +344,12 @@ class LogQuery(_message.Message):
     TAIL_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
+    PREVIOUS_FIELD_NUMBER: _builtins.int
     deployment_id: _builtins.str
     tail: _builtins.int
     follow: _builtins.bool
+    previous: _builtins.bool
+    """Of the instance before the one that runs, as far as the device kept it."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -299,11 +359,70 @@ class LogQuery(_message.Message):
         tail: _builtins.int = ...,
         since: _timestamp_pb2.Timestamp | None = ...,
         follow: _builtins.bool = ...,
+        previous: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment_id", b"deployment_id", "follow", b"follow", "since", b"since", "tail", b"tail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment_id", b"deployment_id", "follow", b"follow", "previous", b"previous", "since", b"since", "tail", b"tail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LogQuery: _TypeAlias = LogQuery  # noqa: Y015
+
+@_typing.final
+class ExecQuery(_message.Message):
+    """A command inside the running instance. Its input comes as ChannelResponse, its output goes as ChannelRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPLOYMENT_ID_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    TTY_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    deployment_id: _builtins.str
+    tty: _builtins.bool
+    """With a terminal, of this size."""
+    @_builtins.property
+    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def size(self) -> _types_pb2.TerminalSize: ...
+    def __init__(
+        self,
+        *,
+        deployment_id: _builtins.str = ...,
+        command: _abc.Iterable[_builtins.str] | None = ...,
+        tty: _builtins.bool = ...,
+        size: _types_pb2.TerminalSize | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["size", b"size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "deployment_id", b"deployment_id", "size", b"size", "tty", b"tty"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecQuery: _TypeAlias = ExecQuery  # noqa: Y015
+
+@_typing.final
+class PortQuery(_message.Message):
+    """One TCP connection to a port of the running instance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPLOYMENT_ID_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    deployment_id: _builtins.str
+    port: _builtins.str
+    """Name of the port in the spec."""
+    def __init__(
+        self,
+        *,
+        deployment_id: _builtins.str = ...,
+        port: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment_id", b"deployment_id", "port", b"port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PortQuery: _TypeAlias = PortQuery  # noqa: Y015

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18longshore/v1/types.proto\x12\x0clongshore.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\".\n\x07Project\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\"*\n\x0bPageRequest\x12\x0c\n\x04size\x18\x01 \x01(\x05\x12\r\n\x05token\x18\x02 \x01(\t\"Q\n\tFileEntry\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x12\n\nexecutable\x18\x04 \x01(\x08\"~\n\x08\x41rtifact\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.longshore.v1.ArtifactKind\x12\x12\n\nrepository\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x10\n\x08platform\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\"D\n\x08\x45ndpoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\x05\x12\x0e\n\x06scheme\x18\x04 \x01(\t\"\xbc\x03\n\x0eInstanceStatus\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.longshore.v1.InstanceState\x12\r\n\x05ready\x18\x04 \x01(\x08\x12)\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x17\n\x0f\x61rtifact_digest\x18\x08 \x01(\t\x12\x10\n\x08restarts\x18\t \x01(\x05\x12)\n\tendpoints\x18\n \x03(\x0b\x32\x16.longshore.v1.Endpoint\x12\x16\n\texit_code\x18\x0b \x01(\x05H\x00\x88\x01\x01\x12\x12\n\nlast_lines\x18\x0c \x03(\t\x12,\n\x08next_try\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\x0e \x01(\x05\x12\x15\n\rfetched_bytes\x18\x0f \x01(\x03\x12\x13\n\x0btotal_bytes\x18\x10 \x01(\x03\x42\x0c\n\n_exit_code\"\xae\x02\n\x05\x43heck\x12\'\n\x04http\x18\x01 \x01(\x0b\x32\x17.longshore.v1.HttpProbeH\x00\x12%\n\x03tcp\x18\x02 \x01(\x0b\x32\x16.longshore.v1.TcpProbeH\x00\x12-\n\x07\x63ommand\x18\x03 \x01(\x0b\x32\x1a.longshore.v1.CommandProbeH\x00\x12)\n\x06period\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x64\x65\x61\x64line\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11\x66\x61ilure_threshold\x18\x07 \x01(\x05\x42\x07\n\x05probe\"\'\n\tHttpProbe\x12\x0c\n\x04port\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"\x18\n\x08TcpProbe\x12\x0c\n\x04port\x18\x01 \x01(\t\"\x1f\n\x0c\x43ommandProbe\x12\x0f\n\x07\x63ommand\x18\x01 \x03(\t\"?\n\x04Port\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontainer_port\x18\x02 \x01(\x05\x12\x11\n\thost_port\x18\x03 \x01(\x05\"C\n\tResources\x12\x12\n\ncpu_millis\x18\x01 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x03\x12\x0c\n\x04pids\x18\x03 \x01(\x05\":\n\x05Mount\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x11\n\tread_only\x18\x03 \x01(\x08\"\xb7\x03\n\x0cWorkloadSpec\x12\x12\n\nentrypoint\x18\x01 \x03(\t\x12@\n\x0b\x65nvironment\x18\x02 \x03(\x0b\x32+.longshore.v1.WorkloadSpec.EnvironmentEntry\x12\x13\n\x0bworking_dir\x18\x03 \x01(\t\x12!\n\x05ports\x18\x04 \x03(\x0b\x32\x12.longshore.v1.Port\x12#\n\x06mounts\x18\x05 \x03(\x0b\x32\x13.longshore.v1.Mount\x12*\n\tresources\x18\x06 \x01(\x0b\x32\x17.longshore.v1.Resources\x12&\n\treadiness\x18\x07 \x01(\x0b\x32\x13.longshore.v1.Check\x12,\n\x07restart\x18\x08 \x01(\x0e\x32\x1b.longshore.v1.RestartPolicy\x12-\n\nstop_grace\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x64\x65vices\x18\n \x03(\t\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xbd\x01\n\x08Workload\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12&\n\x07project\x18\x02 \x01(\x0b\x32\x15.longshore.v1.Project\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12(\n\x08\x61rtifact\x18\x05 \x01(\x0b\x32\x16.longshore.v1.Artifact\x12(\n\x04spec\x18\x06 \x01(\x0b\x32\x1a.longshore.v1.WorkloadSpec\"a\n\x07LogLine\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06stream\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t*`\n\x0c\x41rtifactKind\x12\x1d\n\x19\x41RTIFACT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41RTIFACT_KIND_IMAGE\x10\x01\x12\x18\n\x14\x41RTIFACT_KIND_BUNDLE\x10\x02*\x91\x02\n\rInstanceState\x12\x1e\n\x1aINSTANCE_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16INSTANCE_STATE_PENDING\x10\x01\x12\x1b\n\x17INSTANCE_STATE_FETCHING\x10\x02\x12\x1b\n\x17INSTANCE_STATE_STARTING\x10\x03\x12\x1a\n\x16INSTANCE_STATE_RUNNING\x10\x04\x12\x1b\n\x17INSTANCE_STATE_STOPPING\x10\x05\x12\x1a\n\x16INSTANCE_STATE_STOPPED\x10\x06\x12\x19\n\x15INSTANCE_STATE_FAILED\x10\x07\x12\x1a\n\x16INSTANCE_STATE_BACKOFF\x10\x08*\x83\x01\n\rRestartPolicy\x12\x1e\n\x1aRESTART_POLICY_UNSPECIFIED\x10\x00\x12\x19\n\x15RESTART_POLICY_ALWAYS\x10\x01\x12\x1d\n\x19RESTART_POLICY_ON_FAILURE\x10\x02\x12\x18\n\x14RESTART_POLICY_NEVER\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18longshore/v1/types.proto\x12\x0clongshore.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\".\n\x07Project\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\"*\n\x0bPageRequest\x12\x0c\n\x04size\x18\x01 \x01(\x05\x12\r\n\x05token\x18\x02 \x01(\t\"Q\n\tFileEntry\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x12\n\nexecutable\x18\x04 \x01(\x08\"~\n\x08\x41rtifact\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.longshore.v1.ArtifactKind\x12\x12\n\nrepository\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x10\n\x08platform\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\"D\n\x08\x45ndpoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\x05\x12\x0e\n\x06scheme\x18\x04 \x01(\t\"\xbc\x03\n\x0eInstanceStatus\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.longshore.v1.InstanceState\x12\r\n\x05ready\x18\x04 \x01(\x08\x12)\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x17\n\x0f\x61rtifact_digest\x18\x08 \x01(\t\x12\x10\n\x08restarts\x18\t \x01(\x05\x12)\n\tendpoints\x18\n \x03(\x0b\x32\x16.longshore.v1.Endpoint\x12\x16\n\texit_code\x18\x0b \x01(\x05H\x00\x88\x01\x01\x12\x12\n\nlast_lines\x18\x0c \x03(\t\x12,\n\x08next_try\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\x0e \x01(\x05\x12\x15\n\rfetched_bytes\x18\x0f \x01(\x03\x12\x13\n\x0btotal_bytes\x18\x10 \x01(\x03\x42\x0c\n\n_exit_code\"\xe1\x02\n\x05\x43heck\x12\'\n\x04http\x18\x01 \x01(\x0b\x32\x17.longshore.v1.HttpProbeH\x00\x12%\n\x03tcp\x18\x02 \x01(\x0b\x32\x16.longshore.v1.TcpProbeH\x00\x12-\n\x07\x63ommand\x18\x03 \x01(\x0b\x32\x1a.longshore.v1.CommandProbeH\x00\x12\x31\n\tinference\x18\x08 \x01(\x0b\x32\x1c.longshore.v1.InferenceProbeH\x00\x12)\n\x06period\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x64\x65\x61\x64line\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11\x66\x61ilure_threshold\x18\x07 \x01(\x05\x42\x07\n\x05probe\"\'\n\tHttpProbe\x12\x0c\n\x04port\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"\x18\n\x08TcpProbe\x12\x0c\n\x04port\x18\x01 \x01(\t\"\x1f\n\x0c\x43ommandProbe\x12\x0f\n\x07\x63ommand\x18\x01 \x03(\t\"\xa2\x01\n\x0eInferenceProbe\x12\x0c\n\x04port\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0f\n\x07request\x18\x03 \x01(\x0c\x12\x14\n\x0c\x63ontent_type\x18\x04 \x01(\t\x12\x0e\n\x06\x65xpect\x18\x05 \x01(\t\x12\x11\n\ttolerance\x18\x06 \x01(\x01\x12*\n\x07latency\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"?\n\x04Port\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontainer_port\x18\x02 \x01(\x05\x12\x11\n\thost_port\x18\x03 \x01(\x05\"q\n\tResources\x12\x12\n\ncpu_millis\x18\x01 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x03\x12\x0c\n\x04pids\x18\x03 \x01(\x05\x12\x1b\n\x13shared_memory_bytes\x18\x04 \x01(\x03\x12\x0f\n\x07\x63pu_set\x18\x05 \x01(\t\":\n\x05Mount\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x11\n\tread_only\x18\x03 \x01(\x08\"9\n\x06Volume\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x11\n\tread_only\x18\x03 \x01(\x08\";\n\nSecretFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\x0c\"\xed\x04\n\x0cWorkloadSpec\x12\x12\n\nentrypoint\x18\x01 \x03(\t\x12@\n\x0b\x65nvironment\x18\x02 \x03(\x0b\x32+.longshore.v1.WorkloadSpec.EnvironmentEntry\x12\x13\n\x0bworking_dir\x18\x03 \x01(\t\x12!\n\x05ports\x18\x04 \x03(\x0b\x32\x12.longshore.v1.Port\x12#\n\x06mounts\x18\x05 \x03(\x0b\x32\x13.longshore.v1.Mount\x12*\n\tresources\x18\x06 \x01(\x0b\x32\x17.longshore.v1.Resources\x12&\n\treadiness\x18\x07 \x01(\x0b\x32\x13.longshore.v1.Check\x12,\n\x07restart\x18\x08 \x01(\x0e\x32\x1b.longshore.v1.RestartPolicy\x12-\n\nstop_grace\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x64\x65vices\x18\n \x03(\t\x12%\n\x07volumes\x18\x0b \x03(\x0b\x32\x14.longshore.v1.Volume\x12)\n\x07secrets\x18\x0c \x03(\x0b\x32\x18.longshore.v1.SecretFile\x12%\n\x08liveness\x18\r \x01(\x0b\x32\x13.longshore.v1.Check\x12,\n\x06update\x18\x0e \x01(\x0e\x32\x1c.longshore.v1.UpdateStrategy\x12\r\n\x05\x61llow\x18\x0f \x03(\t\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xbd\x01\n\x08Workload\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12&\n\x07project\x18\x02 \x01(\x0b\x32\x15.longshore.v1.Project\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12(\n\x08\x61rtifact\x18\x05 \x01(\x0b\x32\x16.longshore.v1.Artifact\x12(\n\x04spec\x18\x06 \x01(\x0b\x32\x1a.longshore.v1.WorkloadSpec\"a\n\x07LogLine\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06stream\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\"-\n\x0cTerminalSize\x12\x0c\n\x04rows\x18\x01 \x01(\x05\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\x05*`\n\x0c\x41rtifactKind\x12\x1d\n\x19\x41RTIFACT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41RTIFACT_KIND_IMAGE\x10\x01\x12\x18\n\x14\x41RTIFACT_KIND_BUNDLE\x10\x02*\x91\x02\n\rInstanceState\x12\x1e\n\x1aINSTANCE_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16INSTANCE_STATE_PENDING\x10\x01\x12\x1b\n\x17INSTANCE_STATE_FETCHING\x10\x02\x12\x1b\n\x17INSTANCE_STATE_STARTING\x10\x03\x12\x1a\n\x16INSTANCE_STATE_RUNNING\x10\x04\x12\x1b\n\x17INSTANCE_STATE_STOPPING\x10\x05\x12\x1a\n\x16INSTANCE_STATE_STOPPED\x10\x06\x12\x19\n\x15INSTANCE_STATE_FAILED\x10\x07\x12\x1a\n\x16INSTANCE_STATE_BACKOFF\x10\x08*\x8c\x01\n\x0eUpdateStrategy\x12\x1f\n\x1bUPDATE_STRATEGY_UNSPECIFIED\x10\x00\x12\x18\n\x14UPDATE_STRATEGY_AUTO\x10\x01\x12\x1f\n\x1bUPDATE_STRATEGY_START_FIRST\x10\x02\x12\x1e\n\x1aUPDATE_STRATEGY_STOP_FIRST\x10\x03*\x83\x01\n\rRestartPolicy\x12\x1e\n\x1aRESTART_POLICY_UNSPECIFIED\x10\x00\x12\x19\n\x15RESTART_POLICY_ALWAYS\x10\x01\x12\x1d\n\x19RESTART_POLICY_ON_FAILURE\x10\x02\x12\x18\n\x14RESTART_POLICY_NEVER\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,12 +35,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WORKLOADSPEC_ENVIRONMENTENTRY']._loaded_options = None
   _globals['_WORKLOADSPEC_ENVIRONMENTENTRY']._serialized_options = b'8\001'
-  _globals['_ARTIFACTKIND']._serialized_start=2259
-  _globals['_ARTIFACTKIND']._serialized_end=2355
-  _globals['_INSTANCESTATE']._serialized_start=2358
-  _globals['_INSTANCESTATE']._serialized_end=2631
-  _globals['_RESTARTPOLICY']._serialized_start=2634
-  _globals['_RESTARTPOLICY']._serialized_end=2765
+  _globals['_ARTIFACTKIND']._serialized_start=2870
+  _globals['_ARTIFACTKIND']._serialized_end=2966
+  _globals['_INSTANCESTATE']._serialized_start=2969
+  _globals['_INSTANCESTATE']._serialized_end=3242
+  _globals['_UPDATESTRATEGY']._serialized_start=3245
+  _globals['_UPDATESTRATEGY']._serialized_end=3385
+  _globals['_RESTARTPOLICY']._serialized_start=3388
+  _globals['_RESTARTPOLICY']._serialized_end=3519
   _globals['_PROJECT']._serialized_start=107
   _globals['_PROJECT']._serialized_end=153
   _globals['_PAGEREQUEST']._serialized_start=155
@@ -54,25 +56,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INSTANCESTATUS']._serialized_start=481
   _globals['_INSTANCESTATUS']._serialized_end=925
   _globals['_CHECK']._serialized_start=928
-  _globals['_CHECK']._serialized_end=1230
-  _globals['_HTTPPROBE']._serialized_start=1232
-  _globals['_HTTPPROBE']._serialized_end=1271
-  _globals['_TCPPROBE']._serialized_start=1273
-  _globals['_TCPPROBE']._serialized_end=1297
-  _globals['_COMMANDPROBE']._serialized_start=1299
-  _globals['_COMMANDPROBE']._serialized_end=1330
-  _globals['_PORT']._serialized_start=1332
-  _globals['_PORT']._serialized_end=1395
-  _globals['_RESOURCES']._serialized_start=1397
-  _globals['_RESOURCES']._serialized_end=1464
-  _globals['_MOUNT']._serialized_start=1466
-  _globals['_MOUNT']._serialized_end=1524
-  _globals['_WORKLOADSPEC']._serialized_start=1527
-  _globals['_WORKLOADSPEC']._serialized_end=1966
-  _globals['_WORKLOADSPEC_ENVIRONMENTENTRY']._serialized_start=1916
-  _globals['_WORKLOADSPEC_ENVIRONMENTENTRY']._serialized_end=1966
-  _globals['_WORKLOAD']._serialized_start=1969
-  _globals['_WORKLOAD']._serialized_end=2158
-  _globals['_LOGLINE']._serialized_start=2160
-  _globals['_LOGLINE']._serialized_end=2257
+  _globals['_CHECK']._serialized_end=1281
+  _globals['_HTTPPROBE']._serialized_start=1283
+  _globals['_HTTPPROBE']._serialized_end=1322
+  _globals['_TCPPROBE']._serialized_start=1324
+  _globals['_TCPPROBE']._serialized_end=1348
+  _globals['_COMMANDPROBE']._serialized_start=1350
+  _globals['_COMMANDPROBE']._serialized_end=1381
+  _globals['_INFERENCEPROBE']._serialized_start=1384
+  _globals['_INFERENCEPROBE']._serialized_end=1546
+  _globals['_PORT']._serialized_start=1548
+  _globals['_PORT']._serialized_end=1611
+  _globals['_RESOURCES']._serialized_start=1613
+  _globals['_RESOURCES']._serialized_end=1726
+  _globals['_MOUNT']._serialized_start=1728
+  _globals['_MOUNT']._serialized_end=1786
+  _globals['_VOLUME']._serialized_start=1788
+  _globals['_VOLUME']._serialized_end=1845
+  _globals['_SECRETFILE']._serialized_start=1847
+  _globals['_SECRETFILE']._serialized_end=1906
+  _globals['_WORKLOADSPEC']._serialized_start=1909
+  _globals['_WORKLOADSPEC']._serialized_end=2530
+  _globals['_WORKLOADSPEC_ENVIRONMENTENTRY']._serialized_start=2480
+  _globals['_WORKLOADSPEC_ENVIRONMENTENTRY']._serialized_end=2530
+  _globals['_WORKLOAD']._serialized_start=2533
+  _globals['_WORKLOAD']._serialized_end=2722
+  _globals['_LOGLINE']._serialized_start=2724
+  _globals['_LOGLINE']._serialized_end=2821
+  _globals['_TERMINALSIZE']._serialized_start=2823
+  _globals['_TERMINALSIZE']._serialized_end=2868
 # @@protoc_insertion_point(module_scope)

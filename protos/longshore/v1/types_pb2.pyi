@@ -88,6 +88,34 @@ INSTANCE_STATE_BACKOFF: InstanceState.ValueType  # 8
 """It failed and is tried again at `next_try`."""
 Global___InstanceState: _TypeAlias = InstanceState  # noqa: Y015
 
+class _UpdateStrategy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UpdateStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UpdateStrategy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    UPDATE_STRATEGY_UNSPECIFIED: _UpdateStrategy.ValueType  # 0
+    """As AUTO."""
+    UPDATE_STRATEGY_AUTO: _UpdateStrategy.ValueType  # 1
+    """Start first where no port stands in the way, else stop first. The status says which."""
+    UPDATE_STRATEGY_START_FIRST: _UpdateStrategy.ValueType  # 2
+    """The new one is ready before the old one stops. Fails to start where both want the same port of the device."""
+    UPDATE_STRATEGY_STOP_FIRST: _UpdateStrategy.ValueType  # 3
+    """The old one stops before the new one starts."""
+
+class UpdateStrategy(_UpdateStrategy, metaclass=_UpdateStrategyEnumTypeWrapper):
+    """How a new revision takes the place of the one that runs."""
+
+UPDATE_STRATEGY_UNSPECIFIED: UpdateStrategy.ValueType  # 0
+"""As AUTO."""
+UPDATE_STRATEGY_AUTO: UpdateStrategy.ValueType  # 1
+"""Start first where no port stands in the way, else stop first. The status says which."""
+UPDATE_STRATEGY_START_FIRST: UpdateStrategy.ValueType  # 2
+"""The new one is ready before the old one stops. Fails to start where both want the same port of the device."""
+UPDATE_STRATEGY_STOP_FIRST: UpdateStrategy.ValueType  # 3
+"""The old one stops before the new one starts."""
+Global___UpdateStrategy: _TypeAlias = UpdateStrategy  # noqa: Y015
+
 class _RestartPolicy:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -350,13 +378,14 @@ Global___InstanceStatus: _TypeAlias = InstanceStatus  # noqa: Y015
 
 @_typing.final
 class Check(_message.Message):
-    """What a readiness check asks. Exactly one."""
+    """What a check asks. Exactly one."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     HTTP_FIELD_NUMBER: _builtins.int
     TCP_FIELD_NUMBER: _builtins.int
     COMMAND_FIELD_NUMBER: _builtins.int
+    INFERENCE_FIELD_NUMBER: _builtins.int
     PERIOD_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
@@ -369,6 +398,8 @@ class Check(_message.Message):
     def tcp(self) -> Global___TcpProbe: ...
     @_builtins.property
     def command(self) -> Global___CommandProbe: ...
+    @_builtins.property
+    def inference(self) -> Global___InferenceProbe: ...
     @_builtins.property
     def period(self) -> _duration_pb2.Duration:
         """Time between two checks of a ready instance; default 10 s. An instance that starts is asked far more often."""
@@ -387,16 +418,17 @@ class Check(_message.Message):
         http: Global___HttpProbe | None = ...,
         tcp: Global___TcpProbe | None = ...,
         command: Global___CommandProbe | None = ...,
+        inference: Global___InferenceProbe | None = ...,
         period: _duration_pb2.Duration | None = ...,
         timeout: _duration_pb2.Duration | None = ...,
         deadline: _duration_pb2.Duration | None = ...,
         failure_threshold: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "deadline", b"deadline", "http", b"http", "period", b"period", "probe", b"probe", "tcp", b"tcp", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "deadline", b"deadline", "http", b"http", "inference", b"inference", "period", b"period", "probe", b"probe", "tcp", b"tcp", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "deadline", b"deadline", "failure_threshold", b"failure_threshold", "http", b"http", "period", b"period", "probe", b"probe", "tcp", b"tcp", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "deadline", b"deadline", "failure_threshold", b"failure_threshold", "http", b"http", "inference", b"inference", "period", b"period", "probe", b"probe", "tcp", b"tcp", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_probe: _TypeAlias = _typing.Literal["http", "tcp", "command"]  # noqa: Y015
+    _WhichOneofReturnType_probe: _TypeAlias = _typing.Literal["http", "tcp", "command", "inference"]  # noqa: Y015
     _WhichOneofArgType_probe: _TypeAlias = _typing.Literal["probe", b"probe"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_probe) -> _WhichOneofReturnType_probe | None: ...
 
@@ -471,6 +503,56 @@ class CommandProbe(_message.Message):
 Global___CommandProbe: _TypeAlias = CommandProbe  # noqa: Y015
 
 @_typing.final
+class InferenceProbe(_message.Message):
+    """A sample request to the served model, by POST, that is answered as expected: with a status from 200 to 299, in time,
+    and with the values that were given.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PORT_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+    EXPECT_FIELD_NUMBER: _builtins.int
+    TOLERANCE_FIELD_NUMBER: _builtins.int
+    LATENCY_FIELD_NUMBER: _builtins.int
+    port: _builtins.str
+    """Name of a port of the workload."""
+    path: _builtins.str
+    request: _builtins.bytes
+    """The body, and its media type: "application/json"."""
+    content_type: _builtins.str
+    expect: _builtins.str
+    """JSON: what the answer has to hold. Objects may have more keys in the answer; lists have the same length; numbers
+    may differ by `tolerance`; all else is equal.
+    """
+    tolerance: _builtins.float
+    """Largest absolute difference of two numbers; 0 means equal."""
+    @_builtins.property
+    def latency(self) -> _duration_pb2.Duration:
+        """From the request's first byte to the answer's last; 0 means that only the check's timeout limits it."""
+
+    def __init__(
+        self,
+        *,
+        port: _builtins.str = ...,
+        path: _builtins.str = ...,
+        request: _builtins.bytes = ...,
+        content_type: _builtins.str = ...,
+        expect: _builtins.str = ...,
+        tolerance: _builtins.float = ...,
+        latency: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "expect", b"expect", "latency", b"latency", "path", b"path", "port", b"port", "request", b"request", "tolerance", b"tolerance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InferenceProbe: _TypeAlias = InferenceProbe  # noqa: Y015
+
+@_typing.final
 class Port(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -506,20 +588,28 @@ class Resources(_message.Message):
     CPU_MILLIS_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     PIDS_FIELD_NUMBER: _builtins.int
+    SHARED_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    CPU_SET_FIELD_NUMBER: _builtins.int
     cpu_millis: _builtins.int
     """Thousandths of a core."""
     memory_bytes: _builtins.int
     pids: _builtins.int
+    shared_memory_bytes: _builtins.int
+    """Size of /dev/shm."""
+    cpu_set: _builtins.str
+    """Cores that may be used, as in cpuset(7): "0-2,5". Empty means all."""
     def __init__(
         self,
         *,
         cpu_millis: _builtins.int = ...,
         memory_bytes: _builtins.int = ...,
         pids: _builtins.int = ...,
+        shared_memory_bytes: _builtins.int = ...,
+        cpu_set: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_millis", b"cpu_millis", "memory_bytes", b"memory_bytes", "pids", b"pids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_millis", b"cpu_millis", "cpu_set", b"cpu_set", "memory_bytes", b"memory_bytes", "pids", b"pids", "shared_memory_bytes", b"shared_memory_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -551,6 +641,62 @@ class Mount(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Mount: _TypeAlias = Mount  # noqa: Y015
+
+@_typing.final
+class Volume(_message.Message):
+    """A folder that the device keeps for this deployment: over restarts and revisions, until the deployment is removed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    READ_ONLY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Unique in its deployment."""
+    target: _builtins.str
+    read_only: _builtins.bool
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        target: _builtins.str = ...,
+        read_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "read_only", b"read_only", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Volume: _TypeAlias = Volume  # noqa: Y015
+
+@_typing.final
+class SecretFile(_message.Message):
+    """A file that only this workload can read; it is on no disk of the device but in the agent's own state."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    target: _builtins.str
+    """Absolute path inside, such as /run/secrets/token."""
+    content: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        target: _builtins.str = ...,
+        content: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "name", b"name", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecretFile: _TypeAlias = SecretFile  # noqa: Y015
 
 @_typing.final
 class WorkloadSpec(_message.Message):
@@ -588,8 +734,14 @@ class WorkloadSpec(_message.Message):
     RESTART_FIELD_NUMBER: _builtins.int
     STOP_GRACE_FIELD_NUMBER: _builtins.int
     DEVICES_FIELD_NUMBER: _builtins.int
+    VOLUMES_FIELD_NUMBER: _builtins.int
+    SECRETS_FIELD_NUMBER: _builtins.int
+    LIVENESS_FIELD_NUMBER: _builtins.int
+    UPDATE_FIELD_NUMBER: _builtins.int
+    ALLOW_FIELD_NUMBER: _builtins.int
     working_dir: _builtins.str
     restart: Global___RestartPolicy.ValueType
+    update: Global___UpdateStrategy.ValueType
     @_builtins.property
     def entrypoint(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Command and arguments; empty means that of the image."""
@@ -614,6 +766,23 @@ class WorkloadSpec(_message.Message):
         not start the workload.
         """
 
+    @_builtins.property
+    def volumes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Volume]: ...
+    @_builtins.property
+    def secrets(self) -> _containers.RepeatedCompositeFieldContainer[Global___SecretFile]: ...
+    @_builtins.property
+    def liveness(self) -> Global___Check:
+        """A running instance that fails this check `failure_threshold` times in a row is stopped, which counts as a failure.
+        Absent: only its end is one. Asked once it has been ready.
+        """
+
+    @_builtins.property
+    def allow(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is loosened of the defaults: no new privileges, all capabilities dropped, a read-only root with tmpfs, the
+        default seccomp profile, not root, no namespace of the host. Names: "writable-root", "root", "new-privileges",
+        "seccomp-unconfined", "host-network", "host-pid", "host-ipc", and capabilities such as "CAP_SYS_NICE".
+        """
+
     def __init__(
         self,
         *,
@@ -627,10 +796,15 @@ class WorkloadSpec(_message.Message):
         restart: Global___RestartPolicy.ValueType = ...,
         stop_grace: _duration_pb2.Duration | None = ...,
         devices: _abc.Iterable[_builtins.str] | None = ...,
+        volumes: _abc.Iterable[Global___Volume] | None = ...,
+        secrets: _abc.Iterable[Global___SecretFile] | None = ...,
+        liveness: Global___Check | None = ...,
+        update: Global___UpdateStrategy.ValueType = ...,
+        allow: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["readiness", b"readiness", "resources", b"resources", "stop_grace", b"stop_grace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["liveness", b"liveness", "readiness", b"readiness", "resources", b"resources", "stop_grace", b"stop_grace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "entrypoint", b"entrypoint", "environment", b"environment", "mounts", b"mounts", "ports", b"ports", "readiness", b"readiness", "resources", b"resources", "restart", b"restart", "stop_grace", b"stop_grace", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow", b"allow", "devices", b"devices", "entrypoint", b"entrypoint", "environment", b"environment", "liveness", b"liveness", "mounts", b"mounts", "ports", b"ports", "readiness", b"readiness", "resources", b"resources", "restart", b"restart", "secrets", b"secrets", "stop_grace", b"stop_grace", "update", b"update", "volumes", b"volumes", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -708,3 +882,25 @@ class LogLine(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LogLine: _TypeAlias = LogLine  # noqa: Y015
+
+@_typing.final
+class TerminalSize(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    rows: _builtins.int
+    columns: _builtins.int
+    def __init__(
+        self,
+        *,
+        rows: _builtins.int = ...,
+        columns: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TerminalSize: _TypeAlias = TerminalSize  # noqa: Y015
