@@ -5,6 +5,7 @@ The OCI distribution specification, "Pushing blobs": https://github.com/opencont
 
 import asyncio
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from controller.builds.registry_session import RegistryRefused, RegistrySession,
 PIECE = 8 * 2**20
 # How often a blob's upload may break without one more byte having arrived before it counts as failed.
 BROKEN_TRIES = 3
+# How much of an upload a registry says that it holds.
+HELD = re.compile(r"(?:bytes=)?[0-9]{1,18}-([0-9]{1,18})")
 
 
 @dataclass(frozen=True)
@@ -151,10 +154,17 @@ class _Upload:
         async with self._session.request("GET", self._location) as answer:
             await require(answer, 204)
             self._location = answer.headers.get("Location", self._location)
-            first, _, last = answer.headers.get("Range", "0-0").partition("-")
+            held = HELD.fullmatch(answer.headers.get("Range", "0-0"))
+        if held is None:
+            raise RegistryUnreachable(f"{self._session.host} does not say how much of an upload it holds")
         # A range has no way to say "nothing", so registries write 0-0 for it; one byte sent again does no harm.
-        self._held = int(last) + 1 if (first, last) != ("0", "0") else 0
+        last = int(held[1])
+        self._held = last + 1 if last else 0
 
 
 def _location(answer: aiohttp.ClientResponse) -> str:
-    return str(answer.url.join(URL(answer.headers["Location"], encoded=True)))
+    """Where the upload goes on. Raises RegistryUnreachable where the answer does not say it."""
+    location = answer.headers.get("Location", "")
+    if not location:
+        raise RegistryUnreachable(f"{answer.url.with_query(None)} does not say where the content is to be sent")
+    return str(answer.url.join(URL(location, encoded=True)))

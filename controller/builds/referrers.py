@@ -14,11 +14,12 @@ from controller.builds.registry import (
     ACCEPT,
     INDEX_TYPE,
     MANIFEST_TYPE,
+    MANIFEST_TYPES,
     digest_of,
     manifest_of,
     send_manifest,
 )
-from controller.builds.registry_session import RegistrySession, require
+from controller.builds.registry_session import RegistrySession, RegistryUnreachable, require
 
 EMPTY = blob_of("application/vnd.oci.empty.v1+json", b"{}")
 
@@ -55,10 +56,16 @@ def tag_of(digest: str) -> str:
 
 
 async def _subject(session: RegistrySession, digest: str) -> dict[str, object]:
-    """The descriptor of the artifact."""
+    """The descriptor of the artifact. Raises RegistryUnreachable, also for an answer that is not a registry's."""
     async with session.request("HEAD", f"manifests/{digest}", headers=ACCEPT) as answer:
         await require(answer, 200)
-        return {"mediaType": answer.content_type, "digest": digest, "size": int(answer.headers["Content-Length"])}
+        length = answer.headers.get("Content-Length", "")
+        if answer.content_type not in MANIFEST_TYPES or not (length.isascii() and length.isdecimal()):
+            raise RegistryUnreachable(
+                f"{session.host} answers {session.name}, manifests/{digest}, with what is no manifest: "
+                f"{answer.content_type} of {length or 'unknown'} bytes"
+            )
+        return {"mediaType": answer.content_type, "digest": digest, "size": int(length)}
 
 
 def _referrer(subject: Mapping[str, object], blob: Blob) -> bytes:
@@ -76,7 +83,7 @@ def _referrer(subject: Mapping[str, object], blob: Blob) -> bytes:
 
 async def _listed(session: RegistrySession, digest: str) -> list[dict[str, Any]]:
     index = await manifest_of(session, tag_of(digest))
-    return [] if index is None else list(json.loads(index.body).get("manifests", ()))
+    return [] if index is None else list(json.loads(index.body).get("manifests") or ())
 
 
 async def _list(session: RegistrySession, digest: str, body: bytes, artifact_type: str) -> None:

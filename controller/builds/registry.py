@@ -6,6 +6,7 @@ The OCI distribution API: https://github.com/opencontainers/distribution-spec/bl
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 
@@ -25,6 +26,9 @@ MANIFEST_TYPES = (
     "application/vnd.docker.distribution.manifest.v2+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
+SCHEMA = 2
+# So much of a strange answer is shown to people, in bytes.
+SHOWN = 200
 ACCEPT = {"Accept": ", ".join(MANIFEST_TYPES)}
 
 
@@ -97,7 +101,7 @@ async def manifest_of(session: RegistrySession, reference: str) -> Manifest | No
             return None
         await require(answer, 200)
         body = await answer.read()
-        return Manifest(digest_of(body), _size(json.loads(body)), body, answer.content_type)
+        return Manifest(digest_of(body), _size(session, reference, body), body, answer.content_type)
 
 
 async def send_manifest(session: RegistrySession, reference: str, body: bytes, media_type: str) -> str:
@@ -112,7 +116,28 @@ def digest_of(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def _size(document: dict[str, object]) -> int:
-    config, layers, manifests = (document.get(key) for key in ("config", "layers", "manifests"))
-    parts = [*([config] if config else []), *(layers or []), *(manifests or [])]  # type: ignore[misc]
-    return sum(int(part["size"]) for part in parts)
+def _size(session: RegistrySession, reference: str, body: bytes) -> int:
+    """What the manifest's parts count together. Raises RegistryUnreachable for what is no manifest: a proxy may answer
+    in the registry's place."""
+    try:
+        return sum(map(_part_size, _parts(json.loads(body))))
+    # Bytes that are no text are a ValueError too, and lists without end a RecursionError.
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        words = body[:SHOWN].decode(errors="replace").strip()
+        raise RegistryUnreachable(
+            f"{session.host} answers {session.name}, manifests/{reference}, with what is no manifest: {words!r}"
+        ) from error
+
+
+def _parts(document: dict[str, Any]) -> list[dict[str, object]]:
+    if document["schemaVersion"] != SCHEMA:
+        raise ValueError(f"schemaVersion is not {SCHEMA}")
+    config, layers, manifests = (document.get(key) or [] for key in ("config", "layers", "manifests"))
+    return [*([config] if config else []), *layers, *manifests]
+
+
+def _part_size(part: dict[str, object]) -> int:
+    size = part["size"]
+    if not isinstance(size, int):
+        raise ValueError("a size is not a number")
+    return size

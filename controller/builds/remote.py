@@ -243,5 +243,5 @@ async def _digest_at(target: str, image: str, access: RegistryAccess) -> str:
         ) from error
     if manifest is None:
         return ""
-    config = json.loads(manifest.body).get("config", {})
+    config = json.loads(manifest.body).get("config") or {}
     return manifest.digest if config.get("digest") == f"sha256:{image}" else ""
