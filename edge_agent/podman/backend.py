@@ -120,7 +120,8 @@ class PodmanBackend:
         except ApiError as error:
             await self._discard(container_id)
             raise start_error(workload, error.message) from error
-        except BackendError:
+        except Exception:
+            # Whatever it was: a container that nobody knows of would hold its port, and be found again and again.
             await self._discard(container_id)
             raise
         return Handle(HANDLE_VERSION, container_id)

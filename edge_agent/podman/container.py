@@ -1,5 +1,6 @@
 """One container as Podman's inspect describes it, and what that says about an instance."""
 
+import re
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ HANDLE_VERSION = 1
 # Neither is about to run nor runs: what a power cut leaves, and what was never started.
 UNSTARTED = ("created", "configured", "initialized", "unknown")
 RUNNING = ("running", "paused", "stopping")
+REAL_TIME_SIGNAL = re.compile(r"(RTMIN(?=\+)|RTMAX(?=-))([+-]\d{1,2})")
 
 
 @dataclass(frozen=True)
@@ -107,12 +109,15 @@ def _seconds(text: str | None) -> float:
 
 
 def _signal_number(given: object) -> int:
-    """Podman 4 tells a number, Podman 5 a name."""
-    if isinstance(given, int) and given:
-        return given
-    if isinstance(given, str) and given:
-        return int(given) if given.isdigit() else int(signal.Signals[given])
-    return int(signal.SIGTERM)
+    """Podman 4 tells a number, Podman 5 a name ("SIGTERM", "SIGRTMIN+3"). TERM for what this machine does not know."""
+    name = str(given or "").upper().removeprefix("SIG")
+    if name.isdigit():
+        number = int(name)
+    elif found := REAL_TIME_SIGNAL.fullmatch(name):
+        number = signal.Signals[f"SIG{found[1]}"] + int(found[2])
+    else:
+        number = signal.Signals.__members__.get(f"SIG{name}", signal.SIGTERM)
+    return int(number) if number in signal.valid_signals() else int(signal.SIGTERM)
 
 
 def _published(ports: Mapping[str, Any]) -> dict[int, tuple[str, int]]:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import structlog
+
 from edge_agent.podman import container as containers
 from edge_agent.podman import machine, spec
 from edge_agent.podman.connection import Connection
@@ -20,6 +22,8 @@ LIST_AGE = 120.0
 SETTLE_SECONDS = 3.0
 KILLED = 128 + 9
 
+log = structlog.get_logger()
+
 
 class Inventory:
     """For one event loop. Whether a container runs is asked of the kernel each time, never remembered."""
@@ -32,6 +36,7 @@ class Inventory:
         self._reasons: dict[str, str] = {}
         self._starting: set[str] = set()
         self._forgotten: set[str] = set()
+        self._set_aside: dict[str, str] = {}
         self._listed_at = float("-inf")
         self._listing = asyncio.Lock()
 
@@ -88,7 +93,7 @@ class Inventory:
     async def _list_again(self) -> None:
         before, begun = set(self._known), time.monotonic()
         self._forgotten.clear()
-        found = await asyncio.gather(*(self._refresh(container_id) for container_id in await self._ids()))
+        found = await asyncio.gather(*(self._look(container_id) for container_id in await self._ids()))
         for container in found:
             if container is not None and container.id not in self._forgotten:
                 self._remember(container)
@@ -105,6 +110,26 @@ class Inventory:
         except ApiError as error:
             raise BackendUnavailable("PodmanUnavailable", str(error)) from error
         return [str(entry["Id"]) for entry in entries or ()]
+
+    async def _look(self, container_id: str) -> Container | None:
+        """As `_refresh`. What cannot be read must not hide the others: it is left alone, and stays what it was last
+        known to be, if anything."""
+        try:
+            container = await self._refresh(container_id)
+            if container is not None:
+                containers.observed(container, runs=False, starting=False)
+        except BackendError:
+            raise
+        except Exception as error:  # noqa: BLE001 - told below
+            self._tell_set_aside(container_id, f"{type(error).__name__}: {error}")
+            return self._known.get(container_id)
+        self._set_aside.pop(container_id, None)
+        return container
+
+    def _tell_set_aside(self, container_id: str, why: str) -> None:
+        if self._set_aside.get(container_id) != why:
+            self._set_aside[container_id] = why
+            log.error("container_set_aside", container=container_id, owner=self._owner, why=why)
 
     async def _refresh(self, container_id: str) -> Container | None:
         """The container as it is now. What ended has nothing more to tell and is not asked again."""

@@ -128,7 +128,7 @@ class FakeEngine:
         self.calls: list[tuple[str, str]] = []
         self.bell = Bell()
         self._numbers = itertools.count(1)
-        self._next_errors: dict[str, list[BackendError]] = {}
+        self._next_errors: dict[str, list[Exception]] = {}
 
     def add_image(self, digest: str, image: FakeImage | None = None, *, present: bool = False) -> FakeImage:
         """Puts an image into the registry, and with `present` onto the device as well."""
@@ -137,7 +137,7 @@ class FakeEngine:
             self.present.add(digest)
         return self.images[digest]
 
-    def fail_next(self, verb: str, error: BackendError) -> None:
+    def fail_next(self, verb: str, error: Exception) -> None:
         """The next call of this verb ("prepare", "start", "list", "stop", ...) raises; several calls queue up."""
         self._next_errors.setdefault(verb, []).append(error)
 

@@ -3,10 +3,18 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import structlog
 
-from edge_agent.runtime.backend import BackendError, BackendFacts, BackendUnavailable, DeployBackend, Observed
+from edge_agent.runtime.backend import (
+    BackendError,
+    BackendFacts,
+    BackendUnavailable,
+    Capabilities,
+    DeployBackend,
+    Observed,
+)
 from edge_agent.runtime.clock import Clock
 
 log = structlog.get_logger()
@@ -16,6 +24,7 @@ FIRST_RETRY = 1.0
 SLOWEST_RETRY = 30.0
 # A backend that cannot work is looked at again so often.
 PROBE_AGAIN = 60.0
+NOTHING_KNOWN = Capabilities(artifacts=frozenset())
 
 
 class Observer:
@@ -81,6 +90,8 @@ class Observer:
             self.down(BackendUnavailable("BackendUnavailable", f"no answer within {LIST_TIMEOUT:g} s"))
         except BackendError as error:
             self.down(error)
+        except Exception as error:  # noqa: BLE001 - logged with its traceback there
+            self.down(_crashed("list", error))
         else:
             self.observed = observed
             self._unsettled = {key: mark for key, mark in self._unsettled.items() if mark > serial}
@@ -111,7 +122,7 @@ class Observer:
         """Learns the backend's facts, and again whenever they may have changed. Runs until cancelled."""
         while True:
             self._probe_again.clear()
-            facts = await self._backend.probe()
+            facts = await self._probe()
             if facts != self.facts:
                 self.facts = facts
                 self._changed()
@@ -119,12 +130,33 @@ class Observer:
                 async with asyncio.timeout(PROBE_AGAIN if facts.problem else None):
                     await self._probe_again.wait()
 
+    async def _probe(self) -> BackendFacts:
+        try:
+            return await self._backend.probe()
+        except Exception as error:  # noqa: BLE001 - logged with its traceback there
+            failure = _crashed("probe", error)
+            problem = f"{failure.reason}: {failure.message}"
+            return replace(self.facts, problem=problem) if self.facts else BackendFacts("", "", NOTHING_KNOWN, problem)
+
     async def keep_watching(self) -> None:
         """Looks again soon after each hint of the backend. Runs until cancelled."""
+        pause = FIRST_RETRY
         while True:
             try:
                 async for _ in self._backend.watch():
+                    pause = FIRST_RETRY
                     self.look_soon()
             except BackendError as error:
                 log.debug("watch_ended", reason=error.reason)
-            await asyncio.sleep(FIRST_RETRY)
+            except Exception as error:  # noqa: BLE001 - logged with its traceback there
+                # Without hints, what runs is still looked at now and then.
+                _crashed("watch", error)
+                pause = min(SLOWEST_RETRY, 2 * pause)
+            await asyncio.sleep(pause)
+
+
+def _crashed(verb: str, error: Exception) -> BackendError:
+    """A fault of ours in a backend: it must not end the agent, which would meet it again in its next life."""
+    log.exception("backend_crashed", verb=verb)
+    message = f"the agent failed at {verb}: {type(error).__name__}: {error}"
+    return BackendError("AgentError", message, retryable=True)

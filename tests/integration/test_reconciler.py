@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from edge_agent.runtime.backend import BackendError, ExecResult
 from edge_agent.runtime.convert import Broken
-from edge_agent.runtime.fake_backend import FakeInstance, FakeProgram
+from edge_agent.runtime.fake_backend import FakeBackend, FakeInstance, FakeProgram
 from edge_agent.runtime.model import Check, CommandProbe, Desired, RestartPolicy, State, TcpProbe, Workload
 from tests.support.agent_on_fake import CRASHES, Device, no_network
 from tests.support.workloads import make_workload, until
@@ -361,3 +362,33 @@ async def test_a_fault_of_the_backend_is_told_and_does_not_end_the_care_for_the_
         status = agent.status()
         assert status is not None
         assert "KeyError" in status.message
+
+
+async def test_a_list_that_fails_for_no_known_reason_is_told_and_asked_for_again(device: Device) -> None:
+    device.image(1)
+    device.engine.fail_next("list", KeyError("SIGRTMIN+3"))
+    async with device.agent() as agent:
+        agent.wish(make_workload())
+        await until(
+            lambda: agent.reconciler.condition == "AgentError: the agent failed at list: KeyError: 'SIGRTMIN+3'"
+        )
+        await agent.until_ready()
+        assert agent.reconciler.condition == ""
+
+
+async def test_faults_of_what_tells_of_the_backend_do_not_end_the_care(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: FakeBackend) -> NoReturn:
+        raise KeyError("Version")
+
+    device.image(1)
+    for verb in ("probe", "watch"):
+        monkeypatch.setattr(FakeBackend, verb, fails)
+    async with device.agent(resync=0.1) as agent:
+        agent.wish(make_workload())
+        await agent.until_ready()
+        assert agent.reconciler.condition == "AgentError: the agent failed at probe: KeyError: 'Version'"
+        died = device.instance().handle
+        device.engine.crash(died)
+        await until(lambda: any(i.runs for i in device.engine.of("d1") if i.handle != died))

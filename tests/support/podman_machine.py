@@ -38,13 +38,14 @@ class PodmanSite:
         """A backend in a process of its own on the device."""
         return await RemoteBackend.launch(self.device.command, self.options(owner))
 
-    async def image(self, *, architecture: str = "amd64", extra_bytes: int = 0) -> Artifact:
+    async def image(self, *, architecture: str = "amd64", extra_bytes: int = 0, stop_signal: str = "") -> Artifact:
         """An image that nothing else uses."""
         place = Registry(self.registry.address, self.registry.push_credentials(), self.registry.ca_file)
         label = f"image-{next(self.numbers)}"
         return await asyncio.to_thread(
-            push_tiny, place, REPOSITORY, architecture=architecture, label=label, extra_bytes=extra_bytes
-        )
+            push_tiny, place, REPOSITORY, architecture=architecture, label=label,
+            extra_bytes=extra_bytes, stop_signal=stop_signal,
+        )  # fmt: skip
 
     def workload(self, artifact: Artifact, script: str, *, ports: tuple[Port, ...] = ()) -> Workload:
         """A deployment of its own that runs `script` in a shell."""

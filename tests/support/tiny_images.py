@@ -80,16 +80,23 @@ class Registry:
 
 
 def push_tiny(
-    registry: Registry, repository: str, *, architecture: str = "amd64", label: str = "", extra_bytes: int = 0
+    registry: Registry,
+    repository: str,
+    *,
+    architecture: str = "amd64",
+    label: str = "",
+    extra_bytes: int = 0,
+    stop_signal: str = "",
 ) -> Artifact:
     """Pushes an image whose digest differs with every argument; `extra_bytes` of noise make it larger."""
     layers = [_tar_gz(_root_files())]
     if extra_bytes:
         layers.append(_tar_gz({"noise": os.urandom(extra_bytes)}, compress_level=1))
+    how = {"Cmd": ["/bin/sleep", "1000000"], "Env": ["PATH=/bin"], "Labels": {"test": label}}
     config = {
         "architecture": architecture,
         "os": "linux",
-        "config": {"Cmd": ["/bin/sleep", "1000000"], "Env": ["PATH=/bin"], "Labels": {"test": label}},
+        "config": {**how, "StopSignal": stop_signal} if stop_signal else how,
         "rootfs": {"type": "layers", "diff_ids": [_digest(gzip.decompress(layer)) for layer in layers]},
         "history": [{"created_by": "test"} for _ in layers],
     }

@@ -1,5 +1,6 @@
 """The pure parts of the Podman backend: what is asked of Podman, and how its answers are read."""
 
+import signal
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -81,11 +82,28 @@ def test_container_is_read_back_as_what_was_asked_for() -> None:
     assert (seen.phase, seen.finished_at, seen.exit_code) == (Phase.RUNNING, 0.0, None)
 
 
-def test_stop_signal_may_be_a_number_or_a_name() -> None:
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (2, signal.SIGINT),
+        ("SIGINT", signal.SIGINT),
+        ("int", signal.SIGINT),
+        ("9", signal.SIGKILL),
+        ("SIGRTMIN", signal.SIGRTMIN),
+        ("SIGRTMIN+3", signal.SIGRTMIN + 3),
+        ("RTMAX-14", signal.SIGRTMAX - 14),
+        ("SIGRTMIN+99", signal.SIGTERM),
+        ("SIGRTMIN-30", signal.SIGTERM),
+        ("SIGNONSENSE", signal.SIGTERM),
+        (4711, signal.SIGTERM),
+        (None, signal.SIGTERM),
+        ("", signal.SIGTERM),
+    ],
+)
+def test_stop_signal_may_be_a_number_or_a_name(given: object, expected: int) -> None:
     answer = inspected()
-    for given, expected in ((2, 2), ("SIGINT", 2), ("9", 9), (None, 15), ("", 15)):
-        answer["Config"]["StopSignal"] = given
-        assert container.parse(answer).stop_signal == expected
+    answer["Config"]["StopSignal"] = given
+    assert container.parse(answer).stop_signal == expected
 
 
 def test_container_that_a_power_cut_left_has_ended_without_an_exit_code() -> None:
