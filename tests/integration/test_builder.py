@@ -189,7 +189,7 @@ async def test_a_hosts_proxy_index_and_certificates_are_used_and_remain_nowhere(
 
 
 async def test_a_cancel_in_a_step_leaves_nothing(workshop: Workshop, index: PackageIndex) -> None:
-    images = workshop.images()
+    images, stored = workshop.images(), workshop.registry.stored()
     index.open.clear()
     building = asyncio.create_task(
         workshop.build(workshop.job("cancel", {"packages": {"pypi": [PACKAGE]}, "workdir": "/c"}))
@@ -201,6 +201,7 @@ async def test_a_cancel_in_a_step_leaves_nothing(workshop: Workshop, index: Pack
         await asyncio.wait_for(building, 30)
     assert workshop.leftovers() == []
     assert workshop.images() == images
+    assert workshop.registry.stored() == stored
 
 
 @pytest.mark.parametrize("state", [BuildState.PREPARING, BuildState.BUILDING, BuildState.PUSHING])

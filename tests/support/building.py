@@ -81,7 +81,7 @@ class Workshop:
 
     def images(self) -> set[str]:
         """Ids of all images, those of steps included."""
-        return set(self.podman("images", "-a", "-q", "--no-trunc").split())
+        return images_of(self.builder.podman)
 
     def containers(self) -> list[str]:
         return containers_of(self.builder.podman)
@@ -90,23 +90,51 @@ class Workshop:
         return [text for _, text in self.lines]
 
     def leftovers(self) -> list[str]:
-        """Containers, files, mounts and processes that are of no use once no build runs."""
+        """What is of no use once no build runs; images and the registry are not looked at."""
         return leftovers_of(self.builder.podman)
 
 
 def leftovers_of(podman: Podman) -> list[str]:
-    """Containers, files, mounts and processes that are of no use once no build runs on this storage."""
+    """Containers, volumes, files, mounts and processes that are of no use once no build runs on this storage."""
     mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(podman.temporary) in line]
     merged = [line for line in mounts_below(podman.storage) if line.endswith("/merged")]
-    files = [str(path) for path in podman.temporary.iterdir()]
-    return [*containers_of(podman), *mounts, *merged, *files, *map(str, processes_of(podman.folder))]
+    files = [*podman.temporary.iterdir(), *_run_states(podman)]
+    found = [*containers_of(podman), *volumes_of(podman), *mounts, *merged, *files, *processes_of(podman.folder)]
+    return [str(each) for each in found]
 
 
 def containers_of(podman: Podman) -> list[str]:
     """Ids of all containers, those of build steps included."""
-    argv = podman.argv(["ps", "-a", "--external", "-q"])
-    done = subprocess.run(argv, env=podman.environment(), check=True, capture_output=True, text=True)
+    return _listed(podman, "ps", "-a", "--external", "-q")
+
+
+def volumes_of(podman: Podman) -> list[str]:
+    """Names of all volumes: no build makes one that it needs afterwards."""
+    return _listed(podman, "volume", "ls", "-q")
+
+
+def images_of(podman: Podman) -> set[str]:
+    """Ids of all images, those of steps included."""
+    return set(_listed(podman, "images", "-a", "-q", "--no-trunc"))
+
+
+def _listed(podman: Podman, *args: str) -> list[str]:
+    done = subprocess.run(podman.argv(args), env=podman.environment(), check=True, capture_output=True, text=True)
     return done.stdout.split()
+
+
+def _run_states(podman: Podman) -> list[Path]:
+    """What the runtime notes of steps whose bundles lay in the builder's folder."""
+    states = Path("/run/runc").glob("buildah-*/state.json")
+    return [state.parent for state in states if f"{podman.temporary}/" in _text(state)]
+
+
+def _text(path: Path) -> str:
+    """Nothing where it has gone: steps of other builders come and go."""
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def mounts_below(folder: Path) -> list[str]:

@@ -18,7 +18,8 @@ from controller.local.stack import LocalStack
 from controller.settings import Builds
 from longshore.client import Client, project
 from longshore.v1 import build_pb2
-from tests.support.building import BASE_CACHE, SMALL_BASE, leftovers_of
+from tests.support.building import BASE_CACHE, SMALL_BASE, images_of, leftovers_of
+from tests.support.registry import stored_in
 
 PROJECT = project("alice", "kills")
 STEPS = ("QUEUED", "PREPARING", "BUILDING", "PUSHING")
@@ -76,14 +77,14 @@ class KilledController:
         await self.stack.controller.kill()
         await self.stack.start_controller()
 
-    async def kill_in(self, step: str, name: str) -> list[str]:
+    async def kill_in(self, step: str, name: str, profiles: tuple[str, ...] = PROFILES) -> list[str]:
         """Ids of builds, of which the last was in this step when its controller was killed. Those before it had passed
         the step when the kill came. The next controller runs."""
         begun: list[str] = []
         async with self._slots_taken() if step == "QUEUED" else contextlib.nullcontext():
             for number in range(MOST_TRIES):
                 mebibytes = 48 if step == "PUSHING" else 0
-                made = await self.begin(f"{name}-{number}", seconds=0.5, mebibytes=mebibytes, profiles=PROFILES)
+                made = await self.begin(f"{name}-{number}", seconds=0.5, mebibytes=mebibytes, profiles=profiles)
                 begun.append(made)
                 await self.reaches(made, step)
                 await self.stack.controller.kill()
@@ -132,8 +133,14 @@ class KilledController:
         """The end of the controller's log, for a test that fails."""
         return (self.stack.folder.root / "controller.log").read_text()[-3000:]
 
+    async def kept(self) -> tuple[set[str], set[str]]:
+        """Ids of all images in the builder's storage, and all that the registry keeps."""
+        root = self.stack.folder.root
+        images = await asyncio.to_thread(images_of, Podman(root / "builder"))
+        return images, await asyncio.to_thread(stored_in, root / "registry")
+
     async def leaves_nothing(self, seconds: float = 60) -> None:
-        """Once no build runs there is no container, file, mount or process of one."""
+        """Once no build runs there is no container, volume, file, mount or process of one."""
         root, end = self.stack.folder.root, time.monotonic() + seconds
         while left := [
             *await asyncio.to_thread(leftovers_of, Podman(root / "builder")),

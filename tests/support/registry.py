@@ -15,8 +15,9 @@ from controller.web.server import WebServer
 
 @dataclass
 class RegistryUnderTest:
-    """`address` is host:port; `ca_file` verifies it."""
+    """`address` is host:port; `ca_file` verifies it; it keeps its files below `folder`."""
 
+    folder: Path
     registry: LocalRegistry
     ca: CertificateAuthority
     ca_file: Path
@@ -26,6 +27,10 @@ class RegistryUnderTest:
     @property
     def address(self) -> str:
         return self.registry.address
+
+    def stored(self) -> set[str]:
+        """All that it keeps: tags, manifests, blobs and unfinished pushes."""
+        return stored_in(self.folder)
 
     def push_credentials(self) -> tuple[str, str]:
         """User and password that may pull and push everything."""
@@ -55,6 +60,12 @@ async def running_registry(folder: Path, host: str = "127.0.0.1") -> AsyncIterat
     realm = f"https://{host}:{port}/registry/token"
     try:
         async with LocalRegistry(folder / "registry", ca, realm, tokens.certificate_file, host=host) as registry:
-            yield RegistryUnderTest(registry, ca, folder / "ca" / "ca.crt", tokens, pullable)
+            yield RegistryUnderTest(folder / "registry", registry, ca, folder / "ca" / "ca.crt", tokens, pullable)
     finally:
         await web.stop()
+
+
+def stored_in(folder: Path) -> set[str]:
+    """Paths of all files that the registry of this folder keeps."""
+    data = folder / "data"
+    return {str(path.relative_to(data)) for path in data.rglob("*") if path.is_file()}
