@@ -170,7 +170,8 @@ def form(entries: Sequence[build_pb2.FormField], *, wide: bool = False) -> Sheet
     rows = tuple(
         (
             entry.path,
-            entry.type + (" (required)" if entry.required else ""),
+            " or ".join(dict.fromkeys([entry.type, *(other.type for other in entry.alternatives)]))
+            + (" (required)" if entry.required else ""),
             cut(entry.default_json or "-"),
             cut(_allowed(entry)),
             *((entry.pattern or "-", words.said("", entry.example) or "-") if wide else ()),
@@ -182,6 +183,12 @@ def form(entries: Sequence[build_pb2.FormField], *, wide: bool = False) -> Sheet
 
 
 def _allowed(entry: build_pb2.FormField) -> str:
+    """What values of each kind may be."""
+    told = [_allowed_of(entry), *map(_allowed_of, entry.alternatives)]
+    return " or ".join(text for text in told if text != "-") or "-"
+
+
+def _allowed_of(entry: build_pb2.FormField | build_pb2.FormAlternative) -> str:
     """The choices, or the bounds; a pattern is for programs."""
     if entry.choices:
         return "|".join(entry.choices)

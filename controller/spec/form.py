@@ -22,6 +22,17 @@ Schema = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class FormAlternative:
+    """As `longshore.v1.FormAlternative`; bounds are None where there are none."""
+
+    type: str
+    choices: tuple[str, ...]
+    pattern: str
+    minimum: float | None
+    maximum: float | None
+
+
+@dataclass(frozen=True)
 class FormField:
     """As `longshore.v1.FormField`; bounds are None where there are none."""
 
@@ -36,6 +47,7 @@ class FormField:
     minimum: float | None
     maximum: float | None
     example: str
+    alternatives: tuple[FormAlternative, ...]
 
 
 def build_form(choices: Mapping[str, Collection[str]]) -> tuple[FormField, ...]:
@@ -61,7 +73,7 @@ class _Walk:
             yield from self._field(below, _title(name), part, required=name in schema.get("required", ()))
 
     def _field(self, path: str, title: str, part: Schema, *, required: bool) -> Iterator[FormField]:
-        schema = self._plain(part)
+        schema, *others = self._kinds(part)
         kind = "section" if "properties" in schema else _type(schema)
         keys, values = next(iter(schema.get("patternProperties", {}).items()), ("", {}))
         yield FormField(
@@ -71,11 +83,11 @@ class _Walk:
             schema.get("description", "").partition("\n")[0],
             _default(schema, kind),
             required,
-            tuple(self._choices.get(path, map(str, _choices(schema)))),
+            tuple(self._choices.get(path, _choices(schema))),
             schema.get("pattern", keys),
-            _bound(schema, "minimum", "exclusiveMinimum", "ge", "minItems"),
-            _bound(schema, "maximum", "exclusiveMaximum", "le", "maxItems"),
+            *_bounds(schema),
             _text(next(iter(schema.get("examples", [])), "")),
+            tuple(map(_alternative, others)),
         )
         if kind == "section":
             yield from self.members(path, schema)
@@ -86,14 +98,23 @@ class _Walk:
             value = {"description": schema.get("description", ""), **values}
             yield from self._field(f"{path}.*", f"{title}: a value", value, required=False)
 
-    def _plain(self, part: Schema) -> Schema:
-        """One schema for a reference, and for something that may be left out; what stands beside these wins."""
+    def _kinds(self, part: Schema) -> list[Schema]:
+        """A schema for each kind of value that it takes, but null, which stands for something left out. What stands
+        beside a reference, or beside the kinds, wins."""
         beside = {key: value for key, value in part.items() if key not in ("$ref", "anyOf")}
         if "$ref" in part:
-            return {**self._definitions[part["$ref"].rpartition("/")[2]], **beside}
+            return [{**self._definitions[part["$ref"].rpartition("/")[2]], **beside}]
         if "anyOf" in part:
-            return {**self._plain(next(kind for kind in part["anyOf"] if kind.get("type") != "null")), **beside}
-        return beside
+            told = [kind for kind in part["anyOf"] if kind.get("type") != "null"]
+            return [{**schema, **beside} for kind in told for schema in self._kinds(kind)]
+        return [beside]
+
+
+def _alternative(schema: Schema) -> FormAlternative:
+    """Raises ValueError for what has fields of its own, which a form has no place for."""
+    if _type(schema) in _TYPES.values():
+        raise ValueError(f"a form cannot show {schema.get('title', 'this')} as one of several kinds of values")
+    return FormAlternative(_type(schema), _choices(schema), schema.get("pattern", ""), *_bounds(schema))
 
 
 def _title(name: str) -> str:
@@ -107,8 +128,8 @@ def _type(schema: Schema) -> str:
     return told if told in _FORMATS else _TYPES.get(schema["type"], str(schema["type"]))
 
 
-def _choices(schema: Schema) -> list[object]:
-    return [schema["const"]] if "const" in schema else list(schema.get("enum", ()))
+def _choices(schema: Schema) -> tuple[str, ...]:
+    return tuple(map(str, [schema["const"]] if "const" in schema else schema.get("enum", ())))
 
 
 def _default(schema: Schema, kind: str) -> str:
@@ -124,6 +145,13 @@ def _span(span: timedelta) -> str:
     seconds = int(span.total_seconds())
     unit, size = next((unit, size) for unit, size in _UNITS if seconds % size == 0)
     return f"{seconds // size}{unit}"
+
+
+def _bounds(schema: Schema) -> tuple[float | None, float | None]:
+    return (
+        _bound(schema, "minimum", "exclusiveMinimum", "ge", "minItems"),
+        _bound(schema, "maximum", "exclusiveMaximum", "le", "maxItems"),
+    )
 
 
 def _bound(schema: Schema, *names: str) -> float | None:

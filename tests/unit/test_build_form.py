@@ -3,17 +3,19 @@
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, get_args
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from controller.builds.targets import load_profiles
+from controller.errors import InvalidSpec
 from controller.rpc.build_catalogue import CatalogueCalls
 from controller.rpc.build_parts import BuildParts
-from controller.spec.form import FormField, build_form
+from controller.spec.form import FormAlternative, FormField, _Walk, build_form
 from controller.spec.loader import load_spec
-from controller.spec.model import Spec
+from controller.spec.model import PortSpec, Spec
 from controller.spec.runtimes import load_runtimes
 from longshore.v1 import build_pb2, types_pb2
 
@@ -35,6 +37,50 @@ def models(annotation: Any, listed: bool = False) -> list[tuple[bool, type[BaseM
         return [(listed, annotation)]
     inside = listed or getattr(annotation, "__origin__", None) is list
     return [found for part in get_args(annotation) for found in models(part, inside)]
+
+
+def unions(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Path and kinds of values of every field of several kinds; null is none, since it is as if left out."""
+    for name, field in model.model_fields.items():
+        path = f"{above}{name}"
+        if get_origin(field.annotation) in (Union, UnionType):
+            yield path, tuple(kind for kind in get_args(field.annotation) if kind is not type(None))
+        for listed, kind in models(field.annotation):
+            yield from unions(kind, f"{path}{'[]' if listed else ''}.")
+
+
+UNIONS = dict(unions(Spec))
+
+
+def told(kind: Any) -> tuple[str, tuple[str, ...]]:
+    """Type and choices that a form has to tell of a kind of values."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return "section", ()
+    schema = TypeAdapter(kind).json_schema()
+    choices = [schema["const"]] if "const" in schema else schema.get("enum", [])
+    return schema.get("format", schema["type"]), tuple(choices)
+
+
+def kinds_of(field: FormField) -> list[FormField | FormAlternative]:
+    return [field, *field.alternatives]
+
+
+def takes(kind: FormField | FormAlternative, value: object) -> bool:
+    """Whether a page that knows only the form would let a person write the value: that of a number or a text."""
+    if kind.type in ("integer", "number"):
+        low, high = kind.minimum, kind.maximum
+        return isinstance(value, int) and (low is None or low <= value) and (high is None or value <= high)
+    fits = isinstance(value, str) and re.fullmatch(kind.pattern or ".*", value) is not None
+    return fits and (not kind.choices or value in kind.choices)
+
+
+def accepted(path: str, value: object) -> bool:
+    """Whether a file may say it."""
+    try:
+        load_spec(json.dumps(spec_with(path, value)).encode())
+    except InvalidSpec:
+        return False
+    return True
 
 
 def test_every_field_of_the_models_is_in_the_form() -> None:
@@ -81,6 +127,33 @@ def spec_with(path: str, value: Any) -> dict[str, Any]:
     return spec
 
 
+@pytest.mark.parametrize("path", UNIONS)
+def test_every_kind_of_values_of_a_field_is_told(path: str) -> None:
+    field = BY_PATH[path]
+    assert [(kind.type, kind.choices) for kind in kinds_of(field)] == list(map(told, UNIONS[path]))
+
+
+def test_only_fields_of_several_kinds_have_alternatives() -> None:
+    several = {path for path, kinds in UNIONS.items() if len(kinds) > 1}
+    assert {field.path for field in FORM if field.alternatives} == several
+    assert several
+
+
+@pytest.mark.parametrize("value", [1, 8080, 65535, 0, 65536, -1, "auto", "Auto", "8080", "", True])
+def test_a_port_of_the_device_is_what_the_form_says_that_it_may_be(value: object) -> None:
+    field = BY_PATH["deploy.network.ports[].host"]
+    said = not isinstance(value, bool) and any(takes(kind, value) for kind in kinds_of(field))
+    assert accepted(field.path, value) is said
+
+
+def test_a_field_with_fields_of_its_own_is_not_one_of_several_kinds() -> None:
+    class Strange(Spec):
+        either: int | PortSpec = 1
+
+    with pytest.raises(ValueError, match="as one of several kinds of values"):
+        list(_Walk(Strange.model_json_schema()["$defs"], {}).members("", Strange.model_json_schema()))
+
+
 @pytest.mark.parametrize("field", [field for field in FORM if field.default_json], ids=lambda field: field.path)
 def test_every_default_is_what_a_file_may_say(field: FormField) -> None:
     written = spec_with(field.path, json.loads(field.default_json))
@@ -118,6 +191,10 @@ async def test_the_form_names_the_choices_of_this_server() -> None:
     assert list(fields["targets[].profile"].choices) == list(load_profiles())
     assert list(fields["build.runtime.kind"].choices) == list(load_runtimes())
     assert "debian-bookworm" in fields["build.distribution"].choices
+    host = fields["deploy.network.ports[].host"]
+    assert (host.type, host.minimum, host.maximum) == ("integer", 1, 65535)
+    assert [(other.type, list(other.choices)) for other in host.alternatives] == [("string", ["auto"])]
+    assert not host.alternatives[0].HasField("minimum")
     assert fields["targets"].maximum == 64
     assert not fields["name"].HasField("minimum")
 

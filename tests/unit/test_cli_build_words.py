@@ -110,15 +110,20 @@ def test_images_profiles_runtimes_fields_and_hosts_have_their_tables() -> None:
         build_pb2.FormField(path="deploy.resources.memory", type="size", minimum=4 * 2**20),
         build_pb2.FormField(path="deploy.resources.cpu", type="number", minimum=0.5, maximum=4096),
         build_pb2.FormField(path="name", type="string", choices=["long" * 20]),
-    ]
+        build_pb2.FormField(
+            path="host", type="integer", minimum=1, maximum=9,
+            alternatives=[build_pb2.FormAlternative(type="string", choices=["auto"])],
+        ),
+    ]  # fmt: skip
     assert [row.split() for row in drawn(build_words.form(fields))[1:]] == [
         ["deploy.restart", "string", '"always"', "always|never"],
         ["build.files", "list", "(required)", "-", "..10", "h"],
         ["deploy.resources.memory", "size", "-", "4.0", "MiB.."],
         ["deploy.resources.cpu", "number", "-", "0.5..4096"],
         ["name", "string", "-", f"{'long' * 10}"[:39] + "…"],
+        ["host", "integer", "or", "string", "-", "1..9", "or", "auto"],
     ]
-    assert "long" * 20 in drawn(build_words.form(fields, wide=True))[-1]
+    assert "long" * 20 in drawn(build_words.form(fields, wide=True))[-2]
     host = build_pb2.BuilderHost(name="local", address="local", slots=2, running=1, native_platforms=["linux/amd64"])
     assert drawn(build_words.hosts([host], NOW))[1].split() == [
         "local",

@@ -1111,10 +1111,13 @@ class FormField(_message.Message):
     MINIMUM_FIELD_NUMBER: _builtins.int
     MAXIMUM_FIELD_NUMBER: _builtins.int
     EXAMPLE_FIELD_NUMBER: _builtins.int
+    ALTERNATIVES_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """"build.packages.pypi"; "[]" stands for an entry of a list, "*" for a key that the user picks."""
     type: _builtins.str
-    """"string", "integer", "number", "boolean", "duration", "size", "path", "list", "map" or "section"."""
+    """"string", "integer", "number", "boolean", "duration", "size", "path", "list", "map" or "section". Choices, pattern
+    and bounds are of values of this type.
+    """
     title: _builtins.str
     help: _builtins.str
     default_json: _builtins.str
@@ -1131,6 +1134,10 @@ class FormField(_message.Message):
     def choices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The only values allowed, where they are a closed set."""
 
+    @_builtins.property
+    def alternatives(self) -> _containers.RepeatedCompositeFieldContainer[Global___FormAlternative]:
+        """Other kinds of values that it takes as well: a port that is a number, or the word "auto"."""
+
     def __init__(
         self,
         *,
@@ -1145,10 +1152,11 @@ class FormField(_message.Message):
         minimum: _builtins.float | None = ...,
         maximum: _builtins.float | None = ...,
         example: _builtins.str = ...,
+        alternatives: _abc.Iterable[Global___FormAlternative] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "maximum", b"maximum", "minimum", b"minimum"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "choices", b"choices", "default_json", b"default_json", "example", b"example", "help", b"help", "maximum", b"maximum", "minimum", b"minimum", "path", b"path", "pattern", b"pattern", "required", b"required", "title", b"title", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "alternatives", b"alternatives", "choices", b"choices", "default_json", b"default_json", "example", b"example", "help", b"help", "maximum", b"maximum", "minimum", b"minimum", "path", b"path", "pattern", b"pattern", "required", b"required", "title", b"title", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__maximum: _TypeAlias = _typing.Literal["maximum"]  # noqa: Y015
     _WhichOneofArgType__maximum: _TypeAlias = _typing.Literal["_maximum", b"_maximum"]  # noqa: Y015
@@ -1160,6 +1168,47 @@ class FormField(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__minimum) -> _WhichOneofReturnType__minimum | None: ...
 
 Global___FormField: _TypeAlias = FormField  # noqa: Y015
+
+@_typing.final
+class FormAlternative(_message.Message):
+    """One more kind of value of a field, as the field itself describes the first; never a list, a map or a section."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    CHOICES_FIELD_NUMBER: _builtins.int
+    PATTERN_FIELD_NUMBER: _builtins.int
+    MINIMUM_FIELD_NUMBER: _builtins.int
+    MAXIMUM_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    pattern: _builtins.str
+    minimum: _builtins.float
+    maximum: _builtins.float
+    @_builtins.property
+    def choices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        choices: _abc.Iterable[_builtins.str] | None = ...,
+        pattern: _builtins.str = ...,
+        minimum: _builtins.float | None = ...,
+        maximum: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "maximum", b"maximum", "minimum", b"minimum"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "choices", b"choices", "maximum", b"maximum", "minimum", b"minimum", "pattern", b"pattern", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__maximum: _TypeAlias = _typing.Literal["maximum"]  # noqa: Y015
+    _WhichOneofArgType__maximum: _TypeAlias = _typing.Literal["_maximum", b"_maximum"]  # noqa: Y015
+    _WhichOneofReturnType__minimum: _TypeAlias = _typing.Literal["minimum"]  # noqa: Y015
+    _WhichOneofArgType__minimum: _TypeAlias = _typing.Literal["_minimum", b"_minimum"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__maximum) -> _WhichOneofReturnType__maximum | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__minimum) -> _WhichOneofReturnType__minimum | None: ...
+
+Global___FormAlternative: _TypeAlias = FormAlternative  # noqa: Y015
 
 @_typing.final
 class GetBuildFormResponse(_message.Message):
