@@ -64,6 +64,10 @@ OPTIONS = [
     ("grpc.server.max_pending_requests", 20_000),
     ("grpc.server.max_pending_requests_hard_limit", 40_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
+    # Who is gone without a word is noticed while a call of theirs is open: else the log of a device that lost its
+    # network would seem to go on, and a follower that vanished would hold a session of a device for hours.
+    ("grpc.keepalive_time_ms", 15_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.max_receive_message_length", 8 * 2**20),
 ]
 STOP_GRACE = 2.0

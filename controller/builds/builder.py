@@ -86,8 +86,15 @@ class ImageBuilder:
 
         A cancel ends it at any moment: then no process, container, mount or file of it is left.
         """
-        async with self._open(job, machine or self.machine) as opened:
-            return await opened.run(on_line, on_state)
+        machine = machine or self.machine
+        try:
+            async with self._open(job, machine) as opened:
+                return await opened.run(on_line, on_state)
+        except BuildFailed as failure:
+            # Where Podman has broken meanwhile nothing is known of the request.
+            if machine is self.machine and not failure.retryable and (wrong := await self.probe()):
+                raise BuildFailed("PodmanUnavailable", wrong, retryable=True) from failure
+            raise
 
     @contextlib.asynccontextmanager
     async def context(self, job: TargetJob) -> AsyncIterator[Path]:

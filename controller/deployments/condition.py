@@ -9,6 +9,8 @@ from controller.store.workloads import Placement
 
 # An instance in BACKOFF after so many failures in a row is what the deployment is judged by.
 TROUBLED_ATTEMPTS = 1
+# Reasons of a PENDING instance that is about to begin.
+ABOUT_TO_BEGIN = ("Queued", "")
 
 
 def condition(deployment: Deployment, build: Build | None, placements: Sequence[Placement]) -> Condition:
@@ -67,6 +69,9 @@ def _running(deployment: Deployment, placements: Sequence[Placement]) -> Conditi
     if absent and count == len(placements) - len(absent):
         waits = _absent(deployment, absent)
         return Condition(DeploymentState.DEGRADED, waits.reason, waits.message)
+    held_up = [place for place in placements if _held_up(deployment, place)]
+    if held_up and count == len(placements) - len(held_up):
+        return _of_instance(DeploymentState.DEGRADED if count else DeploymentState.PENDING, held_up[0])
     without = f"; without {_left_out(deployment)}" if deployment.left_out else ""
     text = f"{count} of {len(placements)} instances ready{without}"
     return Condition(DeploymentState.PROGRESSING, "Progressing", text)
@@ -75,12 +80,22 @@ def _running(deployment: Deployment, placements: Sequence[Placement]) -> Conditi
 def ready(deployment: Deployment, placement: Placement) -> bool:
     """Whether the device is in sight and says that its instance of the present revision answers."""
     row = _current(deployment, placement)
-    return placement.presence == Presence.ONLINE and row is not None and row.ready
+    return placement.presence == Presence.ONLINE and row is not None and row.ready and bool(row.artifact_digest)
 
 
 def _current(deployment: Deployment, placement: Placement) -> InstanceRow | None:
+    """What the device said of the present revision. The digest guards against numbers that began anew, as they do when
+    the database is restored from a backup."""
     row = placement.instance
-    return row if row is not None and row.revision == deployment.revision else None
+    if row is None or row.revision != deployment.revision:
+        return None
+    return row if row.artifact_digest in ("", placement.workload.artifact.digest) else None
+
+
+def _held_up(deployment: Deployment, placement: Placement) -> bool:
+    """The device knows the wish and cannot begin, for a reason that it tells: its Podman is broken, say."""
+    row = _current(deployment, placement)
+    return row is not None and row.state == "PENDING" and row.reason not in ABOUT_TO_BEGIN
 
 
 def _returned(placement: Placement) -> bool:

@@ -81,7 +81,9 @@ class WorkloadRow:
 
 @dataclass(frozen=True)
 class InstanceRow:
-    """What a device said last of a deployment. `status` is a serialized `longshore.v1.InstanceStatus`."""
+    """What a device said last of a deployment. `status` is a serialized `longshore.v1.InstanceStatus`.
+
+    `artifact_digest` is "" of a wish that the device cannot read."""
 
     deployment_id: str
     device_id: str
@@ -91,4 +93,5 @@ class InstanceRow:
     reason: str
     message: str
     attempts: int
+    artifact_digest: str
     status: bytes

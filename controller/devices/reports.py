@@ -193,5 +193,6 @@ def instance_row(device_id: str, status: types_pb2.InstanceStatus) -> InstanceRo
         reason=status.reason,
         message=status.message,
         attempts=status.attempts,
+        artifact_digest=status.artifact_digest,
         status=status.SerializeToString(),
     )

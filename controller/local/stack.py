@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from controller.local.broker import LocalBroker
@@ -16,9 +17,15 @@ from controller.setup import DataFolder, set_up
 
 class LocalStack:
     """`async with LocalStack(folder) as stack:` — afterwards nothing of it runs. `host` is an address of this
-    machine, under which devices reach it."""
+    machine, under which devices reach it; `env` is added to the controller's environment."""
 
-    def __init__(self, root: Path, host: str = "127.0.0.1", builds: Builds | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        host: str = "127.0.0.1",
+        builds: Builds | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = DataFolder(root)
         self.host = host
         self.settings = Settings(
@@ -39,7 +46,7 @@ class LocalStack:
             root / "registry", self.ca, realm, trusted, *split(self.settings.registry.address)
         )
         argv = [sys.executable, "-m", "controller.admin", "serve", "--data-dir", str(root)]
-        self.controller = ChildProcess(argv, root / "controller.log", env=dict(os.environ))
+        self.controller = ChildProcess(argv, root / "controller.log", env={**os.environ, **(env or {})})
 
     @property
     def context_file(self) -> Path:

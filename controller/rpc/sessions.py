@@ -34,9 +34,9 @@ class Sessions:
         self._open: dict[str, Session] = {}
 
     async def ask(self, device_id: str, query: mqtt_pb2.LogQuery) -> AsyncIterator[agent_pb2.ChannelRequest]:
-        """Invites the device and yields what it sends, until either side ends.
+        """Invites the device and yields what it sends, until the device has said all or the asker leaves.
 
-        Raises Unavailable where the device does not dial within the deadline.
+        Raises Unavailable where the device does not dial within the deadline, or is cut off before it has said all.
         """
         with self._session(device_id) as (session_id, session):
             self._invite(device_id, mqtt_pb2.ChannelInvitation(session_id=session_id, logs=query))
@@ -46,8 +46,14 @@ class Sessions:
             except TimeoutError:
                 message = f"device {device_id} did not answer within {DIAL_DEADLINE:.0f} s"
                 raise Unavailable(Reason.DEVICE_UNREACHABLE, message) from None
-            while (message_ := await session.messages.get()) is not None:
-                yield message_
+            while (said := await session.messages.get()) is not None:
+                if said.HasField("end"):
+                    return
+                yield said
+                if said.HasField("error"):
+                    return
+            # The stream's own end proves nothing: to gRPC, one that breaks may look like one that was closed.
+            raise Unavailable(Reason.DEVICE_UNREACHABLE, f"the connection to device {device_id} broke before the end")
 
     async def serve(self, device_id: str, messages: AsyncIterator[agent_pb2.ChannelRequest]) -> None:
         """What a device sends on a channel goes to the asker; ends with either side. Raises NotFound."""

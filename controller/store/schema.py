@@ -191,6 +191,7 @@ instances = Table(
     Column("reason", Text, nullable=False),
     Column("message", Text, nullable=False),
     Column("attempts", Integer, nullable=False),
+    Column("artifact_digest", Text, nullable=False),
     Column("status", LargeBinary, nullable=False),
     PrimaryKeyConstraint("deployment_id", "device_id"),
     Index("instances_by_device", "device_id"),

@@ -10,7 +10,7 @@ import structlog
 from edge_agent.runtime.backend import BackendError, Handle, LogLine, LogQuery
 from edge_agent.runtime.controller_link import Channel, ControllerError
 from longshore.v1 import mqtt_pb2, types_pb2
-from longshore.v1.agent_pb2 import ChannelError, ChannelRequest
+from longshore.v1.agent_pb2 import ChannelEnd, ChannelError, ChannelRequest
 
 log = structlog.get_logger()
 
@@ -105,6 +105,7 @@ class Channels:
             async with aclosing(_closable(self._source.logs(handle, _query(invitation.logs)))) as lines:
                 async for line in lines:
                     await channel.write(ChannelRequest(log_line=_line_pb(line)))
+            await channel.write(ChannelRequest(end=ChannelEnd()))
         except asyncio.InvalidStateError:
             # The controller has closed between two lines; `_until_closed` knows how.
             return

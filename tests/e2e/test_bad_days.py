@@ -1,8 +1,11 @@
 """What users get on bad days: each part is taken away once, and each kind of broken service is deployed."""
 
 import asyncio
+import os
+import shutil
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -13,9 +16,18 @@ from tests.support.site import PROJECT, Site, fetch, instance_state, running_sit
 pytestmark = [pytest.mark.podman, pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("bad-days")]
 
 
+@pytest.fixture(scope="module")
+def builders_podman(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program that the controller finds as `podman`: the real one, until a test puts another in its place."""
+    program = tmp_path_factory.mktemp("programs") / "podman"
+    program.symlink_to(str(shutil.which("podman")))
+    return program
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
-    async with running_site(tmp_path_factory.mktemp("bad-days")) as made:
+async def site(tmp_path_factory: pytest.TempPathFactory, builders_podman: Path) -> AsyncIterator[Site]:
+    path = f"{builders_podman.parent}{os.pathsep}{os.environ['PATH']}"
+    async with running_site(tmp_path_factory.mktemp("bad-days"), env={"PATH": path}) as made:
         yield made
 
 
@@ -30,6 +42,26 @@ async def steady(site: Site) -> deployment_pb2.Deployment:
 async def undisturbed(site: Site, steady: deployment_pb2.Deployment) -> bool:
     answer = await site.state(steady)
     return await fetch(answer) == "steady" and status_of(answer).restarts == 0
+
+
+async def follow_log(site: Site, name: str) -> tuple[asyncio.subprocess.Process, asyncio.StreamReader]:
+    """`longshore logs NAME --follow`, and what it prints."""
+    following = await site.start_longshore("logs", name, "--follow", "-u", "alice", "-p", "tests")
+    assert following.stdout is not None
+    return following, following.stdout
+
+
+async def line_that_says(output: asyncio.StreamReader, text: str) -> None:
+    """Returns once a line with this text was printed."""
+    async with asyncio.timeout(30):
+        while text not in (line := (await output.readline()).decode()):
+            assert line, f"the output ended without {text!r}"
+
+
+async def cut_off(following: asyncio.subprocess.Process) -> bool:
+    """Whether the command ends by saying that this was not all."""
+    _, error = await asyncio.wait_for(following.communicate(), 60)
+    return following.returncode == 1 and "broke before the end" in error.decode()
 
 
 async def test_service_that_crashes_at_start_backs_off_with_its_last_words(site: Site) -> None:
@@ -113,6 +145,63 @@ async def test_registry_that_is_down_delays_pushes_and_pulls(site: Site, steady:
     await site.delete(fresh)
 
 
+async def test_builders_podman_that_is_broken_is_waited_for(
+    site: Site, steady: deployment_pb2.Deployment, builders_podman: Path
+) -> None:
+    working = builders_podman.readlink()
+    replace(builders_podman, "#!/bin/sh\necho 'its storage is broken' >&2\nexit 125\n")
+    try:
+        text = spec_text("unbuilt", ANSWER="unbuilt").replace("build:\n", "build:\n  workdir: /unbuilt\n")
+        unbuilt = await site.deploy(text, build=True)
+        answer = await site.reaches(unbuilt, "BUILDING", "PodmanUnavailable")
+        assert "its storage is broken" in answer.deployment.message
+        assert await undisturbed(site, steady)
+    finally:
+        builders_podman.unlink()
+        builders_podman.symlink_to(working)
+    assert await fetch(await site.reaches(unbuilt, "READY", seconds=180)) == "unbuilt"
+    await site.delete(unbuilt)
+
+
+def replace(program: Path, script: str) -> None:
+    program.unlink()
+    program.write_text(script)
+    program.chmod(0o755)
+
+
+async def test_device_that_cannot_reach_the_registry_backs_off_until_it_is_back(
+    site: Site, steady: deployment_pb2.Deployment
+) -> None:
+    text = spec_text("pulled", ANSWER="pulled").replace("build:\n", "build:\n  workdir: /pulled\n")
+    built = await site.call(site.client.build, site.write(text), PROJECT, files=["server.py"])
+    await site.call(site.client.wait_for_build, built.id, timeout=240)
+    await site.stack.registry.kill()
+    pulled = await site.deploy(text, build_id=built.id)
+    answer = await site.eventually(pulled, lambda a: instance_state(a) == "BACKOFF", why="a pull that fails")
+    assert status_of(answer).reason == "ImagePullFailed"
+    await site.reaches(pulled, "DEGRADED", "ImagePullFailed")
+    assert await undisturbed(site, steady)
+    await site.stack.registry.start()
+    assert await fetch(await site.reaches(pulled, "READY")) == "pulled"
+    await site.delete(pulled)
+
+
+async def test_log_that_is_followed_goes_on_until_the_device_loses_its_network(
+    site: Site, steady: deployment_pb2.Deployment
+) -> None:
+    following, output = await follow_log(site, "steady")
+    await line_that_says(output, "mode ok")
+    await fetch(await site.state(steady), "/now")
+    await line_that_says(output, "asked for /now")
+    await site.device.link(up=False)
+    try:
+        assert await cut_off(following)
+    finally:
+        await site.device.link(up=True)
+    await site.reaches(steady, "READY")
+    assert await undisturbed(site, steady)
+
+
 async def test_broker_that_is_down_leaves_services_alone_and_devices_poll(
     site: Site, steady: deployment_pb2.Deployment
 ) -> None:
@@ -152,7 +241,10 @@ async def test_controller_that_is_killed_disturbs_nothing_and_forgets_nothing(
 
 async def test_agent_that_is_killed_adopts_what_runs(site: Site, steady: deployment_pb2.Deployment) -> None:
     before = await site.containers()
+    following, output = await follow_log(site, "steady")
+    await line_that_says(output, "mode ok")
     await site.stop_agent(kill=True)
+    assert await cut_off(following)
     await site.reaches(steady, "DEGRADED", "DeviceOffline")
     assert await fetch(await site.state(steady)) == "steady"
     await site.start_agent()
@@ -167,7 +259,9 @@ async def test_podman_that_is_broken_is_reported_and_waited_for(site: Site, stea
     blocked = await site.deploy(spec_text("blocked", ANSWER="blocked"))
     seen = await site.seen_device(lambda device: device.agent_condition.startswith("Podman"))
     assert seen.presence == device_pb2.DEVICE_PRESENCE_ONLINE
-    assert state_of(await site.state(blocked)) in ("PROGRESSING", "DEGRADED")
+    answer = await site.reaches(blocked, "PENDING", "PodmanUnavailable")
+    assert answer.deployment.message.startswith("edge: podman")
+    assert (instance_state(answer), status_of(answer).reason) == ("PENDING", "PodmanUnavailable")
     assert await undisturbed(site, steady)
     assert state_of(await site.state(steady)) == "READY"
     await site.device.run("umount", "/usr/bin/podman")

@@ -113,9 +113,10 @@ async def test_the_log_of_an_instance_arrives_line_by_line_and_the_session_ends(
         await until(lambda: around.runs_ready(generation))
         session = _invite(around, "s1", deployment_id="deployment-1")
         await until(session.ended.is_set)
-        assert [message.log_line.text for message in session.received] == list(LINES)
-        assert {message.log_line.stream for message in session.received} == {"stdout"}
-        assert all(message.log_line.time.seconds > 0 for message in session.received)
+        assert [line.text for line in session.lines] == list(LINES)
+        assert {line.stream for line in session.lines} == {"stdout"}
+        assert all(line.time.seconds > 0 for line in session.lines)
+        assert session.whole
 
 
 async def test_a_log_can_be_asked_for_its_last_lines_only(around: Surroundings) -> None:
@@ -124,7 +125,7 @@ async def test_a_log_can_be_asked_for_its_last_lines_only(around: Surroundings) 
         await until(lambda: around.runs_ready(generation))
         session = _invite(around, "s1", deployment_id="deployment-1", tail=1)
         await until(session.ended.is_set)
-        assert [message.log_line.text for message in session.received] == [LINES[-1]]
+        assert [line.text for line in session.lines] == [LINES[-1]]
 
 
 async def test_the_log_of_an_instance_that_is_not_there_is_an_error_with_a_reason(around: Surroundings) -> None:
@@ -145,10 +146,12 @@ async def test_an_invitation_to_a_session_that_is_over_harms_nothing(around: Sur
         await until(lambda: "channel_ended session=long-gone" in agent.log())
         session = _invite(around, "s2", deployment_id="deployment-1")
         await until(session.ended.is_set)
-        assert len(session.received) == len(LINES)
+        assert len(session.lines) == len(LINES)
 
 
-async def test_a_stopped_agent_ends_the_sessions_that_it_serves(around: Surroundings) -> None:
+async def test_a_stopped_agent_ends_the_sessions_that_it_serves_and_does_not_say_that_this_was_all(
+    around: Surroundings,
+) -> None:
     async with FakeAgent(around.state_dir) as agent:
         generation = around.wish(workload())
         await until(lambda: around.runs_ready(generation))
@@ -156,6 +159,7 @@ async def test_a_stopped_agent_ends_the_sessions_that_it_serves(around: Surround
         await until(lambda: len(session.received) == len(LINES))
         assert await agent.signal(signal.SIGTERM) == 0
         await until(session.ended.is_set)
+        assert not session.whole
 
 
 async def test_following_goes_on_until_the_controller_closes(around: Surroundings, link: ControllerLink) -> None:

@@ -103,6 +103,19 @@ async def test_a_podman_that_is_killed_is_tried_again_and_its_step_does_not_run_
     assert workshop.leftovers() == []
 
 
+async def test_a_podman_that_is_gone_is_waited_for(
+    workshop: Workshop, base: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for _ in range(2):
+        with pytest.raises(BuildFailed, match="install the package podman") as caught:
+            await workshop.build(workshop.job("absent", steps(base, "true")))
+        assert (caught.value.reason, caught.value.retryable) == ("PodmanUnavailable", True)
+    monkeypatch.undo()
+    await workshop.build(workshop.job("absent", steps(base, "true")))
+    assert workshop.leftovers() == []
+
+
 def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 

@@ -34,9 +34,11 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
     opened.close()
 
 
-def status(state: str = "RUNNING", *, ready: bool = True) -> types_pb2.InstanceStatus:
+def status(state: str = "RUNNING", *, ready: bool = True, digest: str = ARTIFACT.digest) -> types_pb2.InstanceStatus:
     value = types_pb2.InstanceState.Value(f"INSTANCE_STATE_{state}")
-    return types_pb2.InstanceStatus(deployment_id="dep-1", revision=1, state=value, ready=ready, reason="Ready")
+    return types_pb2.InstanceStatus(
+        deployment_id="dep-1", revision=1, state=value, ready=ready, reason="Ready", artifact_digest=digest
+    )
 
 
 def snapshot(sequence: int, *statuses: types_pb2.InstanceStatus, observed: int = 3) -> mqtt_pb2.StatusSnapshot:
@@ -71,6 +73,16 @@ async def come_online(store: Store, session: int = 1) -> None:
 async def test_a_snapshot_of_a_ready_instance_makes_the_deployment_ready(store: Store) -> None:
     await come_online(store)
     await store.transact(lambda tx: reports.store_snapshot(tx, "dev-1", snapshot(1, status()), time.time()))
+    assert (await current(store)).condition.state is DeploymentState.READY
+
+
+async def test_a_ready_instance_of_another_artifact_makes_nothing_ready(store: Store) -> None:
+    """The database was restored from a backup, and the same revision number was given again."""
+    await come_online(store)
+    other = snapshot(1, status(digest="sha256:" + "0" * 64))
+    await store.transact(lambda tx: reports.store_snapshot(tx, "dev-1", other, time.time()))
+    assert (await current(store)).condition.state is DeploymentState.PROGRESSING
+    await store.transact(lambda tx: reports.store_snapshot(tx, "dev-1", snapshot(2, status()), time.time()))
     assert (await current(store)).condition.state is DeploymentState.READY
 
 

@@ -5,10 +5,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from controller.errors import NotFound
+from controller.errors import NotFound, Unavailable
 from controller.rpc.sessions import WINDOW, Sessions
 from longshore.v1 import agent_pb2, mqtt_pb2, types_pb2
 from tests.support.async_waiting import until
+
+END = agent_pb2.ChannelRequest(end=agent_pb2.ChannelEnd())
+REFUSAL = agent_pb2.ChannelRequest(error=agent_pb2.ChannelError(reason="NoSuchInstance", message="it is gone"))
 
 
 class Meeting:
@@ -24,21 +27,32 @@ class Meeting:
     def ask(self) -> AsyncIterator[agent_pb2.ChannelRequest]:
         return self.sessions.ask("dev-1", mqtt_pb2.LogQuery(deployment_id="dep-1"))
 
-    def serve(self, lines: int | None, device_id: str = "dev-1") -> "asyncio.Task[None]":
-        """A device that sends so many lines, or lines without end."""
-        return asyncio.create_task(self.sessions.serve(device_id, _said(self.invited[-1][1], lines)))
+    def serve(
+        self, lines: int | None, device_id: str = "dev-1", last: agent_pb2.ChannelRequest | None = END
+    ) -> "asyncio.Task[None]":
+        """A device that sends so many lines and `last`, or lines without end."""
+        return asyncio.create_task(self.sessions.serve(device_id, _said(self.invited[-1][1], lines, last)))
 
 
-async def _said(session_id: str, lines: int | None) -> AsyncIterator[agent_pb2.ChannelRequest]:
+async def _said(
+    session_id: str, lines: int | None, last: agent_pb2.ChannelRequest | None
+) -> AsyncIterator[agent_pb2.ChannelRequest]:
     yield agent_pb2.ChannelRequest(session_id=session_id)
     sent = 0
     while lines is None or sent < lines:
         sent += 1
         yield agent_pb2.ChannelRequest(log_line=types_pb2.LogLine(text=str(sent)))
+    if last is not None:
+        yield last
 
 
 async def first(asking: AsyncIterator[agent_pb2.ChannelRequest]) -> agent_pb2.ChannelRequest:
     return await anext(asking)
+
+
+async def hear(asking: AsyncIterator[agent_pb2.ChannelRequest], heard: list[str]) -> None:
+    async for message in asking:
+        heard.append(message.log_line.text)
 
 
 async def test_all_lines_arrive_in_order_also_past_the_window() -> None:
@@ -49,6 +63,32 @@ async def test_all_lines_arrive_in_order_also_past_the_window() -> None:
     serving = meeting.serve(3 * WINDOW)
     texts = [(await begun).log_line.text, *[message.log_line.text async for message in asking]]
     assert texts == [str(number) for number in range(1, 3 * WINDOW + 1)]
+    await asyncio.wait_for(serving, 10)
+
+
+async def test_a_device_that_is_cut_off_has_not_said_all() -> None:
+    """Also where the stream seems to have ended by itself, as broken ones may."""
+    meeting = Meeting()
+    asking = meeting.ask()
+    begun = asyncio.create_task(first(asking))
+    await until(lambda: meeting.invited)
+    serving = meeting.serve(3, last=None)
+    assert (await begun).log_line.text == "1"
+    heard: list[str] = []
+    with pytest.raises(Unavailable, match="dev-1 broke before the end"):
+        await hear(asking, heard)
+    assert heard == ["2", "3"]
+    await asyncio.wait_for(serving, 10)
+
+
+async def test_a_refusal_is_the_last_that_is_heard() -> None:
+    meeting = Meeting()
+    asking = meeting.ask()
+    begun = asyncio.create_task(first(asking))
+    await until(lambda: meeting.invited)
+    serving = meeting.serve(0, last=REFUSAL)
+    assert await begun == REFUSAL
+    assert [message async for message in asking] == []
     await asyncio.wait_for(serving, 10)
 
 

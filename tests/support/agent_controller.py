@@ -12,7 +12,7 @@ import grpc
 
 from controller.local.broker import LocalBroker
 from controller.pki import CertificateAuthority
-from longshore.v1 import agent_pb2, agent_pb2_grpc, device_pb2
+from longshore.v1 import agent_pb2, agent_pb2_grpc, device_pb2, types_pb2
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -27,6 +27,15 @@ class Session:
     received: list[agent_pb2.ChannelRequest] = field(default_factory=list)
     close: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def lines(self) -> list[types_pb2.LogLine]:
+        return [message.log_line for message in self.received if message.HasField("log_line")]
+
+    @property
+    def whole(self) -> bool:
+        """Whether the agent has said that this was all."""
+        return bool(self.received) and self.received[-1].HasField("end")
 
 
 class AgentController(agent_pb2_grpc.AgentServiceServicer):

@@ -32,9 +32,16 @@ def build(*states: BuildState, message: str = "") -> Build:
     return Build("b-1", "alice", "digits", "digits", b"", (), tuple(targets), 1.0)
 
 
-def instance(state: str = "RUNNING", *, ready: bool = True, revision: int = 1, reason: str = "Ready") -> InstanceRow:
+def instance(
+    state: str = "RUNNING",
+    *,
+    ready: bool = True,
+    revision: int = 1,
+    reason: str = "Ready",
+    digest: str = ARTIFACT.digest,
+) -> InstanceRow:
     attempts = 1 if state == "BACKOFF" else 0
-    return InstanceRow("dep-1", "dev-1", revision, state, ready, reason, "says the device", attempts, b"")
+    return InstanceRow("dep-1", "dev-1", revision, state, ready, reason, "says the device", attempts, digest, b"")
 
 
 def placement(

@@ -6,7 +6,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +36,8 @@ if mode == "crash":
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
+        if self.path != "/":
+            print("asked for", self.path, flush=True)
         self.send_response(503 if mode == "never-ready" else 200)
         self.end_headers()
         self.wfile.write(os.environ.get("ANSWER", "hello").encode())
@@ -90,14 +92,18 @@ class Site:
 
     async def longshore(self, *arguments: str) -> Ended:
         """The `longshore` command, as an administrator types it."""
+        process = await self.start_longshore(*arguments)
+        out, err = await process.communicate()
+        return Ended(process.returncode or 0, out.decode(), err.decode())
+
+    async def start_longshore(self, *arguments: str) -> asyncio.subprocess.Process:
+        """The same, while it runs; its output is to be read."""
         pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(
+        return await asyncio.create_subprocess_exec(
             *[sys.executable, "-m", "controller.cli.main", *arguments],
             env={**os.environ, "LONGSHORE_CONTEXT": str(self.stack.context_file)},
             stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe,
         )  # fmt: skip
-        out, err = await process.communicate()
-        return Ended(process.returncode or 0, out.decode(), err.decode())
 
     def write(self, text: str) -> Path:
         """A deployment.yml with this text beside server.py; its path."""
@@ -108,13 +114,13 @@ class Site:
         (folder / "deployment.yml").write_text(text)
         return folder / "deployment.yml"
 
-    async def deploy(self, text: str, *, build: bool = False) -> deployment_pb2.Deployment:
-        """Applies a spec, with the site's ready-made image unless `build`."""
+    async def deploy(self, text: str, *, build: bool = False, build_id: str = "") -> deployment_pb2.Deployment:
+        """Applies a spec, with the site's ready-made image unless `build`, or that of `build_id`."""
         path = self.write(text)
         if build:
             answer = await self.call(self.client.deploy, path, PROJECT, files=["server.py"])
         else:
-            answer = await self.call(self.client.deploy, path, PROJECT, build_id=self.build_id)
+            answer = await self.call(self.client.deploy, path, PROJECT, build_id=build_id or self.build_id)
         deployment: deployment_pb2.Deployment = answer.deployment
         return deployment
 
@@ -216,13 +222,13 @@ def instance_state(answer: deployment_pb2.GetDeploymentResponse) -> str:
     return types_pb2.InstanceState.Name(status_of(answer).state).removeprefix("INSTANCE_STATE_")
 
 
-async def fetch(answer: deployment_pb2.GetDeploymentResponse) -> str:
+async def fetch(answer: deployment_pb2.GetDeploymentResponse, path: str = "/") -> str:
     """What the only instance answers at the endpoint that its status names; "" where it does not."""
     (where,) = status_of(answer).endpoints
 
     def get() -> str:
         try:
-            with urllib.request.urlopen(f"http://{where.host}:{where.port}/", timeout=3) as reply:
+            with urllib.request.urlopen(f"http://{where.host}:{where.port}{path}", timeout=3) as reply:
                 return str(reply.read().decode())
         except OSError:
             return ""
@@ -231,10 +237,14 @@ async def fetch(answer: deployment_pb2.GetDeploymentResponse) -> str:
 
 
 @asynccontextmanager
-async def running_site(folder: Path, *, enroll: bool = True, build: bool = True) -> AsyncIterator[Site]:
-    """A site with an enrolled device whose agent runs, and an image of the service in its registry."""
+async def running_site(
+    folder: Path, *, enroll: bool = True, build: bool = True, env: Mapping[str, str] | None = None
+) -> AsyncIterator[Site]:
+    """A site with an enrolled device whose agent runs, and an image of the service in its registry. `env` is added to
+    the controller's environment."""
     async with SimulatedDevice(folder / "device") as device:
-        stack = LocalStack(folder / "controller", host=device.gateway, builds=Builds(base_cache=BASE_CACHE))
+        builds = Builds(base_cache=BASE_CACHE)
+        stack = LocalStack(folder / "controller", host=device.gateway, builds=builds, env=env)
         async with stack:
             context = yaml.safe_load(stack.context_file.read_text())
             with Client(context["address"], context["token"], context["ca"]) as client:

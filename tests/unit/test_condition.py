@@ -11,7 +11,7 @@ from controller.deployments.condition import condition
 from controller.deployments.model import DeploymentState, LeftOut, Wish
 from controller.devices.model import Presence
 from controller.store.workloads import Placement
-from tests.support.rows import build, deployment, instance, on, placement
+from tests.support.rows import ARTIFACT, build, deployment, instance, on, placement
 
 BUILT = build(BuildState.SUCCEEDED)
 STATES = ["PENDING", "FETCHING", "STARTING", "RUNNING", "STOPPING", "STOPPED", "FAILED", "BACKOFF"]
@@ -32,6 +32,31 @@ def test_progressing_while_one_of_two_devices_is_not_ready() -> None:
 def test_an_instance_of_the_revision_before_does_not_make_the_present_one_ready() -> None:
     places = [placement(instance(revision=1), revision=2)]
     assert condition(deployment(revision=2), BUILT, places).state is DeploymentState.PROGRESSING
+
+
+@pytest.mark.parametrize("digest", ["sha256:" + "0" * 64, ""])
+def test_an_instance_of_another_artifact_does_not_make_the_revision_ready(digest: str) -> None:
+    found = condition(deployment(), BUILT, [placement(instance(digest=digest))])
+    assert (found.state, found.message) == (DeploymentState.PROGRESSING, "0 of 1 instances ready")
+
+
+def test_a_wish_that_the_device_cannot_read_fails_the_deployment() -> None:
+    row = instance("FAILED", ready=False, reason="InvalidWorkload", digest="")
+    found = condition(deployment(), BUILT, [placement(row)])
+    assert (found.state, found.reason) == (DeploymentState.FAILED, "InvalidWorkload")
+
+
+def test_what_holds_up_an_instance_is_the_reason_of_its_deployment() -> None:
+    held_up = placement(instance("PENDING", ready=False, reason="PodmanUnavailable"))
+    found = condition(deployment(), BUILT, [held_up])
+    assert (found.state, found.reason) == (DeploymentState.PENDING, "PodmanUnavailable")
+    assert found.message == "edge: says the device"
+    found = condition(deployment(), BUILT, [on("dev-2", placement(instance())), held_up])
+    assert (found.state, found.reason) == (DeploymentState.DEGRADED, "PodmanUnavailable")
+    starting = on("dev-3", placement(instance("STARTING", ready=False)))
+    assert condition(deployment(), BUILT, [starting, held_up]).state is DeploymentState.PROGRESSING
+    queued = placement(instance("PENDING", ready=False, reason="Queued"))
+    assert condition(deployment(), BUILT, [queued]).reason == "Progressing"
 
 
 def test_failed_build_is_named_with_its_target_and_reason() -> None:
@@ -103,7 +128,9 @@ def placements(draw: st.DrawFn) -> list[Placement]:
         row = None
         if draw(st.booleans()):
             state = draw(st.sampled_from(STATES))
-            row = instance(state, ready=state == "RUNNING" and draw(st.booleans()), revision=draw(st.integers(1, 3)))
+            digest = draw(st.sampled_from([ARTIFACT.digest, "sha256:" + "0" * 64, ""]))
+            answers = state == "RUNNING" and draw(st.booleans())
+            row = instance(state, ready=answers, revision=draw(st.integers(1, 3)), digest=digest)
         return on(f"dev-{number}", placement(row, draw(st.sampled_from(list(Presence))), revision=2))
 
     return [one(number) for number in range(draw(st.integers(0, 4)))]
@@ -117,6 +144,7 @@ def test_ready_is_never_claimed_without_evidence_from_every_device(places: list[
         and place.instance is not None
         and place.instance.ready
         and place.instance.revision == 2
+        and place.instance.artifact_digest == ARTIFACT.digest
         for place in places
     ]
     assert (found.state is DeploymentState.READY) == (bool(places) and all(evidence))

@@ -241,6 +241,7 @@ class ChannelRequest(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     EXIT_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """In the first message."""
     @_builtins.property
@@ -257,6 +258,10 @@ class ChannelRequest(_message.Message):
     def exit(self) -> Global___ChannelExit:
         """The command has ended; the last message."""
 
+    @_builtins.property
+    def end(self) -> Global___ChannelEnd:
+        """All of the log has been said; the last message. A stream that ends without one of these was cut off."""
+
     def __init__(
         self,
         *,
@@ -265,16 +270,32 @@ class ChannelRequest(_message.Message):
         error: Global___ChannelError | None = ...,
         data: Global___ChannelData | None = ...,
         exit: Global___ChannelExit | None = ...,
+        end: Global___ChannelEnd | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "error", b"error", "exit", b"exit", "log_line", b"log_line", "payload", b"payload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "error", b"error", "exit", b"exit", "log_line", b"log_line", "payload", b"payload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "error", b"error", "exit", b"exit", "log_line", b"log_line", "payload", b"payload", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "error", b"error", "exit", b"exit", "log_line", b"log_line", "payload", b"payload", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["log_line", "error", "data", "exit"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["log_line", "error", "data", "exit", "end"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
 Global___ChannelRequest: _TypeAlias = ChannelRequest  # noqa: Y015
+
+@_typing.final
+class ChannelEnd(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChannelEnd: _TypeAlias = ChannelEnd  # noqa: Y015
 
 @_typing.final
 class ChannelData(_message.Message):

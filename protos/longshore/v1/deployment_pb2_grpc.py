@@ -127,7 +127,7 @@ class DeploymentServiceServicer:
     def ReadInstanceLog(self, request, context):
         """The output of one instance, read on its device; with `follow` until the client leaves or the instance is gone.
         Errors: NOT_FOUND, FAILED_PRECONDITION (several devices run it and none is named), UNAVAILABLE (the device
-        does not answer).
+        does not answer, or is lost before it has sent the whole log). A log that ends with OK is whole.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

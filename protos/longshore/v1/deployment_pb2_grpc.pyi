@@ -40,7 +40,7 @@ class DeploymentServiceStub:
     ReadInstanceLog: _aio.UnaryStreamMultiCallable[_deployment_pb2.ReadInstanceLogRequest, _deployment_pb2.ReadInstanceLogResponse]
     """The output of one instance, read on its device; with `follow` until the client leaves or the instance is gone.
     Errors: NOT_FOUND, FAILED_PRECONDITION (several devices run it and none is named), UNAVAILABLE (the device
-    does not answer).
+    does not answer, or is lost before it has sent the whole log). A log that ends with OK is whole.
     """
 
 class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -111,7 +111,7 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_deployment_pb2.ReadInstanceLogResponse]:
         """The output of one instance, read on its device; with `follow` until the client leaves or the instance is gone.
         Errors: NOT_FOUND, FAILED_PRECONDITION (several devices run it and none is named), UNAVAILABLE (the device
-        does not answer).
+        does not answer, or is lost before it has sent the whole log). A log that ends with OK is whole.
         """
 
 def add_DeploymentServiceServicer_to_server(servicer: DeploymentServiceServicer, server: _aio.Server) -> None: ...

@@ -165,6 +165,7 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("message", sa.Text(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("artifact_digest", sa.Text(), nullable=False),
         sa.Column("status", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("deployment_id", "device_id"),
     )
