@@ -16,6 +16,7 @@ from controller.admin_builders import builders
 from controller.errors import DomainError, OperatorError
 from controller.local.broker import LocalBroker
 from controller.local.registry import LocalRegistry
+from controller.local.server import EVERYWHERE, LocalServer
 from controller.pki import CertificateAuthority
 from controller.settings import Broker, Endpoint, Registry, Settings, load_settings, split
 from controller.setup import DataFolder, add_token, context_text, set_up
@@ -47,7 +48,7 @@ def init(
     name = host or socket.getfqdn()
 
     def endpoint(port: int) -> Endpoint:
-        return Endpoint(listen=f"0.0.0.0:{port}", address=f"{name}:{port}")
+        return Endpoint(listen=f"{EVERYWHERE}:{port}", address=f"{name}:{port}")
 
     settings = Settings(
         public=endpoint(public_port),
@@ -138,18 +139,21 @@ async def _serve(data_dir: Path, with_broker: bool, with_registry: bool) -> None
 
     settings, folder = load_settings(data_dir), DataFolder(data_dir)
     ca = CertificateAuthority.load(folder.ca)
+    beside: list[LocalServer] = []
     collect: Callable[[], Awaitable[None]] | None = None
-    async with contextlib.AsyncExitStack() as stack:
-        if with_broker:
-            host, port = split(settings.broker.address)
-            await stack.enter_async_context(LocalBroker(data_dir / "broker", ca, host, port))
-        if with_registry:
-            host, port = split(settings.registry.address)
-            realm = f"https://{settings.web.address}/registry/token"
-            certificate = folder.registry_tokens / "ca.crt"
-            local = LocalRegistry(data_dir / "registry", ca, realm, certificate, host, port)
-            collect = (await stack.enter_async_context(local)).collect_garbage
-        await serve(data_dir, collect)
+    if with_broker:
+        host, port = split(settings.broker.address)
+        listen = settings.broker.listen or f"{EVERYWHERE}:{port}"
+        beside.append(LocalBroker(data_dir / "broker", ca, host, port, listen=listen))
+    if with_registry:
+        host, port = split(settings.registry.address)
+        listen = settings.registry.listen or f"{EVERYWHERE}:{port}"
+        realm = f"https://{settings.web.address}/registry/token"
+        certificate = folder.registry_tokens / "ca.crt"
+        registry = LocalRegistry(data_dir / "registry", ca, realm, certificate, host, port, listen=listen)
+        beside.append(registry)
+        collect = registry.collect_garbage
+    await serve(data_dir, beside, collect)
 
 
 def _configure_logging() -> None:

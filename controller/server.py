@@ -5,7 +5,7 @@ import contextlib
 import fcntl
 import os
 import signal
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -38,6 +38,8 @@ from controller.errors import OperatorError
 from controller.events.feed import EventFeed
 from controller.housekeeping.assembly import housekeeper, journal_of
 from controller.housekeeping.space import MIB, Space
+from controller.local.server import LocalServer
+from controller.local.supervision import kept_running
 from controller.mqtt.inbox import DeviceMessages
 from controller.mqtt.link import BrokerSettings
 from controller.pki import CertificateAuthority
@@ -265,11 +267,21 @@ async def _add_standard_services(server: grpc.aio.Server) -> None:
     reflection.enable_server_reflection([*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
 
 
-async def serve(root: Path, collect: Callable[[], Awaitable[None]] | None = None) -> None:
-    """Runs a controller until SIGTERM or SIGINT. `collect` as for Controller."""
+async def serve(
+    root: Path, beside: Sequence[LocalServer] = (), collect: Callable[[], Awaitable[None]] | None = None
+) -> None:
+    """Runs a controller, and what is to run beside it, until SIGTERM or SIGINT. `collect` as for Controller."""
+    # First, for the lock: what another process has started here must not be touched.
     controller = Controller(root, collect)
-    running = asyncio.create_task(controller.run())
+    running = asyncio.create_task(_run(controller, beside))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, running.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await running
+
+
+async def _run(controller: Controller, beside: Sequence[LocalServer]) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        for server in beside:
+            await stack.enter_async_context(kept_running(server))
+        await controller.run()

@@ -1,6 +1,7 @@
 """The controller's settings: `controller.yml` in its data folder, made by `longshore-controller init`."""
 
 import re
+import stat
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,6 +9,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from controller.errors import OperatorError
+from controller.files import write_durably
 
 FILE_NAME = "controller.yml"
 
@@ -48,16 +50,19 @@ class Endpoint(Part):
 
 
 class Broker(Part):
-    """The MQTT broker. `ca_file`: PEM that verifies it; the installation's own CA where it is not given."""
+    """The MQTT broker. `ca_file`: PEM that verifies it; the installation's own CA where it is not given. `listen`:
+    where the one of `--with-broker` listens; all addresses of the machine, at the same port, where it is not given."""
 
     address: Address
+    listen: Address | None = None
     ca_file: Path | None = None
 
 
 class Registry(Part):
-    """The OCI registry. `ca_file` as for the broker."""
+    """The OCI registry. `ca_file` and `listen` as for the broker."""
 
     address: Address
+    listen: Address | None = None
     ca_file: Path | None = None
 
 
@@ -183,8 +188,12 @@ def load_settings(data_dir: Path) -> Settings:
 
 
 def save_settings(data_dir: Path, settings: Settings) -> None:
+    """Afterwards the file has these; until then, also after a power cut or on a full disk, those of before. A link
+    and the file's mode stay as they are."""
     text = yaml.safe_dump(settings.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
-    (data_dir / FILE_NAME).write_text(text)
+    path = (data_dir / FILE_NAME).resolve()
+    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644
+    write_durably(path, text.encode(), mode)
 
 
 def split(address: str) -> tuple[str, int]:

@@ -67,14 +67,12 @@ class LocalBroker(LocalServer):
         if not Path(program).exists():
             raise StartFailed("mosquitto is not installed; install the package mosquitto")
         (self._folder / "data").mkdir(exist_ok=True)
-        (self._folder / "ca.crt").write_text(self._ca.certificate_pem)
+        self._written("ca.crt", self._ca.certificate_pem)
         self._certified("broker")
-        (self._folder / "acl").write_text(access_list())
-        (self._folder / "acl").chmod(0o600)
+        self._written("acl", access_list())
         owner = _broker_user()
-        text = CONFIGURATION.format(folder=self._folder, host=self.host, port=self.port)
-        configuration = self._folder / "mosquitto.conf"
-        configuration.write_text(text + (f"user {owner}\n" if owner else ""))
+        text = CONFIGURATION.format(folder=self._folder, host=self._bound, port=self._bound_port)
+        configuration = self._written("mosquitto.conf", text + (f"user {owner}\n" if owner else ""))
         return ChildProcess([program, "-c", str(configuration)], self._folder / "broker.log")
 
 

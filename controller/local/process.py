@@ -57,21 +57,32 @@ class ChildProcess:
             raise RuntimeError("not started")
         return self._process.pid
 
-    async def start(self, answers: Callable[[], bool]) -> None:
-        """Afterwards the process runs and `answers()` was true. Raises StartFailed."""
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    async def ended(self) -> int:
+        """Its exit status, once it has ended; negative where a signal ended it."""
+        if self._process is None:
+            raise RuntimeError("not started")
+        return await self._process.wait()
+
+    async def start(self, answers: Callable[[], bool], deadline: float = START_DEADLINE) -> None:
+        """Afterwards the process runs and `answers()` was true. Raises StartFailed, when it does not run any more: it
+        ended, or did not answer within so many seconds."""
         with self.log_file.open("ab") as log:
             # In a session of its own: Ctrl-C at a terminal is for the parent, which ends its children in order.
             self._process = await asyncio.create_subprocess_exec(
                 *END_WITH_PARENT, *self._argv, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=self._env,
                 start_new_session=True,
             )  # fmt: skip
-        deadline = time.monotonic() + START_DEADLINE
+        given_up = time.monotonic() + deadline
         while not await asyncio.to_thread(answers):
             if self._process.returncode is not None:
                 raise StartFailed(f"{self._argv[0]} ended with {self._process.returncode}:\n{self._tail()}")
-            if time.monotonic() > deadline:
+            if time.monotonic() > given_up:
                 await self.stop()
-                raise StartFailed(f"{self._argv[0]} does not answer after {START_DEADLINE:.0f} s:\n{self._tail()}")
+                raise StartFailed(f"{self._argv[0]} does not answer after {deadline:.0f} s:\n{self._tail()}")
             await asyncio.sleep(0.02)
 
     async def stop(self) -> None:

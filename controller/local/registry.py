@@ -16,6 +16,11 @@ from controller.local.process import END_WITH_PARENT, ChildProcess, StartFailed
 from controller.local.server import LocalServer
 from controller.pki import CertificateAuthority
 
+# Seconds that it may take to answer again: where it is not given them, nobody can pull.
+RESTART_DEADLINE = 120.0
+# Where its storage driver for files has what was pushed.
+BLOBS = Path("docker/registry/v2/blobs")
+
 
 class LocalRegistry(LocalServer):
     """A registry on this machine. `token_realm` is the URL of the controller's token endpoint, `token_certificate`
@@ -30,19 +35,23 @@ class LocalRegistry(LocalServer):
         host: str = "127.0.0.1",
         port: int = 0,
         names: Sequence[str] = (),
+        listen: str = "",
     ) -> None:
-        super().__init__(folder, ca, host, port, names)
+        super().__init__(folder, ca, host, port, names, listen)
         self._token_realm = token_realm
         self._token_certificate = token_certificate
         self._read_only = False
-        self._collecting = asyncio.Lock()
 
     async def collect_garbage(self) -> None:
-        """Afterwards what no manifest names is gone from the disk; meanwhile it only lets pull. Raises StartFailed.
+        """Afterwards what no manifest names is gone from the disk; meanwhile it only lets pull. Raises StartFailed:
+        then it may not run.
 
         A push meanwhile would lose blobs: https://distribution.github.io/distribution/about/garbage-collection/
         """
-        async with self._collecting:
+        if not (self._folder / "data" / BLOBS).exists():
+            # Nothing was ever pushed to its end; asked to collect then, it fails.
+            return
+        async with self._changing:
             try:
                 await self._restart(read_only=True)
                 await _run([_program(), "garbage-collect", str(self._folder / "registry.yml")], self._folder)
@@ -51,14 +60,13 @@ class LocalRegistry(LocalServer):
 
     async def _restart(self, *, read_only: bool) -> None:
         self._read_only = read_only
-        await self.stop()
-        await self.start()
+        await self._stop()
+        await self._start(RESTART_DEADLINE)
 
     def _configured(self) -> ChildProcess:
         program = _program()
         self._certified("registry")
-        configuration = self._folder / "registry.yml"
-        configuration.write_text(yaml.safe_dump(self._settings()))
+        configuration = self._written("registry.yml", yaml.safe_dump(self._settings()))
         return ChildProcess([program, "serve", str(configuration)], self._folder / "registry.log", env={})
 
     def _settings(self) -> dict[str, Any]:
@@ -77,7 +85,7 @@ class LocalRegistry(LocalServer):
                 "delete": {"enabled": True},
                 "maintenance": {"readonly": {"enabled": self._read_only}},
             },
-            "http": {"addr": self.address, "tls": tls, "headers": {"X-Content-Type-Options": ["nosniff"]}},
+            "http": {"addr": self.listen, "tls": tls, "headers": {"X-Content-Type-Options": ["nosniff"]}},
             "auth": {"token": token},
         }
 

@@ -1,7 +1,6 @@
 """A disk that is nearly full lets no build begin, disturbs none that runs, and lets go by itself."""
 
-import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,8 @@ from controller.housekeeping.space import Space
 from tests.support.async_waiting import until
 from tests.support.queueing import Bench, ScriptedBuilder, open_bench
 from tests.support.rows import PROJECT
+from tests.support.small_disk import MIB, small_disk
 
-MIB = 2**20
 FULL = "the disk of the builder is nearly full"
 
 
@@ -76,25 +75,16 @@ async def test_what_a_controller_before_this_one_said_is_unsaid(bench: Bench, mo
     assert {(await bench.target(f"b-{number}")).reason for number in range(5)} == {""}
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 8 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,nr_inodes=20000", "none", folder], check=True)
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
 @pytest.mark.podman
-def test_a_real_disk_is_named_with_what_is_free_and_what_is_needed(tmp_path: Path, small_disk: Path) -> None:
-    space = Space({"the data": tmp_path, "the builder": small_disk, "nothing": tmp_path / "absent"}, 4 * MIB)
-    assert space.condition() == ""
-    (small_disk / "layers").write_bytes(bytes(6 * MIB))
-    said = space.condition()
-    assert f"the disk of the builder ({small_disk}) is nearly full: 2 MiB are free, 4 MiB have to be" in said
-    (small_disk / "layers").unlink()
-    assert space.condition() == ""
-    for number in range(15_000):
-        (small_disk / str(number)).touch()
-    assert "more files only" in space.condition()
+def test_a_real_disk_is_named_with_what_is_free_and_what_is_needed(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 8) as disk:
+        space = Space({"the data": tmp_path, "the builder": disk.path, "nothing": tmp_path / "absent"}, 4 * MIB)
+        assert space.condition() == ""
+        disk.fill(leave=2 * MIB)
+        said = space.condition()
+        assert f"the disk of the builder ({disk.path}) is nearly full: 2 MiB are free, 4 MiB have to be" in said
+        disk.free_again()
+        assert space.condition() == ""
+        for number in range(15_000):
+            (disk.path / str(number)).touch()
+        assert "more files only" in space.condition()

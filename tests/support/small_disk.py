@@ -1,0 +1,53 @@
+"""A disk that is small enough to be filled."""
+
+import errno
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class SmallDisk:
+    """`path` is where it is mounted."""
+
+    path: Path
+
+    def fill(self, leave: int = 0) -> None:
+        """Afterwards there is room for no more than so many bytes."""
+        with self._ballast.open("ab", buffering=0) as file:
+            while (room := self.free() - leave) > 0:
+                try:
+                    file.write(bytes(min(room, MIB)))
+                except OSError as full:
+                    if full.errno != errno.ENOSPC:
+                        raise
+                    return
+
+    def free_again(self) -> None:
+        """Afterwards there is the room that there was before it was filled."""
+        self._ballast.unlink()
+
+    def free(self) -> int:
+        status = os.statvfs(self.path)
+        return status.f_bavail * status.f_frsize
+
+    @property
+    def _ballast(self) -> Path:
+        return self.path / "ballast"
+
+
+@contextmanager
+def small_disk(path: Path, mib: int) -> Iterator[SmallDisk]:
+    """Mounted at `path`, which is made, while the block lasts."""
+    path.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mib}m,nr_inodes=20000", "none", path], check=True)
+    try:
+        yield SmallDisk(path)
+    finally:
+        # Lazily: a process that was killed a moment ago may hold a file still.
+        subprocess.run(["umount", "--lazy", path], check=True)
