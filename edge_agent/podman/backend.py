@@ -209,6 +209,13 @@ class PodmanBackend:
     async def open_exec(self, handle: Handle, command: Sequence[str], terminal: TerminalSize | None) -> ExecSession:
         raise Unsupported("this backend cannot talk to a command")
 
+    async def listens(self, handle: Handle, port: str) -> bool | None:
+        container = await self._inventory.find(handle.value)
+        if container is None or not self._inventory.runs(container):
+            return False
+        number = container.ports.get(port)
+        return None if number is None else machine.listens(container.pid, number)
+
     async def stats(self, handle: Handle) -> Stats:
         container = await self._inventory.find(handle.value)
         found = machine.stats(container.pid) if container is not None and self._inventory.runs(container) else None

@@ -58,9 +58,14 @@ class Container:
         """Grows over the life of a container."""
         return 2 if self.ended else 1 if self.claims_to_run else 0
 
-    def addresses(self) -> tuple[tuple[str, tuple[str, int]], ...]:
+    @property
+    def ports(self) -> Mapping[str, int]:
+        """The container's port of each name."""
         pairs = [entry.partition("=") for entry in self.labels[f"{LABEL}.ports"].split(",") if entry]
-        return tuple((name, self.published[int(port)]) for name, _, port in pairs if int(port) in self.published)
+        return {name: int(port) for name, _, port in pairs}
+
+    def addresses(self) -> tuple[tuple[str, tuple[str, int]], ...]:
+        return tuple((name, self.published[port]) for name, port in self.ports.items() if port in self.published)
 
 
 def parse(inspected: Mapping[str, Any]) -> Container:

@@ -241,6 +241,12 @@ class DeployBackend(Protocol):
         """
         ...
 
+    async def listens(self, handle: Handle, port: str) -> bool | None:
+        """Whether something inside listens at this port (by its name), as far as others than itself can reach it; None
+        where the backend cannot tell. What accepts connections on the device may be a forwarder, which is no evidence.
+        """
+        ...
+
     async def stats(self, handle: Handle) -> Stats:
         """Raises BackendError "NotRunning" (retryable) where nothing runs."""
         ...

@@ -9,11 +9,15 @@ from edge_agent.runtime.backend import BackendError, BackendUnavailable, ExecRes
 from edge_agent.runtime.model import Check, CommandProbe, HttpProbe
 
 Exec = Callable[[tuple[str, ...], float], Awaitable[ExecResult]]
+# As `DeployBackend.listens`, for one instance.
+Listens = Callable[[str], Awaitable[bool | None]]
 
 # A server's answer is read so far, so that it does not see its connection break while it writes.
 BODY_LIMIT = 64 * 1024
 # What an instance prints goes into every status; brokers turn messages away that are too long.
 LONGEST_SAID = 500
+# A forwarder with nothing behind it closes a connection sooner than this.
+FORWARDER_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -24,12 +28,17 @@ class Answer:
     said: str
 
 
-async def ask(check: Check, observed: Observed, execute: Exec) -> Answer:
+async def cannot_tell(_: str) -> bool | None:
+    return None
+
+
+async def ask(check: Check, observed: Observed, execute: Exec, listens: Listens = cannot_tell) -> Answer:
     """Asks once; never longer than the check's timeout, and never raises for what the instance does.
 
-    `execute` runs a command inside the instance. Raises BackendUnavailable, which says nothing about the instance.
+    `execute` runs a command inside the instance; `listens` tells whether it listens at a port of its own. Raises
+    BackendUnavailable, which says nothing about the instance.
     """
-    answer = await _ask_in_time(check, observed, execute)
+    answer = await _ask_in_time(check, observed, execute, listens)
     return replace(answer, said=shortened(answer.said))
 
 
@@ -37,10 +46,10 @@ def shortened(text: str) -> str:
     return text if len(text) <= LONGEST_SAID else f"{text[: LONGEST_SAID - 3]}..."
 
 
-async def _ask_in_time(check: Check, observed: Observed, execute: Exec) -> Answer:
+async def _ask_in_time(check: Check, observed: Observed, execute: Exec, listens: Listens) -> Answer:
     try:
         async with asyncio.timeout(check.timeout):
-            return await _ask(check, observed, execute)
+            return await _ask(check, observed, execute, listens)
     except TimeoutError:
         return Answer(False, f"timed out after {check.timeout:g} s")
     except ConnectionRefusedError:
@@ -55,7 +64,7 @@ async def _ask_in_time(check: Check, observed: Observed, execute: Exec) -> Answe
         return Answer(False, error.message)
 
 
-async def _ask(check: Check, observed: Observed, execute: Exec) -> Answer:
+async def _ask(check: Check, observed: Observed, execute: Exec, listens: Listens) -> Answer:
     probe = check.probe
     if isinstance(probe, CommandProbe):
         return await _command(probe, check.timeout, execute)
@@ -64,7 +73,10 @@ async def _ask(check: Check, observed: Observed, execute: Exec) -> Answer:
         return Answer(False, f"port {probe.port} is not published")
     if isinstance(probe, HttpProbe):
         return await _http(probe, *address)
-    return await _tcp(*address)
+    heard = await listens(probe.port)
+    if heard is False:
+        return Answer(False, f"nothing listens on port {probe.port}")
+    return await _tcp(*address, patience=0.0 if heard else min(FORWARDER_SECONDS, check.timeout / 2))
 
 
 async def _command(probe: CommandProbe, timeout: float, execute: Exec) -> Answer:
@@ -75,10 +87,23 @@ async def _command(probe: CommandProbe, timeout: float, execute: Exec) -> Answer
     return Answer(False, f"{probe.command[0]} ended with {result.exit_code}" + (f": {output[-1]}" if output else ""))
 
 
-async def _tcp(host: str, port: int) -> Answer:
-    _, writer = await asyncio.open_connection(host, port)
-    writer.transport.abort()
+async def _tcp(host: str, port: int, patience: float) -> Answer:
+    """`patience`: how long the connection must last to count, where what accepts it may be a forwarder."""
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        if patience and await _ends_within(reader, patience):
+            return Answer(False, f"port {port} closes each connection at once")
+    finally:
+        writer.transport.abort()
     return Answer(True, f"port {port} accepts connections")
+
+
+async def _ends_within(reader: asyncio.StreamReader, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return not await reader.read(1)
+    except TimeoutError:
+        return False
 
 
 async def _http(probe: HttpProbe, host: str, port: int) -> Answer:

@@ -50,12 +50,14 @@ Address = tuple[str, int]
 
 @dataclass(frozen=True)
 class FakeProgram:
-    """What an image does once started: runs `runs_for` seconds (None: until it is stopped), then exits."""
+    """What an image does once started: runs `runs_for` seconds (None: until it is stopped), then exits. `listens` at
+    its ports meanwhile (None: nobody can tell)."""
 
     runs_for: float | None = None
     exit_code: int = 0
     lines: tuple[str, ...] = ()
     ignores_term: bool = False
+    listens: bool | None = True
     start_error: BackendError | None = None
 
 
@@ -380,6 +382,11 @@ class FakeBackend:
     async def open_exec(self, handle: Handle, command: Sequence[str], terminal: TerminalSize | None) -> "FakeExec":
         self.engine.enter("open_exec", handle.value)
         return FakeExec(self._running(handle), command)
+
+    async def listens(self, handle: Handle, port: str) -> bool | None:
+        self.engine.enter("listens", handle.value)
+        instance = self._find(handle)
+        return instance.program.listens if instance is not None and instance.runs else False
 
     async def stats(self, handle: Handle) -> Stats:
         self.engine.enter("stats", handle.value)

@@ -27,10 +27,13 @@ async def probe(backend: DeployBackend, workload: Workload, observed: Observed, 
     async def execute(command: tuple[str, ...], timeout: float) -> ExecResult:
         return await backend.exec(observed.handle, command, timeout)
 
+    async def listens(port: str) -> bool | None:
+        return await backend.listens(observed.handle, port)
+
     pause = COMMAND_PAUSE if isinstance(workload.readiness.probe, CommandProbe) else FIRST_PAUSE
     while True:
         try:
-            answer = await ask(workload.readiness, observed, execute)
+            answer = await ask(workload.readiness, observed, execute, listens)
         except BackendUnavailable as error:
             # While nobody can ask, nobody can say that it answers.
             answer = Answer(False, shortened(f"its check cannot be run: {error.message}"))

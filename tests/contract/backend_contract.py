@@ -25,6 +25,7 @@ from edge_agent.runtime.backend import (
     Progress,
 )
 from edge_agent.runtime.model import Workload
+from tests.support.async_waiting import until_holds
 
 DEADLINE = 20.0
 T = TypeVar("T")
@@ -415,6 +416,18 @@ class ExecAndStats:
         with pytest.raises(BackendError) as caught:
             await machine.backend.exec(handle, ["true"], 5)
         assert (caught.value.reason, caught.value.retryable) == ("NotRunning", True)
+
+    async def test_a_port_is_listened_at_only_while_something_inside_does(self, machine: Machine) -> None:
+        silent = await launch(machine, machine.workload(Program.POLITE, host_port=0))
+        serving = await launch(machine, machine.workload(Program.SERVES, host_port=0))
+
+        async def heard() -> bool:
+            return await machine.backend.listens(serving, "http") is not False
+
+        assert not await machine.backend.listens(silent, "http")
+        await until_holds(heard)
+        await machine.backend.stop(serving, 5)
+        assert await machine.backend.listens(serving, "http") is False
 
     async def test_stats_tell_time_and_memory_while_it_runs(self, machine: Machine) -> None:
         handle = await launch(machine, machine.workload(Program.POLITE))

@@ -14,7 +14,7 @@ from edge_agent.runtime.model import Artifact, Check, CommandProbe, Port, Worklo
 from tests.contract.backend_contract import BackendContract, Program, has_ended, ignore
 
 PROGRAMS = {
-    Program.POLITE: FakeProgram(),
+    Program.POLITE: FakeProgram(listens=False),
     Program.STUBBORN: FakeProgram(ignores_term=True, lines=("ready",)),
     Program.FAILS: FakeProgram(runs_for=0, exit_code=3),
     Program.FAILS_SOON: FakeProgram(runs_for=0.1, exit_code=7),

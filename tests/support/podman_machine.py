@@ -6,18 +6,20 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_agent.runtime.backend import DeployBackend, Handle
 from edge_agent.runtime.model import Artifact, Check, CommandProbe, Port, Workload
+from tests.support.async_waiting import until_holds as until
 from tests.support.devices import SimulatedDevice
 from tests.support.registry import RegistryUnderTest, running_registry
 from tests.support.remote_backend import PodmanOptions, RemoteBackend
 from tests.support.tiny_images import Registry, push_tiny
 
+__all__ = ["PodmanMachine", "PodmanSite", "connect_when_open", "podman_site", "until"]
 REPOSITORY = "alice/tiny"
 
 
@@ -149,15 +151,6 @@ class PodmanMachine:
         finally:
             os.killpg(holder.pid, signal.SIGKILL)
             holder.wait()
-
-
-async def until(holds: Callable[[], Awaitable[bool]], seconds: float = 30) -> None:
-    """Returns as soon as it holds; TimeoutError after that many seconds."""
-    async with asyncio.timeout(seconds):
-        while True:
-            if await holds():
-                return
-            await asyncio.sleep(0.05)
 
 
 async def connect_when_open(host: str, port: int) -> None:

@@ -216,6 +216,10 @@ class RemoteBackend:
     async def open_exec(self, handle: Handle, command: Sequence[str], terminal: TerminalSize | None) -> ExecSession:
         raise NotImplementedError("sessions do not go over the pipe")
 
+    async def listens(self, handle: Handle, port: str) -> bool | None:
+        told: bool | None = await self._call("listens", handle, port)
+        return told
+
     async def stats(self, handle: Handle) -> Stats:
         found: Stats = await self._call("stats", handle)
         return found

@@ -4,7 +4,7 @@ import asyncio
 import http.server
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -117,6 +117,46 @@ async def test_a_port_where_nothing_listens_refuses() -> None:
     assert await ask(Check(TcpProbe("http")), at_port(port), never) == Answer(False, "connection refused")
 
 
+async def tcp(port: int, *, listens: bool | None = None, timeout: float = 2.0) -> Answer:
+    async def told(name: str) -> bool | None:
+        assert name == "http"
+        return listens
+
+    return await ask(Check(TcpProbe("http"), timeout=timeout), at_port(port), never, told)
+
+
+async def test_a_forwarder_with_nothing_behind_it_does_not_count_as_an_answer() -> None:
+    async def forwarder(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with serving(forwarder) as port:
+        assert await tcp(port) == Answer(False, f"port {port} closes each connection at once")
+        # A server may do the same, where it is known to be one.
+        assert await tcp(port, listens=True) == Answer(True, f"port {port} accepts connections")
+
+
+@pytest.mark.parametrize("greeting", [b"", b"220 hello\r\n"])
+async def test_a_connection_that_stays_open_counts_as_an_answer(greeting: bytes) -> None:
+    ended = asyncio.Semaphore(0)
+
+    async def patient(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(greeting)
+        with suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+        ended.release()
+
+    async with serving(patient) as port:
+        for timeout in (2.0, 0.1):
+            assert await tcp(port, timeout=timeout) == Answer(True, f"port {port} accepts connections")
+            await ended.acquire()
+
+
+async def test_a_port_that_accepts_with_nothing_listening_inside_does_not_answer() -> None:
+    async with serving(answering(b"")) as port:
+        assert await tcp(port, listens=False) == Answer(False, "nothing listens on port http")
+
+
 async def test_a_server_that_says_nothing_times_out() -> None:
     gone = asyncio.Event()
 
@@ -143,16 +183,6 @@ async def test_what_does_not_speak_http_is_not_ready(text: bytes) -> None:
         answer = await get(port)
         assert not answer.ok
         assert "does not speak HTTP" in answer.said
-
-
-async def test_a_tcp_check_is_answered_by_a_connection() -> None:
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.close()
-
-    async with serving(accept) as port:
-        assert await ask(Check(TcpProbe("http")), at_port(port), never) == Answer(
-            True, f"port {port} accepts connections"
-        )
 
 
 async def test_a_port_that_is_not_published_is_not_ready() -> None:

@@ -1,6 +1,8 @@
 """The pure parts of the Podman backend: what is asked of Podman, and how its answers are read."""
 
+import os
 import signal
+import socket
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -222,3 +224,30 @@ def test_ledger_keeps_what_it_was_told_and_survives_its_loss(tmp_path: Path) -> 
     assert Ledger(path).entries() == {"sha256:b": "r/b@sha256:b"}
     path.write_text("{")
     assert Ledger(path).entries() == {}
+
+
+@pytest.mark.parametrize(
+    ("family", "address", "heard"),
+    [
+        (socket.AF_INET, "0.0.0.0", True),
+        (socket.AF_INET, "127.0.0.1", False),
+        (socket.AF_INET, "127.9.9.9", False),
+        (socket.AF_INET6, "::", True),
+        (socket.AF_INET6, "::1", False),
+        (socket.AF_INET6, "::ffff:127.0.0.1", False),
+    ],
+)
+def test_a_port_is_listened_at_while_a_socket_does_that_others_can_reach(
+    family: socket.AddressFamily, address: str, heard: bool
+) -> None:
+    with socket.socket(family) as server:
+        server.bind((address, 0))
+        port = server.getsockname()[1]
+        assert machine.listens(os.getpid(), port) is False
+        server.listen()
+        assert machine.listens(os.getpid(), port) is heard
+    assert machine.listens(os.getpid(), port) is False
+
+
+def test_a_process_that_is_gone_tells_nothing_of_its_ports() -> None:
+    assert machine.listens(2**22 + 1, 80) is None
