@@ -1,7 +1,6 @@
 """The agent's calls to the controller: gRPC with mutual TLS. Each has a deadline and fails with one of two errors."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -15,8 +14,6 @@ from longshore.v1.agent_pb2 import ChannelRequest, ChannelResponse, DesiredState
 DEADLINE = 15.0
 # A channel is a person's session: it may last, but not for ever on a connection that died silently.
 CHANNEL_DEADLINE = 24 * 3600.0
-# A credential is asked for again when this little of its life is left.
-CREDENTIAL_MARGIN = 30.0
 MAX_MESSAGE = 16 * 2**20
 
 # A connection that nobody has used for so long is closed, and with it end gRPC's threads, which wake several times a
@@ -72,11 +69,10 @@ class ControllerRefused(ControllerError):
 
 @dataclass(frozen=True)
 class Credential:
-    """For the registry's token endpoint; `expires` in seconds since the epoch."""
+    """For the registry's token endpoint."""
 
     username: str
     password: str
-    expires: float
 
 
 def describe(error: grpc.aio.AioRpcError) -> str:
@@ -95,8 +91,6 @@ class ControllerLink:
         self._calls = 0
         self._idle_timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.Task[None] | None = None
-        self._credential: Credential | None = None
-        self._credential_lock = asyncio.Lock()
 
     @property
     def connected(self) -> bool:
@@ -114,24 +108,16 @@ class ControllerLink:
         return response.desired if response.HasField("desired") else None
 
     async def registry_credential(self) -> Credential:
-        """A credential that is good for a while yet; asked for once and kept until shortly before it ends.
-
-        Raises ControllerError.
+        """A new credential. None is kept: each fetch has its whole life before it, whatever the device's clock says of
+        that, and one that the registry has refused is never shown again. Raises ControllerError.
         """
-        async with self._credential_lock:
-            if self._credential is None or self._credential.expires - CREDENTIAL_MARGIN <= time.time():
-                self._credential = await self._fetch_credential()
-            return self._credential
-
-    async def _fetch_credential(self) -> Credential:
         request = agent_pb2.GetRegistryCredentialRequest()
         with self._stub() as stub:
             try:
                 response = await stub.GetRegistryCredential(request, timeout=DEADLINE)
             except grpc.aio.AioRpcError as error:
                 raise self._error(error) from error
-        expires = response.expires.seconds + response.expires.nanos / 1e9
-        return Credential(response.username, response.password, expires)
+        return Credential(response.username, response.password)
 
     @asynccontextmanager
     async def channel(self, session_id: str) -> AsyncIterator[Channel]:

@@ -57,22 +57,14 @@ async def test_a_connection_that_is_not_used_is_closed_and_made_again(around: Su
     await link.close()
 
 
-async def test_a_registry_credential_is_kept_until_shortly_before_it_ends(
-    around: Surroundings, link: ControllerLink
+@pytest.mark.parametrize("told_life", [-3600.0, 3600.0, 10 * 365 * 86400.0])
+async def test_each_registry_credential_is_a_new_one_whatever_the_clocks_say(
+    around: Surroundings, link: ControllerLink, told_life: float
 ) -> None:
-    first = await link.registry_credential()
-    assert first.username == around.device_id
-    assert await link.registry_credential() == first
-    assert around.controller.credentials_given == 1
-
-
-async def test_a_registry_credential_that_is_about_to_end_is_asked_for_again(
-    around: Surroundings, link: ControllerLink
-) -> None:
-    around.controller.credential_life = 5.0
+    around.controller.credential_life = told_life
     first = await link.registry_credential()
     second = await link.registry_credential()
-    assert (first.password, second.password) == ("p1", "p2")
+    assert (first.username, first.password, second.password) == (around.device_id, "p1", "p2")
 
 
 async def test_a_controller_that_is_away_is_unavailable_and_then_answers_again(
