@@ -26,6 +26,7 @@ from edge_agent.runtime.record import (
     Stage,
     ended,
     failed,
+    lifeless,
     overdue,
     prepared,
     recovered,
@@ -117,7 +118,10 @@ class Executor:
         handle, jitter = step.observed.handle, self._jitter()
         lines = await self._last_lines(handle)
         self._commit(
-            step.deployment_id, lambda record: overdue(record, step.workload, handle, lines, self._clock(), jitter)
+            step.deployment_id,
+            lambda record: (lifeless if step.lifeless else overdue)(
+                record, step.workload, handle, lines, self._clock(), jitter
+            ),
         )
         await self._backend.stop(handle, step.workload.stop_grace)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from edge_agent.runtime.backend import Observed, Phase
 from edge_agent.runtime.model import Workload
 from edge_agent.runtime.record import Course, Record, Verdict
+from edge_agent.runtime.updating import obstacle
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,16 @@ class Case:
         settled = self.course(workload).settled
         return tuple(i for i in self.running if matches(i, workload) and i.handle != settled)
 
+    def kept(self, workload: Workload) -> Observed | None:
+        """The instance of another revision that goes on serving until this one is ready: start first, then stop."""
+        for instance in self.running:
+            old = self.workload_of(instance)
+            if old is None or old == workload or self.course(old).verdict is Verdict.FAILED:
+                continue
+            if instance in self.alive(old) and not obstacle(workload, old):
+                return instance
+        return None
+
     def ended(self, workload: Workload) -> tuple[Observed, ...]:
         """Instances of this revision that do not run, newest first."""
         return tuple(i for i in self.instances if i.phase is not Phase.RUNNING and matches(i, workload))
@@ -68,7 +79,8 @@ class Case:
 
     def workload_of(self, observed: Observed) -> Workload | None:
         """What this instance is an instance of, where that is still known."""
-        return next((w for w in (self.wish, self.other) if w is not None and matches(observed, w)), None)
+        known = (self.wish, self.other, self.record.previous)
+        return next((w for w in known if w is not None and matches(observed, w)), None)
 
 
 def matches(observed: Observed, workload: Workload) -> bool:

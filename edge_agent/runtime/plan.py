@@ -11,7 +11,7 @@ from enum import Enum
 from edge_agent.runtime.backend import Observed, Phase
 from edge_agent.runtime.case import Case, newest_first
 from edge_agent.runtime.model import Desired, Workload
-from edge_agent.runtime.record import STABLE_AFTER, Record, Verdict
+from edge_agent.runtime.record import STABLE_AFTER, Record, Verdict, is_lifeless
 
 # For an instance whose workload is not known any more.
 DEFAULT_GRACE = 10.0
@@ -48,7 +48,7 @@ class Prepare(Step):
 
 @dataclass(frozen=True)
 class Start(Step):
-    """Start an instance; none of this deployment runs."""
+    """Start an instance; none of this deployment runs, but for one of another revision that serves meanwhile."""
 
     workload: Workload
 
@@ -63,10 +63,11 @@ class Stop(Step):
 
 @dataclass(frozen=True)
 class GiveUp(Step):
-    """Stop an instance that did not become ready in time, and count that as a failure."""
+    """Stop an instance that did not become ready in time, or is `lifeless`, and count that as a failure."""
 
     workload: Workload
     observed: Observed
+    lifeless: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,8 @@ def _run_step(case: Case, now: float) -> Step | None:
     if goal is not None and alive:
         return _tend(case, goal, alive, now)
     if len(case.running) > 1:
-        return _stop(case, case.running[-1])
+        kept = (case.kept(goal) if goal is not None else None) or case.running[0]
+        return _stop(case, next(i for i in reversed(case.running) if i.handle != kept.handle))
     return _bring_up(case, goal, now) if goal is not None else None
 
 
@@ -184,14 +186,17 @@ def _may_try(case: Case, workload: Workload, now: float) -> bool:
 
 
 def _tend(case: Case, goal: Workload, alive: Sequence[Observed], now: float) -> Step | None:
-    """The goal runs: nothing else may, and its readiness is awaited."""
+    """The goal runs: nothing else may but what serves until it is ready, and its readiness is awaited."""
     key = goal.deployment_id
-    surplus = [i for i in case.running if i.handle != alive[0].handle]
+    health = case.record.health_of(alive[0].handle)
+    kept = case.kept(goal) if health is None or not health.ever_ready else None
+    surplus = [i for i in case.running if i.handle != alive[0].handle and i != kept]
     if surplus:
         return _stop(case, surplus[0])
-    health = case.record.health_of(alive[0].handle)
     if health is None:
         return None
+    if is_lifeless(health, goal):
+        return GiveUp(key, goal, alive[0], lifeless=True)
     if not health.ever_ready and now >= health.since + goal.readiness.deadline:
         return GiveUp(key, goal, alive[0])
     if not health.ready:
@@ -213,10 +218,13 @@ def _bring_up(case: Case, goal: Workload, now: float) -> Step | None:
     gone = case.unaccounted(goal)
     if gone is not None:
         return Account(key, goal, gone)
-    if not case.course(goal).prepared or not _may_try(case, goal, now):
+    completed = case.course(goal).verdict is Verdict.COMPLETED
+    if not completed and (not case.course(goal).prepared or not _may_try(case, goal, now)):
         return None
-    if case.running:
+    if case.running and (completed or case.kept(goal) is None):
         return _stop(case, case.running[0])
+    if completed:
+        return None
     ended = case.ended(goal)
     return Remove(key, ended[0]) if ended else Start(key, goal)
 

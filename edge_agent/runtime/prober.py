@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from edge_agent.runtime.backend import BackendUnavailable, DeployBackend, ExecResult, Observed
 from edge_agent.runtime.checks import Answer, ask, shortened
 from edge_agent.runtime.model import Check, CommandProbe, Workload
-from edge_agent.runtime.record import Health
+from edge_agent.runtime.record import Health, Record
 
 # While it starts: first after 20 ms, then slower and slower.
 FIRST_PAUSE = 0.02
@@ -43,6 +44,28 @@ async def probe(backend: DeployBackend, workload: Workload, observed: Observed, 
         await asyncio.sleep(next_pause(workload.readiness, health, pause))
         if not health.ready:
             pause = min(SLOWEST_PAUSE, pause * GROWTH)
+
+
+async def watch_over(
+    backend: DeployBackend,
+    liveness: Check,
+    observed: Observed,
+    record: Callable[[], Record],
+    report: Callable[[Answer], bool],
+) -> None:
+    """Asks the liveness check of an instance that has been ready, until `report` answers False or the task is
+    cancelled. A backend that cannot ask is no sign of death."""
+
+    async def execute(command: tuple[str, ...], timeout: float) -> ExecResult:
+        return await backend.exec(observed.handle, command, timeout)
+
+    while True:
+        health = record().health_of(observed.handle)
+        if health is not None and health.ever_ready:
+            with suppress(BackendUnavailable):
+                if not report(await ask(liveness, observed, execute)):
+                    return
+        await asyncio.sleep(liveness.period)
 
 
 def next_pause(check: Check, health: Health, pause: float) -> float:

@@ -12,15 +12,15 @@ from edge_agent.runtime.clock import Clock
 from edge_agent.runtime.memory import Memory
 from edge_agent.runtime.model import Desired, Workload
 from edge_agent.runtime.plan import by_deployment
-from edge_agent.runtime.prober import probe
-from edge_agent.runtime.record import Health, checked, watched
+from edge_agent.runtime.prober import probe, watch_over
+from edge_agent.runtime.record import Health, checked, is_lifeless, lived, watched
 
 log = structlog.get_logger()
 
 
 class Probers:
-    """One task for each instance that serves, or is to serve. `changed` is called with the deployment's id when its
-    checks say something new."""
+    """Tasks for each instance that serves, or is to serve: one asks whether it is ready, one whether it lives.
+    `changed` is called with the deployment's id when its checks say something new."""
 
     def __init__(self, backend: DeployBackend, memory: Memory, changed: Callable[[str], None], clock: Clock) -> None:
         self._backend = backend
@@ -54,9 +54,10 @@ class Probers:
             if not mine or wish.deployment_id in desired.stopped:
                 continue
             case = Case(wish, mine, self._memory.get(wish.deployment_id))
-            serving = next(((w, i) for i in case.running if (w := case.workload_of(i)) and i in case.alive(w)), None)
-            if serving is not None:
-                yield serving
+            # During an update two of them: the one that serves, and the one that is to.
+            for workload in (case.wish, case.other):
+                if workload is not None and (alive := case.alive(workload)):
+                    yield workload, alive[0]
 
     def _take_over(self, instance: Observed) -> None:
         key = instance.deployment_id
@@ -64,9 +65,19 @@ class Probers:
         log.info("instance_adopted", deployment=key, revision=instance.revision)
 
     async def _ask(self, workload: Workload, instance: Observed) -> None:
+        asking = [probe(self._backend, workload, instance, lambda answer: self._answered(workload, instance, answer))]
+        if workload.liveness is not None:
+            asking.append(
+                watch_over(
+                    self._backend, workload.liveness, instance, lambda: self._memory.get(instance.deployment_id),
+                    lambda answer: self._lived(workload, instance, answer),
+                )
+            )  # fmt: skip
         try:
-            await probe(self._backend, workload, instance, lambda answer: self._answered(workload, instance, answer))
-        except Exception:
+            async with asyncio.TaskGroup() as group:
+                for each in asking:
+                    group.create_task(each)
+        except* Exception:
             # The next round begins anew.
             log.exception("check_crashed", deployment=instance.deployment_id)
 
@@ -78,9 +89,20 @@ class Probers:
         if health is None:
             return None
         self._memory.put(key, after)
-        if _claims(before.health) != _claims(health):
+        if _claims(before.health_of(instance.handle)) != _claims(health):
             self._changed(key)
         return health
+
+    def _lived(self, workload: Workload, instance: Observed, answer: Answer) -> bool:
+        """Whether the instance is to be asked on."""
+        key = instance.deployment_id
+        after = lived(self._memory.get(key), instance.handle, answer.ok, answer.said)
+        self._memory.put(key, after)
+        health = after.health_of(instance.handle)
+        lifeless = health is not None and is_lifeless(health, workload)
+        if lifeless:
+            self._changed(key)
+        return health is not None and not lifeless
 
 
 def _claims(health: Health | None) -> tuple[object, ...]:

@@ -18,9 +18,7 @@ def needed(desired: Desired, observed: Iterable[Observed], records: Mapping[str,
     keep = {workload.artifact.digest for workload in desired.workloads}
     keep |= {instance.artifact_digest for instance in observed}
     for record in records.values():
-        keep.add(record.previous_digest)
-        if record.fallback is not None:
-            keep.add(record.fallback.artifact.digest)
+        keep |= {known.artifact.digest for known in (record.fallback, record.previous) if known is not None}
     return frozenset(keep - {""})
 
 

@@ -17,6 +17,7 @@ TRIES_BEFORE_RETURN = 3
 # An instance that was ready for so long has made good its failures.
 STABLE_AFTER = 60.0
 READINESS_DEADLINE = "ReadinessDeadline"
+LIVENESS = "LivenessFailed"
 KEPT_COURSES = 3
 
 
@@ -85,7 +86,8 @@ class Course:
 class Health:
     """What the checks of one running instance have said; lives in memory only.
 
-    `since` is when this agent first saw it run. Until `answered` nobody knows whether it is ready.
+    `since` is when this agent first saw it run. Until `answered` nobody knows whether it is ready. `deaths` are
+    liveness checks that failed in a row, `last_gasp` is what the last of them said.
     """
 
     handle: Handle
@@ -96,6 +98,8 @@ class Health:
     ready_since: float = 0.0
     failures: int = 0
     said: str = ""
+    deaths: int = 0
+    last_gasp: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,9 +109,10 @@ class Record:
     deployment_id: str
     courses: tuple[Course, ...] = ()
     fallback: Workload | None = None
-    # Digest of the revision that was ready before `fallback`: kept on the device for a quick return.
-    previous_digest: str = ""
-    health: Health | None = field(default=None, compare=False)
+    # The revision that was ready before `fallback`: its artifact is kept on the device for a quick return.
+    previous: Workload | None = None
+    # Of the instances that are asked, the newest first.
+    healths: tuple[Health, ...] = field(default=(), compare=False)
 
     def course(self, revision: int) -> Course:
         """How this revision fares; a blank one where nothing has happened yet."""
@@ -118,7 +123,15 @@ class Record:
         return self.fallback if self.fallback is not None and self.fallback.revision != revision else None
 
     def health_of(self, handle: Handle) -> Health | None:
-        return self.health if self.health is not None and self.health.handle == handle else None
+        return next((health for health in self.healths if health.handle == handle), None)
+
+    def with_health(self, health: Health) -> "Record":
+        """This record with what is known of one instance replaced, or added as the newest; of those whose end is
+        accounted for nothing is kept."""
+        if self.health_of(health.handle) is None:
+            settled = {course.settled for course in self.courses}
+            return replace(self, healths=(health, *(old for old in self.healths if old.handle not in settled)))
+        return replace(self, healths=tuple(health if h.handle == health.handle else h for h in self.healths))
 
     def with_course(self, course: Course) -> "Record":
         """This record with one course replaced; those that can matter no more are dropped."""
@@ -153,15 +166,14 @@ def unprepared(record: Record, workload: Workload) -> Record:
 def started(record: Record, workload: Workload, handle: Handle, moment: Moment) -> Record:
     """A new instance runs."""
     course = record.course(workload.revision)
-    health = Health(handle, moment.monotonic)
-    return replace(record.with_course(replace(course, starts=course.starts + 1)), health=health)
+    course = replace(course, starts=course.starts + 1)
+    return record.with_course(course).with_health(Health(handle, moment.monotonic))
 
 
 def watched(record: Record, observed: Observed, moment: Moment) -> Record:
     """A running instance is seen for the first time, or taken over from an earlier life of this agent."""
     course = record.course(observed.revision)
-    health = Health(observed.handle, moment.monotonic, ever_ready=course.proven == observed.handle)
-    return replace(record, health=health)
+    return record.with_health(Health(observed.handle, moment.monotonic, ever_ready=course.proven == observed.handle))
 
 
 def failed(record: Record, workload: Workload, failure: Failure, moment: Moment, jitter: float) -> Record:
@@ -235,8 +247,25 @@ def overdue(
     health = record.health_of(handle)
     said = f"; the check says: {health.said}" if health and health.said else ""
     message = f"not ready {workload.readiness.deadline:g} s after its start{said}"
-    course = replace(record.course(workload.revision), settled=handle)
     failure = Failure(Stage.RUN, READINESS_DEADLINE, message, last_lines=lines)
+    return _given_up(record, workload, handle, failure, moment, jitter)
+
+
+def lifeless(
+    record: Record, workload: Workload, handle: Handle, lines: tuple[str, ...], moment: Moment, jitter: float
+) -> Record:
+    """An instance does not answer its liveness check any more; the caller stops it afterwards."""
+    health = record.health_of(handle)
+    message = f"failed {health.deaths if health else 0} liveness checks in a row"
+    message += f"; the check says: {health.last_gasp}" if health and health.last_gasp else ""
+    failure = Failure(Stage.RUN, LIVENESS, message, last_lines=lines)
+    return _given_up(record, workload, handle, failure, moment, jitter)
+
+
+def _given_up(
+    record: Record, workload: Workload, handle: Handle, failure: Failure, moment: Moment, jitter: float
+) -> Record:
+    course = replace(record.course(workload.revision), settled=handle)
     return failed(record.with_course(course), workload, failure, moment, jitter)
 
 
@@ -256,10 +285,23 @@ def checked(record: Record, workload: Workload, handle: Handle, ok: bool, said: 
     if health is None:
         return record
     if not ok:
-        return replace(record, health=_missed(health, workload.readiness, said))
+        return record.with_health(_missed(health, workload.readiness, said))
     since = health.ready_since if health.ready else moment.monotonic
     health = replace(health, answered=True, ever_ready=True, ready=True, ready_since=since, failures=0, said=said)
-    return replace(_proven(record, workload, handle), health=health)
+    return _proven(record, workload, handle).with_health(health)
+
+
+def lived(record: Record, handle: Handle, ok: bool, said: str) -> Record:
+    """A liveness check of a running instance has an answer."""
+    health = record.health_of(handle)
+    if health is None:
+        return record
+    return record.with_health(replace(health, deaths=0 if ok else health.deaths + 1, last_gasp="" if ok else said))
+
+
+def is_lifeless(health: Health, workload: Workload) -> bool:
+    """Whether the instance has failed its liveness check too often in a row."""
+    return workload.liveness is not None and health.deaths >= workload.liveness.failure_threshold
 
 
 def _missed(health: Health, check: Check, said: str) -> Health:
@@ -273,6 +315,5 @@ def _proven(record: Record, workload: Workload, handle: Handle) -> Record:
     if course.proven == handle and record.fallback == workload:
         return record
     previous = record.fallback_for(workload.revision)
-    digest = previous.artifact.digest if previous else record.previous_digest
-    record = replace(record, fallback=workload, previous_digest=digest)
+    record = replace(record, fallback=workload, previous=previous or record.previous)
     return record.with_course(replace(course, proven=handle))

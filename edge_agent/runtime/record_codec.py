@@ -26,7 +26,7 @@ def encode(record: Record) -> bytes:
         "version": VERSION,
         "courses": [_course(course) for course in record.courses],
         "fallback": _workload(record.fallback),
-        "previous_digest": record.previous_digest,
+        "previous": _workload(record.previous),
     }
     return json.dumps(body, sort_keys=True).encode()
 
@@ -44,7 +44,7 @@ def decode(deployment_id: str, body: bytes, moment: Moment) -> Record:
             deployment_id,
             tuple(_read_course(course, moment) for course in data["courses"]),
             _read_workload(data["fallback"]),
-            data["previous_digest"],
+            _read_workload(data.get("previous")),
         )
     except (ValueError, KeyError, TypeError, DecodeError) as error:
         raise UnreadableRecord(f"{type(error).__name__}: {error}") from error

@@ -1,6 +1,6 @@
 """What is reported of each deployment: derived from the wish, what is observed and what is remembered."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from edge_agent.runtime.backend import Observed, Phase, Progress
@@ -9,6 +9,7 @@ from edge_agent.runtime.convert import Broken, timestamp
 from edge_agent.runtime.model import HttpProbe, State, Workload
 from edge_agent.runtime.plan import Prepare, Step
 from edge_agent.runtime.record import Course, Record, Verdict
+from edge_agent.runtime.updating import obstacle
 from longshore.v1 import types_pb2
 from longshore.v1.types_pb2 import Endpoint, InstanceStatus
 
@@ -60,12 +61,20 @@ def wished_status(case: Case, doing: Doing, setting: Setting) -> InstanceStatus 
         return None
     else:
         _not_running(status, case, subject, doing, setting)
-    serving = alive or case.alive(case.other or case.wish)
+    serving = _serving(case, alive)
     if serving:
         status.endpoints.extend(_endpoints(serving[0], case.workload_of(serving[0]), setting.host))
     if case.returned:
         _explain_return(status, case)
     return status
+
+
+def _serving(case: Case, alive: Sequence[Observed]) -> Sequence[Observed]:
+    """The instance that answers at the endpoints: during an update that starts first, the old one until the new one
+    is ready."""
+    others = case.alive(case.other) if case.other is not None else ()
+    health = case.record.health_of(alive[0].handle) if alive else None
+    return alive if alive and (not others or (health is not None and health.ready)) else others or alive
 
 
 def unseen_status(wish: Workload, problem: str) -> InstanceStatus:
@@ -157,9 +166,14 @@ def _running(status: InstanceStatus, case: Case, subject: Workload, observed: Ob
     elif health.ever_ready:
         _say(status, State.RUNNING, "NotReady", health.said)
     else:
-        _say(status, State.STARTING, "Starting", health.said)
+        _say(status, State.STARTING, "Starting", "; ".join(filter(None, (_beside(case, subject), health.said))))
         _add_lines(status, case.course(subject))
     return True
+
+
+def _beside(case: Case, subject: Workload) -> str:
+    kept = case.kept(subject)
+    return f"revision {kept.revision} serves until this one is ready" if kept is not None else ""
 
 
 def _not_running(status: InstanceStatus, case: Case, subject: Workload, doing: Doing, setting: Setting) -> None:
@@ -189,7 +203,13 @@ def _meanwhile(case: Case) -> str:
 
 def _stopping(case: Case, subject: Workload) -> str:
     others = [i for i in case.running if i.revision != subject.revision]
-    return f"revision {others[0].revision} is stopping to make room" if others else ""
+    if not others:
+        return ""
+    if case.kept(subject) is not None:
+        return _beside(case, subject)
+    old = case.workload_of(others[0])
+    why = obstacle(subject, old) if old is not None else ""
+    return f"revision {others[0].revision} is stopping to make room{f': {why}' if why else ''}"
 
 
 def _say(status: InstanceStatus, state: State, reason: str, message: str) -> None:

@@ -5,7 +5,6 @@ import http.server
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -235,15 +234,15 @@ async def test_what_cannot_be_asked_is_not_said_to_be_ready() -> None:
 
     observed = make_observed()
     workload = make_workload(readiness=Check(CommandProbe(("check",)), period=0.01))
-    record = replace(Record("d1"), health=Health(observed.handle, 0.0, answered=True, ever_ready=True, ready=True))
+    record = Record("d1").with_health(Health(observed.handle, 0.0, answered=True, ever_ready=True, ready=True))
     said: list[Health] = []
 
     def report(answer: Answer) -> Health | None:
         nonlocal record
         record = checked(record, workload, observed.handle, answer.ok, answer.said, Moment(0.0, 0.0))
-        assert record.health is not None
-        said.append(record.health)
-        return record.health if record.health.ready else None
+        assert record.healths
+        said.append(record.healths[0])
+        return record.healths[0] if record.healths[0].ready else None
 
     backend: Any = Gone()
     await asyncio.wait_for(probe(backend, workload, observed, report), 10)

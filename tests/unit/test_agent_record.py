@@ -88,7 +88,7 @@ def test_a_revision_that_was_ready_once_is_not_given_up_for_an_older_one() -> No
     record = started(prepared(record, new), new, Handle(1, "i2"), at(5))
     record = checked(record, new, Handle(1, "i2"), True, "answers", at(6))
     assert record.fallback == new
-    assert record.previous_digest == WISH.artifact.digest
+    assert record.previous == WISH
     for _ in range(5):
         record = failed(record, new, CRASH, at(10), 0.5)
     assert record.course(2).verdict is Verdict.OPEN
@@ -163,14 +163,14 @@ def test_a_ready_instance_survives_fewer_misses_than_its_threshold() -> None:
     ready = []
     for _ in range(3):
         record = checked(record, wish, HANDLE, False, "connection refused", at(20))
-        assert record.health is not None
-        ready.append(record.health.ready)
+        assert record.healths
+        ready.append(record.healths[0].ready)
     assert ready == [True, True, False]
-    assert record.health is not None
-    assert record.health.ever_ready
+    assert record.healths
+    assert record.healths[0].ever_ready
     again = checked(record, wish, HANDLE, True, "answers", at(30))
-    assert again.health is not None
-    assert (again.health.ready, again.health.failures, again.health.ready_since) == (True, 0, 30)
+    assert again.healths
+    assert (again.healths[0].ready, again.healths[0].failures, again.healths[0].ready_since) == (True, 0, 30)
 
 
 def test_an_answer_of_an_instance_that_is_gone_changes_nothing() -> None:
@@ -182,7 +182,7 @@ def test_an_adopted_instance_that_was_ready_before_has_no_deadline() -> None:
     known, unknown = make_observed(), make_observed(number=2)
     assert known.handle == HANDLE
     for observed, ever_ready in ((known, True), (unknown, False)):
-        health = watched(proven(), observed, at(50)).health
+        health = watched(proven(), observed, at(50)).healths[0]
         assert health is not None
         assert (health.since, health.ever_ready, health.ready, health.answered) == (50, ever_ready, False, False)
 
@@ -220,7 +220,7 @@ def test_a_record_is_the_same_after_a_restart_but_for_what_must_be_checked_again
     back = decode("d1", encode(record), at(10))
     unprepared_courses = tuple(replace(course, prepared=False) for course in record.courses)
     assert back == replace(record, courses=unprepared_courses)
-    assert back.health is None
+    assert back.healths == ()
 
 
 def test_a_clock_that_jumped_makes_no_delay_longer_than_the_longest() -> None:

@@ -1,9 +1,22 @@
 """What the agent does next, from what is wished, observed and remembered."""
 
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from edge_agent.runtime.backend import Handle, Observed, Phase
-from edge_agent.runtime.model import Desired, RestartPolicy, Workload
+from edge_agent.runtime.model import (
+    Check,
+    Desired,
+    Mount,
+    Port,
+    RestartPolicy,
+    TcpProbe,
+    UpdateStrategy,
+    Volume,
+    Workload,
+)
 from edge_agent.runtime.plan import (
     DEFAULT_GRACE,
     Account,
@@ -28,10 +41,14 @@ from edge_agent.runtime.record import (
     Verdict,
     checked,
     failed,
+    lifeless,
+    lived,
+    overdue,
     prepared,
     retired,
     started,
 )
+from edge_agent.runtime.updating import obstacle
 from tests.support.workloads import at, make_observed, make_workload
 
 NOW = 100.0
@@ -79,13 +96,105 @@ def test_the_old_revision_runs_on_while_the_new_one_is_fetched() -> None:
     assert steps(new, observed=(instance,), record=record) == [Prepare("d1", new)]
 
 
-def test_an_update_stops_the_old_revision_only_when_the_new_one_is_here() -> None:
-    old, new, instance = make_workload(1), make_workload(2), make_observed(1)
+STOP_FIRST = UpdateStrategy.STOP_FIRST
+
+
+def test_an_update_that_stops_first_does_so_only_when_the_new_one_is_here() -> None:
+    old, new, instance = make_workload(1), make_workload(2, update=STOP_FIRST), make_observed(1)
     record = prepared(ready(old, instance.handle), new)
     assert steps(new, observed=(instance,), record=record) == [Stop("d1", instance, old.stop_grace)]
     gone = make_observed(1, phase=Phase.EXITED)
     record = retired(record, 1, instance.handle)
     assert steps(new, observed=(gone,), record=record) == [Start("d1", new)]
+
+
+def test_an_update_that_can_starts_first_and_stops_the_old_revision_once_the_new_one_is_ready() -> None:
+    old, new, serving, fresh = make_workload(1), make_workload(2), make_observed(1), make_observed(2, 2)
+    record = prepared(ready(old, serving.handle), new)
+    assert steps(new, observed=(serving,), record=record) == [Start("d1", new)]
+    record = started(record, new, fresh.handle, at(NOW))
+    assert steps(new, observed=(serving, fresh), record=record) == []
+    record = checked(record, new, fresh.handle, True, "answers", at(NOW))
+    assert steps(new, observed=(serving, fresh), record=record) == [Stop("d1", serving, old.stop_grace)]
+
+
+def test_a_new_revision_that_never_becomes_ready_beside_the_old_one_is_given_up_and_the_old_one_stays() -> None:
+    old, new, serving, fresh = make_workload(1), make_workload(2), make_observed(1), make_observed(2, 2)
+    record = started(prepared(ready(old, serving.handle), new), new, fresh.handle, at(NOW))
+    late = NOW + new.readiness.deadline
+    assert steps(new, observed=(serving, fresh), record=record, now=late) == [GiveUp("d1", new, fresh)]
+    record = overdue(record, new, fresh.handle, (), at(late), 0.5)
+    assert steps(new, observed=(serving, fresh), record=record, now=late) == [Stop("d1", fresh, new.stop_grace)]
+    assert steps(new, observed=(serving,), record=record, now=late) == []
+
+
+def test_a_newer_wish_ends_what_an_older_one_has_started_and_leaves_what_serves() -> None:
+    old, newer = make_workload(1), make_workload(3)
+    serving, interrupted = make_observed(1), make_observed(2, 2)
+    record = started(prepared(ready(old, serving.handle), make_workload(2)), make_workload(2), Handle(1, "i2"), at(NOW))
+    record = prepared(record, newer)
+    assert steps(newer, observed=(serving, interrupted), record=record) == [Stop("d1", interrupted, DEFAULT_GRACE)]
+    assert steps(newer, observed=(serving,), record=record) == [Start("d1", newer)]
+
+
+def test_what_has_completed_leaves_nothing_of_the_revision_before() -> None:
+    old, new, serving = make_workload(1), make_workload(2, restart=RestartPolicy.NEVER), make_observed(1)
+    record = ready(old, serving.handle).with_course(Course(2, prepared=True, verdict=Verdict.COMPLETED))
+    assert steps(new, observed=(serving,), record=record) == [Stop("d1", serving, old.stop_grace)]
+
+
+PINNED = (Port("http", 8000, 8000),)
+VOLUME = (Volume("data", "/data"),)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"update": STOP_FIRST}, "update strategy"),
+        ({"ports": PINNED}, "port 8000"),
+        ({"volumes": VOLUME}, "data"),
+        ({"mounts": (Mount("/srv", "/srv", read_only=False),)}, "/srv"),
+        ({"devices": ("nvidia.com/gpu=0",)}, "nvidia.com/gpu=0"),
+    ],
+)
+def test_what_two_revisions_cannot_share_is_named_as_the_reason_to_stop_first(change: Any, said: str) -> None:
+    assert said in obstacle(make_workload(2, **change), make_workload(1, **change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"volumes": (Volume("data", "/data", read_only=True),)},
+        {"mounts": (Mount("/srv", "/srv"),)},
+        {"ports": PINNED, "update": UpdateStrategy.START_FIRST},
+    ],
+)
+def test_two_revisions_that_share_nothing_that_matters_run_side_by_side(change: Any) -> None:
+    assert obstacle(make_workload(2, **change), make_workload(1, **change)) == ""
+
+
+def test_an_instance_that_fails_its_liveness_check_too_often_is_given_up_and_started_again_after_a_while() -> None:
+    wish = make_workload(liveness=Check(TcpProbe("http"), failure_threshold=2))
+    instance = make_observed(1)
+    record = lived(ready(wish, instance.handle), instance.handle, False, "connection refused")
+    assert steps(wish, observed=(instance,), record=record) == []
+    record = lived(record, instance.handle, False, "connection refused")
+    assert steps(wish, observed=(instance,), record=record) == [GiveUp("d1", wish, instance, lifeless=True)]
+    after = lifeless(record, wish, instance.handle, (), at(NOW), 0.5)
+    failure = after.course(1).failure
+    assert failure is not None
+    assert (failure.reason, after.course(1).verdict) == ("LivenessFailed", Verdict.OPEN)
+    assert "connection refused" in failure.message
+
+
+def test_an_answer_in_between_makes_up_for_failed_liveness_checks() -> None:
+    wish = make_workload(liveness=Check(TcpProbe("http"), failure_threshold=2))
+    instance = make_observed(1)
+    record = ready(wish, instance.handle)
+    for ok in (False, True, False):
+        record = lived(record, instance.handle, ok, "")
+    assert steps(wish, observed=(instance,), record=record) == []
 
 
 def test_the_old_instance_is_removed_only_when_the_new_one_is_ready() -> None:
@@ -124,8 +233,8 @@ def test_an_instance_that_is_not_ready_by_its_deadline_is_given_up() -> None:
 def test_an_instance_that_was_ready_has_no_deadline() -> None:
     wish, instance = make_workload(), make_observed()
     record = ready(wish, instance.handle)
-    assert record.health is not None
-    lost = replace(record, health=replace(record.health, ready=False))
+    assert record.healths
+    lost = record.with_health(replace(record.healths[0], ready=False))
     assert steps(wish, observed=(instance,), record=lost, now=NOW + 1000) == []
 
 
@@ -241,5 +350,5 @@ def test_the_same_revision_with_another_digest_is_another_instance() -> None:
 
 def test_health_of_another_instance_says_nothing() -> None:
     wish, instance = make_workload(), make_observed(number=2)
-    record = Record("d1", health=Health(Handle(1, "i1"), 0.0))
+    record = Record("d1", healths=(Health(Handle(1, "i1"), 0.0),))
     assert steps(wish, observed=(instance,), record=record, now=1e6) == []

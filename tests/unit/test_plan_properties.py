@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from edge_agent.runtime.backend import Handle, Observed, Phase
 from edge_agent.runtime.case import Case, newest_first
-from edge_agent.runtime.model import Desired, RestartPolicy, Workload
+from edge_agent.runtime.model import Check, Desired, RestartPolicy, TcpProbe, UpdateStrategy, Workload
 from edge_agent.runtime.plan import (
     Account,
     Forget,
@@ -31,6 +31,8 @@ from edge_agent.runtime.record import (
     checked,
     ended,
     failed,
+    lifeless,
+    lived,
     overdue,
     prepared,
     recovered,
@@ -38,6 +40,7 @@ from edge_agent.runtime.record import (
     started,
     watched,
 )
+from edge_agent.runtime.updating import obstacle
 from tests.support.workloads import at, make_observed, make_workload
 
 DEPLOYMENTS = ("d1", "d2")
@@ -84,8 +87,9 @@ class World:
                 self.stopped.append((key, observed, record, alone))
                 self.records[key] = retired(record, observed.revision, observed.handle)
                 self.change(observed, Phase.EXITED, 143)
-            case GiveUp(_, workload, observed):
-                self.records[key] = overdue(record, workload, observed.handle, (), self.moment, 0.5)
+            case GiveUp(_, workload, observed, dead):
+                give_up = lifeless if dead else overdue
+                self.records[key] = give_up(record, workload, observed.handle, (), self.moment, 0.5)
                 self.change(observed, Phase.EXITED, 143)
             case Account(_, workload, observed):
                 self.records[key] = ended(record, workload, observed, (), self.moment, 0.5)
@@ -106,8 +110,7 @@ class World:
         return prepared(record, workload)
 
     def _start(self, record: Record, workload: Workload) -> None:
-        running = [i for i in self.observed if i.deployment_id == workload.deployment_id and i.phase is Phase.RUNNING]
-        assert not running, "never two running instances of one deployment"
+        self._assert_room(workload)
         assert record.course(workload.revision).prepared, "never started before it is fetched"
         if self.luck_of(workload) == "refused":
             failure = Failure(Stage.START, "CommandNotFound", "", final=True)
@@ -118,16 +121,26 @@ class World:
         self.observed.append(instance)
         self.records[workload.deployment_id] = started(record, workload, instance.handle, self.moment)
 
+    def _assert_room(self, workload: Workload) -> None:
+        """Nothing of the deployment runs, but for one instance of another revision that bears one beside it."""
+        wish = next(w for w in self.desired.workloads if w.deployment_id == workload.deployment_id)
+        case = Case(wish, self.instances(workload.deployment_id), self.record(workload.deployment_id))
+        assert len(case.running) <= 1, "never more than two running instances of one deployment"
+        for instance in case.running:
+            old = case.workload_of(instance)
+            assert old is not None, "what runs beside a new revision is known"
+            assert old.revision != workload.revision, "never two running instances of one revision"
+            assert obstacle(workload, old) == "", "never two revisions side by side that bear no other"
+
     def live(self) -> None:
         """Whatever runs fares as it must: checks are answered, some instances die."""
         for wish in self.desired.workloads:
             if wish.deployment_id in self.desired.stopped:
                 continue
             case = Case(wish, self.instances(wish.deployment_id), self.record(wish.deployment_id))
-            for instance in case.running[:1]:
-                workload = case.workload_of(instance)
-                if workload is not None and instance in case.alive(workload):
-                    self._live(workload, instance)
+            for workload in (case.wish, case.other):
+                if workload is not None and (alive := case.alive(workload)):
+                    self._live(workload, alive[0])
 
     def _live(self, workload: Workload, instance: Observed) -> None:
         key, luck = workload.deployment_id, self.luck_of(workload)
@@ -137,7 +150,10 @@ class World:
         if self.record(key).health_of(instance.handle) is None:
             self.records[key] = watched(self.record(key), instance, self.moment)
         answers = luck != "hangs"
-        self.records[key] = checked(self.record(key), workload, instance.handle, answers, "", self.moment)
+        record = checked(self.record(key), workload, instance.handle, answers, "", self.moment)
+        if workload.liveness is not None and luck == "freezes":
+            record = lived(record, instance.handle, False, "")
+        self.records[key] = record
 
     def instances(self, key: str) -> tuple[Observed, ...]:
         return newest_first([i for i in self.observed if i.deployment_id == key])
@@ -166,6 +182,8 @@ def workloads(deployment_id: str) -> st.SearchStrategy[Workload]:
         st.sampled_from(REVISIONS),
         st.just(deployment_id),
         restart=st.sampled_from(RestartPolicy),
+        update=st.sampled_from(UpdateStrategy),
+        liveness=st.sampled_from([None, Check(TcpProbe("http"), failure_threshold=2)]),
     )
 
 
@@ -218,7 +236,7 @@ def records(draw: st.DrawFn) -> dict[str, Record]:
 
 def lucks() -> st.SearchStrategy[dict[tuple[str, int], str]]:
     keys = st.tuples(st.sampled_from(DEPLOYMENTS), st.sampled_from(REVISIONS))
-    return st.dictionaries(keys, st.sampled_from(["good", "crashes", "hangs", "missing", "refused"]))
+    return st.dictionaries(keys, st.sampled_from(["good", "crashes", "hangs", "freezes", "missing", "refused"]))
 
 
 def worlds(
