@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from edge_agent.runtime.backend import BackendError, BackendUnavailable, ExecResult, Observed
-from edge_agent.runtime.model import Check, CommandProbe, HttpProbe
+from edge_agent.runtime.model import Check, CommandProbe, HttpProbe, InferenceProbe
+from edge_agent.runtime.threads import in_thread
 
 Exec = Callable[[tuple[str, ...], float], Awaitable[ExecResult]]
 # As `DeployBackend.listens`, for one instance.
@@ -73,6 +74,8 @@ async def _ask(check: Check, observed: Observed, execute: Exec, listens: Listens
         return Answer(False, f"port {probe.port} is not published")
     if isinstance(probe, HttpProbe):
         return await _http(probe, *address)
+    if isinstance(probe, InferenceProbe):
+        return await _inference(probe, check.timeout, *address)
     heard = await listens(probe.port)
     if heard is False:
         return Answer(False, f"nothing listens on port {probe.port}")
@@ -85,6 +88,14 @@ async def _command(probe: CommandProbe, timeout: float, execute: Exec) -> Answer
         return Answer(True, f"{probe.command[0]} ended with 0")
     output = result.output.decode(errors="replace").strip().splitlines()
     return Answer(False, f"{probe.command[0]} ended with {result.exit_code}" + (f": {output[-1]}" if output else ""))
+
+
+async def _inference(probe: InferenceProbe, timeout: float, host: str, port: int) -> Answer:
+    # Imported where it is used: few workloads have such a check, and it brings the HTTP client along.
+    from edge_agent.runtime.inference import infer
+
+    verdict = await in_thread(lambda: infer(probe, host, port, timeout))
+    return Answer(verdict.ok, verdict.said)
 
 
 async def _tcp(host: str, port: int, patience: float) -> Answer:

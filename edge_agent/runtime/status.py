@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from edge_agent.runtime.backend import Observed, Phase, Progress
 from edge_agent.runtime.case import Case, newest_first
 from edge_agent.runtime.convert import Broken, timestamp
-from edge_agent.runtime.model import HttpProbe, State, Workload
+from edge_agent.runtime.model import HttpProbe, InferenceProbe, State, Workload
 from edge_agent.runtime.plan import Prepare, Step
 from edge_agent.runtime.record import Course, Record, Verdict
 from edge_agent.runtime.updating import obstacle
@@ -242,7 +242,7 @@ def _explain_return(status: InstanceStatus, case: Case) -> None:
 
 def _endpoints(observed: Observed, workload: Workload | None, host: str) -> list[Endpoint]:
     probe = workload.readiness.probe if workload else None
-    http = probe.port if isinstance(probe, HttpProbe) else ""
+    http = probe.port if isinstance(probe, HttpProbe | InferenceProbe) else ""
     return [
         Endpoint(name=name, host=host, port=port, scheme="http" if name == http else "tcp")
         for name, (_, port) in observed.addresses
