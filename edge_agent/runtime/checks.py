@@ -1,4 +1,4 @@
-"""Readiness checks: asking an instance once whether it answers."""
+"""Checks of readiness and liveness: asking an instance once whether it answers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

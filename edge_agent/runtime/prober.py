@@ -25,16 +25,10 @@ Report = Callable[[Answer], Health | None]
 async def probe(backend: DeployBackend, workload: Workload, observed: Observed, report: Report) -> None:
     """Asks until `report` answers None or the task is cancelled."""
 
-    async def execute(command: tuple[str, ...], timeout: float) -> ExecResult:
-        return await backend.exec(observed.handle, command, timeout)
-
-    async def listens(port: str) -> bool | None:
-        return await backend.listens(observed.handle, port)
-
     pause = COMMAND_PAUSE if isinstance(workload.readiness.probe, CommandProbe) else FIRST_PAUSE
     while True:
         try:
-            answer = await ask(workload.readiness, observed, execute, listens)
+            answer = await _ask(backend, workload.readiness, observed)
         except BackendUnavailable as error:
             # While nobody can ask, nobody can say that it answers.
             answer = Answer(False, shortened(f"its check cannot be run: {error.message}"))
@@ -56,16 +50,23 @@ async def watch_over(
     """Asks the liveness check of an instance that has been ready, until `report` answers False or the task is
     cancelled. A backend that cannot ask is no sign of death."""
 
-    async def execute(command: tuple[str, ...], timeout: float) -> ExecResult:
-        return await backend.exec(observed.handle, command, timeout)
-
     while True:
         health = record().health_of(observed.handle)
         if health is not None and health.ever_ready:
             with suppress(BackendUnavailable):
-                if not report(await ask(liveness, observed, execute)):
+                if not report(await _ask(backend, liveness, observed)):
                     return
         await asyncio.sleep(liveness.period)
+
+
+async def _ask(backend: DeployBackend, check: Check, observed: Observed) -> Answer:
+    async def execute(command: tuple[str, ...], timeout: float) -> ExecResult:
+        return await backend.exec(observed.handle, command, timeout)
+
+    async def listens(port: str) -> bool | None:
+        return await backend.listens(observed.handle, port)
+
+    return await ask(check, observed, execute, listens)
 
 
 def next_pause(check: Check, health: Health, pause: float) -> float:

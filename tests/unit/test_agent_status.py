@@ -208,3 +208,32 @@ def test_every_state_says_what_may_follow_and_none_is_a_dead_end_within_itself(s
 def test_a_failed_revision_never_runs_and_a_backoff_starts_before_it_runs() -> None:
     assert State.RUNNING not in FOLLOWS[State.FAILED]
     assert State.RUNNING not in FOLLOWS[State.BACKOFF]
+
+
+def test_while_a_new_revision_starts_beside_the_old_one_the_endpoints_are_those_that_answer() -> None:
+    old, new = make_workload(1), make_workload(2)
+    serving = make_observed(1, 1, addresses=(("http", ("127.0.0.1", 31001)),))
+    fresh = make_observed(2, 2, addresses=(("http", ("127.0.0.1", 31002)),))
+    record = prepared(
+        checked(started(Record("d1"), old, serving.handle, at(1)), old, serving.handle, True, "", at(1)), new
+    )
+    record = started(record, new, fresh.handle, at(2))
+    starting = wished_status(Case(new, (fresh, serving), record), Doing(), Setting("edge", "", 2.0))
+    assert starting is not None
+    assert (starting.revision, starting.ready, [e.port for e in starting.endpoints]) == (2, False, [31001])
+    assert starting.message == "revision 1 serves until this one is ready"
+    record = checked(record, new, fresh.handle, True, "answers", at(3))
+    ready = wished_status(Case(new, (fresh, serving), record), Doing(), Setting("edge", "", 3.0))
+    assert ready is not None
+    assert (ready.revision, ready.ready, [e.port for e in ready.endpoints]) == (2, True, [31002])
+
+
+def test_an_old_revision_that_has_to_stop_first_is_told_with_the_reason() -> None:
+    pinned = (Port("http", 8000, 8000),)
+    old, new, serving = make_workload(1, ports=pinned), make_workload(2, ports=pinned), make_observed(1)
+    record = prepared(
+        checked(started(Record("d1"), old, serving.handle, at(1)), old, serving.handle, True, "", at(1)), new
+    )
+    status = wished_status(Case(new, (serving,), record), Doing(), Setting("edge", "", 2.0))
+    assert status is not None
+    assert status.message == "revision 1 is stopping to make room: both want port 8000 of the device"

@@ -118,7 +118,10 @@ async def test_the_sample_is_sent_as_it_is_and_a_right_answer_is_a_yes(model: An
     assert model.asked == [("/infer", "application/json", b'{"x": 1}')]
     model.answer = {"digit": 3}
     answer = await ask(Check(PROBE), observed, never)
-    assert (answer.ok, answer.said) == (False, "the model answers otherwise than expected: digit is 3, not 7 within 0.05")
+    assert (answer.ok, answer.said) == (
+        False,
+        "the model answers otherwise than expected: digit is 3, not 7 within 0.05",
+    )
 
 
 async def test_a_port_that_nothing_listens_on_is_a_no(model: Any) -> None:
