@@ -1,4 +1,4 @@
-"""Gives the images of a build their names in the registry: one index that joins them, and the tags of the spec.
+"""Gives the artifacts of a build their names in the registry: an index that joins the images, and the tags of the spec.
 
 Durable: when it is due is a row. A registry that is away is asked again, for as long as a build is tried again.
 """
@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import time
 from dataclasses import replace
+from functools import partial
 
 import structlog
 
@@ -14,10 +15,11 @@ from controller.builds import registry
 from controller.builds.cancelling import in_thread
 from controller.builds.index import Member, image_index
 from controller.builds.logs import BuildLogs
-from controller.builds.model import Build, BuildState, BuildTarget, BuiltArtifact, RegistryAccess
+from controller.builds.model import ArtifactKind, Build, BuildState, BuildTarget, BuiltArtifact, RegistryAccess
 from controller.builds.pushed import OnPushed, nobody
-from controller.builds.recording import build_event, existing, made_images, settle
-from controller.builds.registry import INDEX_TYPE, RegistryUnreachable
+from controller.builds.recording import build_event, existing, made, settle
+from controller.builds.registry import INDEX_TYPE, Manifest, RegistryUnreachable
+from controller.spec.model import bundle_tag
 from controller.store import Store, Transaction
 
 log = structlog.get_logger()
@@ -70,23 +72,38 @@ class Joiner:
             await self._end(build, index, "", _said(build, index))
 
     async def _name(self, build: Build) -> BuiltArtifact | None:
-        """Afterwards the registry knows the build's images by all their names. Returns the index where there is one."""
-        images = made_images(build)
+        """Afterwards the registry knows the build's artifacts by all their names. Returns the index where there is
+        one."""
+        index = await self._name_images(build)
+        for target in made(build, ArtifactKind.BUNDLE):
+            member = await self._member(target)
+            await self._put(build, _artifact(target).repository, member.manifest, target)
+        return index
+
+    async def _name_images(self, build: Build) -> BuiltArtifact | None:
+        images = made(build, ArtifactKind.IMAGE)
+        if not images:
+            return None
         repository = _artifact(images[0]).repository
         members = [await self._member(target) for target in images]
-        tags = tags_of(build)
         if len(members) == 1:
-            body, media_type = members[0].manifest.body, members[0].manifest.media_type
-        else:
-            body, media_type = image_index(members, annotations_of(build)), INDEX_TYPE
-            owner = build.user_id, build.project_id
-            await in_thread(self._on_pushed, *owner, repository, registry.digest_of(body))
-        for tag in tags:
-            await registry.put_manifest(repository, tag, body, media_type, self._access)
-        if len(members) == 1:
+            await self._put(build, repository, members[0].manifest)
             return None
+        body = image_index(members, annotations_of(build))
         size = sum(_artifact(target).size_bytes for target in images)
-        return BuiltArtifact(repository, registry.digest_of(body), "", size)
+        index = Manifest(registry.digest_of(body), size, body, INDEX_TYPE)
+        await in_thread(self._on_pushed, build.user_id, build.project_id, repository, index.digest)
+        await self._put(build, repository, index)
+        return BuiltArtifact(repository, index.digest, "", size)
+
+    async def _put(self, build: Build, repository: str, manifest: Manifest, bundle: BuildTarget | None = None) -> None:
+        """Afterwards the tags name it. Each is noted by itself: one that could be put names it although another could
+        not. Raises RegistryUnreachable."""
+        for tag in tags_of(build):
+            name = tag if bundle is None else bundle_tag(tag, bundle.key)
+            await registry.put_manifest(repository, name, manifest.body, manifest.media_type, self._access)
+            if tag != build.id:
+                await self._store.transact(partial(_note_tag, repository=repository, tag=name, digest=manifest.digest))
 
     async def _member(self, target: BuildTarget) -> Member:
         artifact = _artifact(target)
@@ -96,10 +113,10 @@ class Joiner:
     async def _postpone(self, build: Build, cause: str) -> None:
         tries = self._tries[build.id] = self._tries.get(build.id, 0) + 1
         waited = time.time() - max(target.ended for target in build.targets)
-        text = f"the images cannot be given their names in the registry: {cause}"
-        log.warning("joining images failed", build=build.id, tries=tries, error=cause)
+        text = f"the artifacts cannot be given their names in the registry: {cause}"
+        log.warning("naming artifacts failed", build=build.id, tries=tries, error=cause)
         if waited >= self._retry_seconds:
-            await self._end(build, None, "NotJoined", f"{text}; given up, the images themselves are there by digest")
+            await self._end(build, None, "NotJoined", f"{text}; given up, the artifacts themselves are there by digest")
             return
         if tries == 1:
             self._logs.append(build.id, "", "system", f"{text}; tried again by itself")
@@ -115,8 +132,8 @@ class Joiner:
 
 
 def tags_of(build: Build) -> tuple[str, ...]:
-    """Under which tags the result is put: its id, and those of the spec where all of it succeeded, so that none of
-    them ever comes to name less than it did before."""
+    """Under which tags the images are put, and with its key behind each bundle: the build's id, and those of the spec
+    where all of it succeeded, so that none of them ever comes to name less than it did before."""
     ends = {target.state for target in build.targets}
     return tuple(dict.fromkeys((build.id, *(build.tags if ends == {BuildState.SUCCEEDED} else ()))))
 
@@ -132,10 +149,19 @@ def annotations_of(build: Build) -> dict[str, str]:
 
 
 def _said(build: Build, index: BuiltArtifact | None) -> str:
-    names = ", ".join(tags_of(build))
-    if index is None:
-        return f"the image is named {names}"
-    return f"joined as {index.repository}@{index.digest}, named {names}"
+    """What the log says of a build whose artifacts have their names."""
+    tags, images = tags_of(build), made(build, ArtifactKind.IMAGE)
+    said = [f"joined as {index.repository}@{index.digest}, named {', '.join(tags)}"] if index is not None else []
+    said += [f"the image is named {', '.join(tags)}"] if images and index is None else []
+    said += [
+        f"the bundle is named {', '.join(bundle_tag(tag, target.key) for tag in tags)}"
+        for target in made(build, ArtifactKind.BUNDLE)
+    ]
+    return "; ".join(said)
+
+
+def _note_tag(tx: Transaction, repository: str, tag: str, digest: str) -> None:
+    tx.tags.move(repository, tag, digest)
 
 
 def _store_end(tx: Transaction, build_id: str, index: BuiltArtifact | None, reason: str, text: str) -> None:

@@ -43,14 +43,15 @@ def cancelled(target: BuildTarget) -> BuildTarget:
 
 
 def needs_naming(build: Build) -> bool:
-    """Whether its images are to be joined by an index, or to be given the tags of the spec."""
-    images = made_images(build)
-    return len(images) > 1 or (len(images) == 1 and bool(build.tags) and build.state is BuildState.SUCCEEDED)
+    """Whether its images are to be joined by an index, or its artifacts to be given the tags of the spec."""
+    images, bundles = (made(build, kind) for kind in ArtifactKind)
+    tagged = bool(build.tags) and build.state is BuildState.SUCCEEDED
+    return len(images) > 1 or (tagged and bool(images or bundles))
 
 
-def made_images(build: Build) -> tuple[BuildTarget, ...]:
-    """Targets whose image lies in the registry."""
-    return tuple(each for each in build.targets if each.artifact is not None and each.kind is ArtifactKind.IMAGE)
+def made(build: Build, kind: ArtifactKind) -> tuple[BuildTarget, ...]:
+    """Targets whose artifact of this kind lies in the registry."""
+    return tuple(each for each in build.targets if each.artifact is not None and each.kind is kind)
 
 
 def target_event(build: Build, target: BuildTarget) -> NewEvent:

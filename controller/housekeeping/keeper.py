@@ -189,6 +189,7 @@ class Housekeeper:
         if not await self._estate.store.transact(lambda tx: _may_go(tx, artifact)):
             return False
         await remove_artifact(artifact.repository, artifact.digest, self._estate.access)
+        await self._estate.store.transact(lambda tx: tx.tags.forget(*artifact.place))
         self._estate.journal.remove([artifact])
         log.info("artifact removed", repository=artifact.repository, digest=artifact.digest)
         return True

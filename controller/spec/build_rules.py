@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from controller.spec.findings import Finding
-from controller.spec.model import BuildSpec, DeploySpec, Packages, TargetSpec
+from controller.spec.model import LONGEST_TAG, BuildSpec, DeploySpec, Packages, TargetSpec, bundle_tag
 from controller.spec.tree import Path
 
 # Labels that say what the builder did are the builder's; of the OCI's own these are free for a user to set.
@@ -27,8 +27,8 @@ FREE_LABELS = frozenset(
 # Of secrets that a builder gives to steps itself, such as its proxy's address.
 HOST_SECRETS = "longshore-"
 # Tags with a meaning of their own: lists of what belongs to an artifact ("Referrers Tag Schema" of the OCI distribution
-# specification 1.1), and ids of builds.
-RESERVED_TAG = re.compile(r"sha(256|384|512)-[0-9A-Fa-f]{32,}.*|b-[0-9a-f]{16}")
+# specification 1.1), ids of builds, and names of bundles.
+RESERVED_TAG = re.compile(r"sha(256|384|512)-[0-9A-Fa-f]{32,}.*|b-[0-9a-f]{16}|.*\.bundle")
 # Packages that make root of a user.
 ROOT_TOOLS = frozenset(("sudo", "sudo-ldap", "doas", "opendoas"))
 # What a bundle cannot hold: the field, and why.
@@ -83,6 +83,17 @@ def bundle_findings(
     if build.base is not None and deploy is not None and not deploy.entrypoint:
         message = f"required for the bundle that targets[{where}] asks for, which has no base image"
         yield Finding(("deploy", "entrypoint"), message)
+    yield from _long_tags(build, targets)
+
+
+def _long_tags(build: BuildSpec, targets: Mapping[int, TargetSpec]) -> Iterator[Finding]:
+    bundles = {index: target for index, target in targets.items() if target.artifact == "bundle"}
+    where, longest = max(bundles.items(), key=lambda one: len(one[1].key))
+    room = LONGEST_TAG - len(bundle_tag("", longest.key))
+    for index, tag in enumerate(build.tags):
+        if len(tag) > room:
+            named = f"the bundle of targets[{where}] has .{longest.key} behind it"
+            yield Finding(("build", "tags", index), f"longer than {room} characters, and {named}; take a shorter tag")
 
 
 def _root_tools(build: BuildSpec) -> Iterator[Finding]:

@@ -32,6 +32,7 @@ INDEX_URL = r"^https?://[A-Za-z0-9][A-Za-z0-9.-]{0,253}(:[0-9]{1,5})?(/[A-Za-z0-
 LABEL_KEY = r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,253}[A-Za-z0-9])?$"
 # OCI distribution specification, "Pulling manifests".
 TAG = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$"
+LONGEST_TAG = 128
 SECRET_NAME = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"
 # A CDI kind: vendor/class. https://github.com/cncf-tags/container-device-interface
 CDI_KIND = r"^[A-Za-z][A-Za-z0-9_.-]{0,62}[A-Za-z0-9]/[A-Za-z]([A-Za-z0-9_-]{0,62}[A-Za-z0-9])?$"
@@ -272,7 +273,10 @@ class BuildSpec(Model):
         examples=["digits"],
     )
     tags: list[Annotated[str, Field(pattern=TAG)]] = Field(
-        default=[], max_length=32, description="Tags that name the result besides the build's id.", examples=["v1"]
+        default=[],
+        max_length=32,
+        description="Tags that name the result besides the build's id; a bundle has them with its target's key behind.",
+        examples=["v1"],
     )
     push: bool = Field(
         default=True,
@@ -437,6 +441,12 @@ class TargetSpec(Model):
 def target_key(profile: str, artifact: str) -> str:
     """Names one target of a build: the profile, and ".bundle" behind it for a bundle."""
     return profile if artifact == "image" else f"{profile}.{artifact}"
+
+
+def bundle_tag(tag: str, key: str) -> str:
+    """The tag of the bundle of this target where images are tagged `tag`: one repository holds both, and a tag names
+    one thing."""
+    return f"{tag}.{key}"
 
 
 class Spec(Model):

@@ -1,7 +1,7 @@
 """The artifacts that builds have left in the registry."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Select, and_, exists, or_, select
@@ -13,6 +13,7 @@ from controller.store import schema
 from controller.store.builds import builds_from_rows, target_from_row
 from controller.store.keeping import KeepingTable
 from controller.store.rows import Page, page_token
+from controller.store.tags import TagTable
 
 BUILDS = schema.builds
 TARGETS = schema.build_targets
@@ -21,17 +22,14 @@ ORIGINS = BUILDS.alias("origins")
 
 @dataclass(frozen=True)
 class Image:
-    """An artifact and the build that made it. `target` is empty for an image index."""
+    """An artifact and the build that made it. `target` is empty for an image index. `tags` are those of specs that name
+    it now."""
 
     build: Build
     target: str
     artifact: BuiltArtifact
     in_use: bool
-
-    @property
-    def tags(self) -> tuple[str, ...]:
-        """Of the spec, where this artifact is what they name."""
-        return self.build.tags if self.build.image_index is None or not self.target else ()
+    tags: tuple[str, ...] = ()
 
 
 class ImageTable:
@@ -61,9 +59,15 @@ class ImageTable:
             passed = skip if build.id == build_id else 0
             for number, image in enumerate(images[passed:], start=passed):
                 if len(shown) == page.limit:
-                    return shown, page_token(build.created, f"{build.id}/{number}")
+                    return self._tagged(shown), page_token(build.created, f"{build.id}/{number}")
                 shown.append(image)
-        return shown, ""
+        return self._tagged(shown), ""
+
+    def _tagged(self, images: list[Image]) -> list[Image]:
+        tags = TagTable(self._connection).of([image.artifact for image in images])
+        return [
+            replace(image, tags=tags.get((image.artifact.repository, image.artifact.digest), ())) for image in images
+        ]
 
     def _builds(
         self, project: Project | None, user_id: str, created: float, build_id: str, limit: int

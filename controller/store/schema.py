@@ -112,6 +112,17 @@ build_targets = Table(
     Index("build_targets_by_cache_key", "cache_key", "ended"),
 )
 
+# What a tag of the spec names in the registry, as it was put there last: the next build moves it.
+tags = Table(
+    "tags",
+    metadata,
+    Column("repository", Text, nullable=False),
+    Column("tag", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    PrimaryKeyConstraint("repository", "tag"),
+    Index("tags_by_digest", "digest"),
+)
+
 # When the queue last began a target of each user: who has waited longest goes first.
 build_turns = Table(
     "build_turns",

@@ -25,6 +25,7 @@ from controller.store.events import EventTable
 from controller.store.images import ImageTable
 from controller.store.keeping import KeepingTable
 from controller.store.signals import Signal
+from controller.store.tags import TagTable
 from controller.store.workloads import WorkloadTable
 
 log = structlog.get_logger()
@@ -42,6 +43,7 @@ class Transaction:
         self.builds = BuildTable(connection, self.signals)
         self.queue = BuildQueueTable(connection)
         self.images = ImageTable(connection)
+        self.tags = TagTable(connection)
         self.keeping = KeepingTable(connection)
         self.deployments = DeploymentTable(connection)
         self.workloads = WorkloadTable(connection)

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from controller.builds.registry import get_manifest
 from controller.settings import Builds
 from longshore.client import Client
 from longshore.v1 import build_pb2
 from tests.integration.test_cli_commands import Shell
 from tests.support.building import BASE_CACHE, SMALL_BASE
+from tests.support.registry import access_to
 from tests.support.sync_stack import SyncStack, running_stack
 from tests.support.waiting import eventually
 
@@ -71,6 +73,15 @@ def test_both_kinds_of_artifacts_come_from_one_request(shell: Shell, built: str)
     assert digest in shell("builds", built).stdout
     assert digest in shell("images", "-o", "wide").stdout
     assert digest in shell("images", "-o", "name").stdout
+
+
+async def test_each_kind_of_artifact_has_a_name_of_its_own(stack: SyncStack, shell: Shell, built: str) -> None:
+    targets = {target["key"]: target for target in json.loads(shell("builds", built, "-o", "json").stdout)["targets"]}
+    repository, access = targets["x86-cpu"]["artifact"]["repository"], access_to(stack.stack)
+    for tag, key in ((built, "x86-cpu"), (f"{built}.x86-cpu.bundle", "x86-cpu.bundle")):
+        found = await get_manifest(repository, tag, access)
+        assert found is not None
+        assert found.digest == targets[key]["artifact"]["digest"]
 
 
 def test_identical_request_is_answered_with_the_same_digest(shell: Shell, folder: Path, built: str) -> None:

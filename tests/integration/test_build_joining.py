@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from controller.builds import registry
+from controller.builds.bundles import BundleBuilder
 from controller.builds.model import (
     ArtifactKind,
     Build,
@@ -27,10 +28,12 @@ from controller.builds.registry import INDEX_TYPE, MANIFEST_TYPE
 from controller.builds.registry_session import RegistrySession
 from controller.builds.service import BuildRequest
 from controller.builds.targets import load_profiles
+from controller.builds.uploads import UploadStore
 from controller.deployments.service import DeploymentService, Request
 from controller.housekeeping.plan import needed_builds
 from controller.store import Transaction
 from controller.store.rows import Page
+from tests.support.lying_proxy import Lie, lying_proxy
 from tests.support.queueing import Bench, ScriptedBuilder, open_bench
 from tests.support.registry import RegistryUnderTest, running_registry
 from tests.support.rows import PROJECT
@@ -48,11 +51,13 @@ SUCCEEDED, FAILED, PUSHING = BuildState.SUCCEEDED, BuildState.FAILED, BuildState
 
 
 class PushingBuilder(ScriptedBuilder):
-    """Pushes a real image of almost no content, another one for each profile and for other labels."""
+    """Pushes a real image of almost no content, another one for each profile and for other labels; and real bundles,
+    for which it works in `folder`."""
 
-    def __init__(self, access: RegistryAccess) -> None:
+    def __init__(self, access: RegistryAccess, folder: Path) -> None:
         super().__init__()
         self.gate.set()
+        self._bundles = BundleBuilder(folder / "bundles", UploadStore(folder / "uploads", min_free_bytes=0), access)
         self.fails_for: set[str] = set()
         # Done when an image was pushed.
         self.afterwards: Callable[[], Awaitable[None]] | None = None
@@ -62,6 +67,8 @@ class PushingBuilder(ScriptedBuilder):
         result = await super().build(job, on_line, on_state)
         if job.profile in self.fails_for:
             raise BuildFailed("StepFailed", "a step failed")
+        if job.kind is ArtifactKind.BUNDLE:
+            return await self._bundles.build(job, on_line, lambda _: None)
         platform = load_profiles()[job.profile].platform
         labels = {"Labels": dict(job.spec.labels)}
         config = json.dumps({"os": "linux", "architecture": platform.split("/")[1], "config": labels}).encode()
@@ -98,8 +105,8 @@ def access(server: RegistryUnderTest) -> RegistryAccess:
 
 
 @pytest.fixture
-def builder(access: RegistryAccess) -> PushingBuilder:
-    return PushingBuilder(access)
+def builder(access: RegistryAccess, tmp_path: Path) -> PushingBuilder:
+    return PushingBuilder(access, tmp_path)
 
 
 @pytest.fixture
@@ -116,6 +123,24 @@ async def named(bench: Bench, tag: str) -> str:
     """The digest that a tag names; "" for none."""
     found = await registry.get_manifest(repository_of(bench), tag, bench.access)
     return "" if found is None else found.digest
+
+
+async def tags_there(bench: Bench) -> dict[str, str]:
+    """What each tag in the registry names, but those that the builder sets."""
+    async with (
+        RegistrySession(repository_of(bench), bench.access) as session,
+        session.request("GET", "tags/list") as answer,
+    ):
+        # A repository without tags has no name there.
+        assert answer.status in (200, 404)
+        tags = json.loads(await answer.read()).get("tags") or []
+    return {tag: await named(bench, tag) for tag in tags if not tag.startswith(("b-", "sha256-"))}
+
+
+async def tags_told(bench: Bench) -> dict[str, str]:
+    """What each tag names as the list of images has it."""
+    shown, _ = await bench.service().images(PROJECT, "", Page())
+    return {tag: image.artifact.digest for image in shown for tag in image.tags}
 
 
 async def built(bench: Bench, request: BuildRequest) -> Build:
@@ -169,6 +194,42 @@ async def test_a_build_of_which_a_part_failed_moves_no_tag(bench: Bench, builder
     assert await named(bench, "latest") == ""
 
 
+@pytest.mark.parametrize("parallel", [1, 4])
+async def test_bundles_bear_the_tags_with_their_key_behind(bench: Bench, parallel: int) -> None:
+    bench.parallel = parallel
+    bundles = "{profile: arm64-cpu, artifact: bundle}, {profile: x86-cpu}, {profile: x86-cpu, artifact: bundle}"
+    text = TEXT.replace("{profile: x86-cpu}, {profile: armv7-cpu}", bundles)
+    async with bench.working():
+        made = await built(bench, replace(BOTH, spec=text.encode()))
+    assert (made.state, made.image_index) == (SUCCEEDED, None)
+    digests = {target.key: target.artifact.digest for target in made.targets if target.artifact}
+    assert len(set(digests.values())) == 3
+    for tag in (made.id, "latest", "v1"):
+        assert await named(bench, tag) == digests["x86-cpu"]
+        for key in ("x86-cpu.bundle", "arm64-cpu.bundle"):
+            assert await named(bench, f"{tag}.{key}") == digests[key]
+    there = await tags_there(bench)
+    assert len(there) == 6
+    assert await tags_told(bench) == there
+    last = (await bench.lines(made.id))[-1].text
+    assert f"the image is named {made.id}, latest, v1" in last
+    assert f"the bundle is named {made.id}.x86-cpu.bundle, latest.x86-cpu.bundle, v1.x86-cpu.bundle" in last
+
+
+async def test_a_build_of_bundles_alone_moves_their_tags_and_no_others(bench: Bench) -> None:
+    text = TEXT.replace("{profile: armv7-cpu}", "{profile: x86-cpu, artifact: bundle}")
+    async with bench.working():
+        image = await built(bench, replace(BOTH, spec=text.encode(), targets=("x86-cpu",)))
+        bundle = await built(bench, replace(BOTH, spec=text.encode(), targets=("x86-cpu.bundle",)))
+    (of_image,), (of_bundle,) = image.targets, bundle.targets
+    assert of_image.artifact is not None
+    assert of_bundle.artifact is not None
+    assert await tags_told(bench) == await tags_there(bench) == {
+        "latest": of_image.artifact.digest, "v1": of_image.artifact.digest,
+        "latest.x86-cpu.bundle": of_bundle.artifact.digest, "v1.x86-cpu.bundle": of_bundle.artifact.digest,
+    }  # fmt: skip
+
+
 async def test_joining_waits_for_a_registry_that_is_away_also_over_a_restart(
     bench: Bench, builder: PushingBuilder, server: RegistryUnderTest
 ) -> None:
@@ -203,7 +264,43 @@ async def test_images_that_cannot_be_joined_for_too_long_are_there_by_digest(
     assert ended.image_index is None
     events, _ = await bench.store.transact(lambda tx: tx.events.after(PROJECT, 0))
     assert events[-1].what.reason == "NotJoined"
-    assert "given up, the images themselves are there by digest" in events[-1].what.message
+    assert "given up, the artifacts themselves are there by digest" in events[-1].what.message
+    await server.registry.start()
+    assert await tags_told(bench) == await tags_there(bench) == {}
+
+
+async def test_tags_that_could_be_put_are_told_although_another_could_not(
+    server: RegistryUnderTest, tmp_path: Path
+) -> None:
+    async with lying_proxy(server, tmp_path) as (proxy, access):
+        proxy.lies = [Lie("PUT", "/manifests/v1$", status=500)]
+        builder = PushingBuilder(access, tmp_path)
+        async with open_bench(tmp_path, builder, access=access, retry_seconds=0) as bench, bench.working():
+            made = await built(bench, ONE)
+            assert made.targets[0].artifact is not None
+            assert await tags_told(bench) == await tags_there(bench) == {"latest": made.targets[0].artifact.digest}
+
+
+async def test_a_build_that_failed_or_was_cancelled_is_told_to_have_no_tag(
+    bench: Bench, builder: PushingBuilder
+) -> None:
+    bench.parallel, builder.fails_for = 1, {"armv7-cpu"}
+    async with bench.working():
+        failed = await built(bench, BOTH)
+        made = asyncio.Event()
+
+        async def cancel() -> None:
+            await made.wait()
+            await bench.service().cancel(following.id)
+
+        builder.fails_for, builder.afterwards = set(), cancel
+        following = await bench.service().create(replace(BOTH, no_cache=True))
+        made.set()
+        ended = await bench.comes_to(lambda build: build.ended > 0, following.id)
+    assert (failed.state, ended.state) == (FAILED, BuildState.CANCELLED)
+    shown, _ = await bench.service().images(PROJECT, "", Page())
+    assert {image.target for image in shown} == {"x86-cpu"}
+    assert await tags_told(bench) == await tags_there(bench) == {}
 
 
 async def test_an_identical_request_is_answered_without_the_builder(bench: Bench, builder: PushingBuilder) -> None:
@@ -277,10 +374,12 @@ async def test_artifacts_are_listed_newest_first_once_each_with_their_tags(
         if not token:
             break
     assert [(image.build.id, image.target, image.tags) for image in shown] == [
-        (first.id, "", ("latest", "v1")),
-        (first.id, "x86-cpu", ()),
+        (first.id, "", ()),
+        # To this the second build moved them.
+        (first.id, "x86-cpu", ("latest", "v1")),
         (first.id, "armv7-cpu", ()),
     ]
+    assert await tags_told(bench) == await tags_there(bench)
     assert {image.in_use for image in shown} == {False}
     assert all(image.artifact.kind is ArtifactKind.IMAGE for image in shown)
     assert (await service.images(None, "bob", Page()))[0] == []

@@ -5,6 +5,7 @@ import io
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -126,12 +127,18 @@ async def deploy(house: House, made: Build, revision: int = 1) -> None:
     await house.store.transact(put)
 
 
+def _tag(tx: Transaction, tag: str, image: BuiltArtifact) -> None:
+    tx.tags.move(image.repository, tag, image.digest)
+
+
 async def test_what_nothing_needs_is_gone_everywhere_and_what_is_deployed_stays_everywhere(house: House) -> None:
     needed, unneeded = await house.upload(b"needed"), await house.upload(b"unneeded")
     images = [await house.push(name) for name in ("old", "previous", "present", "young", "wished")]
     old = await house.build(1, images[0], files=[unneeded])
     previous = await house.build(2, images[1], files=[needed])
     present = await house.build(3, images[2])
+    for tag, image in (("v1", images[0]), ("v2", images[1])):
+        await house.store.transact(partial(_tag, tag=tag, image=image))
     await house.build(4, images[3], ended=time.time())
     await deploy(house, previous)
     await deploy(house, present, 2)
@@ -149,6 +156,9 @@ async def test_what_nothing_needs_is_gone_everywhere_and_what_is_deployed_stays_
     assert [await house.has(image) for image in images] == [False, True, True, True, True]
     assert await referrers(images[0].repository, images[0].digest, house.access) == []
     assert len(await referrers(images[1].repository, images[1].digest, house.access)) == 1
+    assert await house.store.transact(lambda tx: tx.tags.of(images)) == {
+        (images[1].repository, images[1].digest): ("v2",)
+    }
     assert before - house.registry_bytes() > 150_000
     assert (house.uploads.stat(needed.digest).complete, house.uploads.stat(unneeded.digest).complete) == (True, False)
     assert set(house.logs.sizes()) == {"b-2", "b-3", "b-4"}

@@ -103,7 +103,10 @@ async def test_joining_waits_until_the_registry_itself_answers(
 ) -> None:
     proxy, access = between
     proxy.lies = [READS]
-    async with open_bench(tmp_path / "bench", PushingBuilder(access), access=access) as bench, bench.working():
+    async with (
+        open_bench(tmp_path / "bench", PushingBuilder(access, tmp_path), access=access) as bench,
+        bench.working(),
+    ):
         made = await bench.service().create(BOTH)
         waiting = await bench.comes_to(lambda build: all(each.done for each in build.targets), made.id)
         await until_lines(bench, made.id, "tried again by itself")

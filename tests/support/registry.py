@@ -5,8 +5,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from controller.builds.model import RegistryAccess
 from controller.local.process import free_port
 from controller.local.registry import LocalRegistry
+from controller.local.stack import LocalStack
 from controller.pki import CertificateAuthority
 from controller.store.access import Principal, Role
 from controller.web.registry_tokens import CONTROLLER, RegistryTokens
@@ -41,6 +43,16 @@ class RegistryUnderTest:
         """User and password that may pull what is in `pullable` (repository names without the address)."""
         credential = self.tokens.credential(Principal(device_id, Role.DEVICE))
         return credential.username, credential.password
+
+
+def access_to(stack: LocalStack) -> RegistryAccess:
+    """The way to a stack's registry, with what its controller pushes with."""
+
+    def credentials() -> tuple[str, str]:
+        credential = RegistryTokens(stack.folder.registry_tokens).credential(CONTROLLER)
+        return credential.username, credential.password
+
+    return RegistryAccess(stack.settings.registry.address, stack.ca_file, credentials)
 
 
 @asynccontextmanager

@@ -119,7 +119,10 @@ def test_labels_that_the_builder_sets_are_not_a_users(label: str) -> None:
     assert f"'{label}' is set by the builder" in problem.message
 
 
-@pytest.mark.parametrize("tag", [f"sha256-{'0a' * 32}", f"sha256-{'0A' * 32}.sig", "b-0123456789abcdef"])
+@pytest.mark.parametrize(
+    "tag",
+    [f"sha256-{'0a' * 32}", f"sha256-{'0A' * 32}.sig", "b-0123456789abcdef", "v1.x86-cpu.bundle"],
+)
 def test_tags_that_the_builder_sets_are_not_a_users(tag: str) -> None:
     problem = only(f"tags: [v1, {tag}]")
     assert (problem.path, problem.line) == ("build.tags[1]", 3)
@@ -128,6 +131,18 @@ def test_tags_that_the_builder_sets_are_not_a_users(tag: str) -> None:
 
 def test_tags_that_only_begin_alike_are_a_users() -> None:
     assert problems("tags: [b-1, b-0123456789abcdefg, sha256-of-nothing]") == []
+
+
+def test_a_tag_has_room_for_what_stands_behind_it_in_a_bundles() -> None:
+    room = 128 - len(".x86-cpu.bundle")
+    bundle = "{profile: x86-cpu, artifact: bundle}"
+    assert problems(f"tags: [{'v' * room}]", bundle) == []
+    problem = only(f"tags: [v1, {'v' * (room + 1)}]", bundle)
+    assert (problem.path, problem.line) == ("build.tags[1]", 3)
+    assert problem.message == (
+        f"longer than {room} characters, and the bundle of targets[0] has .x86-cpu.bundle behind it; take a shorter tag"
+    )
+    assert problems(f"tags: [{'v' * 128}]") == []
 
 
 def test_labels_about_the_source_are_a_users() -> None:

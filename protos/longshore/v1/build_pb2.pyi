@@ -854,7 +854,9 @@ class BuiltImage(_message.Message):
     def artifact(self) -> _types_pb2.Artifact: ...
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Besides the build's id."""
+        """Those of specs that name it now, besides the ids of builds; of a bundle with its target's key behind:
+        "v1.x86-cpu.bundle".
+        """
 
     @_builtins.property
     def created(self) -> _timestamp_pb2.Timestamp: ...
