@@ -27,7 +27,8 @@ from controller.builds.recovery import close
 from controller.builds.registry import get_manifest
 from controller.builds.settings import BuilderSettings
 from controller.builds.uploads import UploadStore
-from controller.spec.model import BuildSpec, DeploySpec
+from controller.spec.deploy_model import DeploySpec
+from controller.spec.model import BuildSpec
 from tests.support.building import BASE_CACHE, one_chunk
 from tests.support.counting_proxy import CountingProxy, counting_proxy
 from tests.support.registry import running_registry

@@ -32,7 +32,7 @@ from controller.builds.outcome import MAX_LAST_LINES, NO_SPACE
 from controller.builds.podman import Podman
 from controller.builds.settings import BuilderSettings
 from controller.files import sync_folder
-from controller.spec.model import IMAGE, NAME
+from controller.spec.fields import IMAGE, NAME
 
 # Raised when the way to make the tree changes, so that kept images of before are not used.
 REVISION = 3

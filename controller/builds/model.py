@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from controller.spec.model import BuildSpec, DeploySpec
+from controller.spec.deploy_model import DeploySpec
+from controller.spec.model import BuildSpec
 
 
 class BuildState(StrEnum):

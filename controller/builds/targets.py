@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from controller.spec.definitions import InvalidDefinition, read_definitions
+from controller.spec.fields import CDI_KIND, ENV_NAME, IMAGE, INDEX_URL, NAME, Text
 from controller.spec.messages import nearest
-from controller.spec.model import CDI_KIND, ENV_NAME, IMAGE, INDEX_URL, NAME, BuildSpec, Text
+from controller.spec.model import BuildSpec
 from controller.spec.runtimes import load_runtimes
 
 # A CDI device: vendor/class=name. https://github.com/cncf-tags/container-device-interface

@@ -14,8 +14,9 @@ from controller.cli.context import DEFAULT_NAME, Context, context_path, load_con
 from controller.cli.errors import InvalidFile, UsageProblem
 from controller.cli.output import Format
 from controller.errors import InvalidSpec
+from controller.spec.fields import Duration
 from controller.spec.loader import load_spec
-from controller.spec.model import Duration, Spec
+from controller.spec.model import Spec
 from longshore.client import Client, project
 from longshore.v1 import types_pb2
 

@@ -15,7 +15,7 @@ from controller.errors import InvalidRequest, NotFound, Unauthenticated
 from controller.events.model import NO_PROJECT, EventKind, NewEvent
 from controller.pki import CertificateAuthority
 from controller.pki.authority import InvalidCertificateRequest
-from controller.spec.model import LABEL
+from controller.spec.fields import LABEL
 from controller.store import Store, Transaction
 from controller.store.rows import Page
 from longshore.errors import Reason

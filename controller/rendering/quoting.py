@@ -8,7 +8,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from controller.spec.model import (
+from controller.spec.fields import (
     APK_PACKAGE,
     APT_PACKAGE,
     CONDA_CHANNEL,

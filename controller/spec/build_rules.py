@@ -3,8 +3,10 @@
 import re
 from collections.abc import Iterator, Mapping
 
+from controller.spec.deploy_model import DeploySpec
+from controller.spec.fields import LONGEST_TAG
 from controller.spec.findings import Finding
-from controller.spec.model import LONGEST_TAG, BuildSpec, DeploySpec, Packages, TargetSpec, bundle_tag
+from controller.spec.model import BuildSpec, Packages, TargetSpec, bundle_tag
 from controller.spec.tree import Path
 
 # Labels that say what the builder did are the builder's; of the OCI's own these are free for a user to set.

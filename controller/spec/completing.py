@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from controller.spec.model import BuildSpec, DeploySpec, MinimumSpec, NetworkSpec, PortSpec, Spec
+from controller.spec.deploy_model import DeploySpec, NetworkSpec, PortSpec
+from controller.spec.model import BuildSpec, MinimumSpec, Spec
 from controller.spec.runtimes import PLACEHOLDER, RuntimeKind
 
 

@@ -9,10 +9,11 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from controller.spec.build_rules import build_findings, bundle_findings
 from controller.spec.completing import complete_network, entrypoint_of, runtime_of
+from controller.spec.deploy_model import CheckSpec, ChecksSpec, DeploySpec, MountSpec, NetworkSpec
 from controller.spec.findings import Finding
 from controller.spec.launching import CannotLaunch, launch_words
 from controller.spec.messages import nearest
-from controller.spec.model import BuildSpec, CheckSpec, ChecksSpec, DeploySpec, MountSpec, NetworkSpec, TargetSpec
+from controller.spec.model import BuildSpec, TargetSpec
 from controller.spec.pairing import Profile, pair_findings, unknown_profiles
 from controller.spec.runtimes import RuntimeKind
 from controller.spec.tree import Path

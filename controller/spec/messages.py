@@ -8,25 +8,26 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from controller.spec import model
+from controller.spec import fields
+from controller.spec.model import Spec
 
 _PATTERNS = {
-    model.NAME: "expected 1 to 63 lower-case letters, digits and '-', with a letter or digit at both ends",
-    model.APT_PACKAGE: "expected a Debian package such as libgomp1 or libgomp1=12.2.0-14",
-    model.PYPI_REQUIREMENT: "expected a Python package such as numpy, numpy>=1.26,<3 or uvicorn[standard]==0.30.*",
-    model.ENV_NAME: "expected a variable name: letters, digits and '_', not beginning with a digit",
-    model.IMAGE: "expected an image such as docker.io/library/python:3.11-slim-bookworm",
-    model.LABEL: "expected a label: 1 to 63 letters, digits, '.', '_', '/' and '-', a letter or digit at both ends",
-    model.DNF_PACKAGE: "expected a package such as libgomp or libgomp-14.2.1",
-    model.APK_PACKAGE: "expected an Alpine package such as libgomp or libgomp=13.2.1-r0",
-    model.CONDA_PACKAGE: "expected a conda package such as numpy or numpy=1.26",
-    model.CONDA_CHANNEL: "expected a channel such as conda-forge, or an https URL",
-    model.INDEX_URL: "expected an http or https URL without user and password, such as https://pypi.example/simple",
-    model.LABEL_KEY: "expected a key such as com.example.team: letters, digits, '.', '_', '/' and '-'",
-    model.TAG: "expected a tag such as v1.0: 1 to 128 letters, digits, '.', '_' and '-'",
-    model.SECRET_NAME: "expected a name of lower-case letters, digits, '.', '_' and '-'",
-    model.CDI_KIND: "expected a CDI kind such as nvidia.com/gpu",
-    model.HTTP_PATH: "expected a path that begins with '/', such as /healthz, without spaces",
+    fields.NAME: "expected 1 to 63 lower-case letters, digits and '-', with a letter or digit at both ends",
+    fields.APT_PACKAGE: "expected a Debian package such as libgomp1 or libgomp1=12.2.0-14",
+    fields.PYPI_REQUIREMENT: "expected a Python package such as numpy, numpy>=1.26,<3 or uvicorn[standard]==0.30.*",
+    fields.ENV_NAME: "expected a variable name: letters, digits and '_', not beginning with a digit",
+    fields.IMAGE: "expected an image such as docker.io/library/python:3.11-slim-bookworm",
+    fields.LABEL: "expected a label: 1 to 63 letters, digits, '.', '_', '/' and '-', a letter or digit at both ends",
+    fields.DNF_PACKAGE: "expected a package such as libgomp or libgomp-14.2.1",
+    fields.APK_PACKAGE: "expected an Alpine package such as libgomp or libgomp=13.2.1-r0",
+    fields.CONDA_PACKAGE: "expected a conda package such as numpy or numpy=1.26",
+    fields.CONDA_CHANNEL: "expected a channel such as conda-forge, or an https URL",
+    fields.INDEX_URL: "expected an http or https URL without user and password, such as https://pypi.example/simple",
+    fields.LABEL_KEY: "expected a key such as com.example.team: letters, digits, '.', '_', '/' and '-'",
+    fields.TAG: "expected a tag such as v1.0: 1 to 128 letters, digits, '.', '_' and '-'",
+    fields.SECRET_NAME: "expected a name of lower-case letters, digits, '.', '_' and '-'",
+    fields.CDI_KIND: "expected a CDI kind such as nvidia.com/gpu",
+    fields.HTTP_PATH: "expected a path that begins with '/', such as /healthz, without spaces",
 }
 _MISSING = {
     "version": "write `version: 1`",
@@ -62,7 +63,7 @@ def nearest(word: str, known: Collection[str]) -> str:
 
 def fields_at(path: Collection[str | int]) -> Collection[str]:
     """The keys that the models allow below a path; empty where it is no mapping with fixed keys."""
-    kind: Any = model.Spec
+    kind: Any = Spec
     for part in path:
         kind = _step(kind, part)
     return tuple(kind.model_fields) if _is_model(kind) else ()

@@ -3,141 +3,40 @@
 `controller.spec.loader` reads a file into these and reports every problem with its line and column.
 """
 
-import re
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
-# A trailing "-" would make apt-get remove the package.
-APT_PACKAGE = r"^[a-z0-9][a-z0-9+.-]{0,98}[a-z0-9+.](:[a-z0-9]+)?(=[A-Za-z0-9.+:~-]{1,99})?$"
-ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,254}$"
-IMAGE = r"^[a-z0-9][a-z0-9._:/@-]{0,254}$"
-LABEL = r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$"
-# PEP 508 without direct references and markers: name, extras, versions.
-_VERSION = "[ ]*(===|==|~=|!=|<=|>=|<|>)[ ]*[A-Za-z0-9.*+!_-]{1,64}"
-PYPI_REQUIREMENT = (
-    r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,99}[A-Za-z0-9])?(\[[A-Za-z0-9._, -]{1,99}\])?"
-    f"({_VERSION}([ ]*,{_VERSION}){{0,9}})?$"
+from controller.spec.deploy_model import DeploySpec
+from controller.spec.fields import (
+    APK_PACKAGE,
+    APT_PACKAGE,
+    CDI_KIND,
+    CONDA_CHANNEL,
+    CONDA_PACKAGE,
+    DNF_PACKAGE,
+    IMAGE,
+    INDEX_URL,
+    LABEL_KEY,
+    PLATFORM_PROFILES,
+    PYPI_REQUIREMENT,
+    SECRET_NAME,
+    TAG,
+    AbsolutePath,
+    Duration,
+    Environment,
+    Labels,
+    Model,
+    Name,
+    RelativePath,
+    Size,
+    Text,
+    at_least,
+    no_removal,
+    not_boolean,
+    printable,
 )
-# dnf and apk: name, and what each of them writes behind it for a version.
-DNF_PACKAGE = r"^[A-Za-z0-9][A-Za-z0-9+._-]{0,120}(:[0-9]+)?(-[A-Za-z0-9+._~^-]{1,99})?$"
-APK_PACKAGE = r"^[a-z0-9][a-z0-9+._-]{0,98}((=|~|~=|<|>|<=|>=)[A-Za-z0-9._-]{1,64})?$"
-CONDA_PACKAGE = r"^[a-z0-9_][a-z0-9_.-]{0,98}([ ]?(=|==|>=|<=|>|<|!=|~=)[ ]?[A-Za-z0-9.*+!_|,<>=-]{1,99})?$"
-CONDA_CHANNEL = r"^(https://[A-Za-z0-9][A-Za-z0-9.-]{0,99}(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]{0,199})?|[A-Za-z0-9][A-Za-z0-9_.-]{0,63})$"
-# A package index. Credentials come as build-time secrets or from the host's settings, never in a spec.
-INDEX_URL = r"^https?://[A-Za-z0-9][A-Za-z0-9.-]{0,253}(:[0-9]{1,5})?(/[A-Za-z0-9._~%/+-]{0,499})?$"
-# Keys of labels in an image: reverse DNS by custom, as OCI annotations are.
-LABEL_KEY = r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,253}[A-Za-z0-9])?$"
-# OCI distribution specification, "Pulling manifests".
-TAG = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$"
-LONGEST_TAG = 128
-SECRET_NAME = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"
-# A CDI kind: vendor/class. https://github.com/cncf-tags/container-device-interface
-CDI_KIND = r"^[A-Za-z][A-Za-z0-9_.-]{0,62}[A-Za-z0-9]/[A-Za-z]([A-Za-z0-9_-]{0,62}[A-Za-z0-9])?$"
-# What a plain platform stands for: the profile that assumes nothing else of the machine.
-PLATFORM_PROFILES = {"linux/amd64": "x86-cpu", "linux/arm64": "arm64-cpu", "linux/arm/v7": "armv7-cpu"}
-HTTP_PATH = r"^/[!-~]{0,1023}$"
-DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h)$")
-SIZE = re.compile(r"^(\d+(?:\.\d+)?)(B|KiB|MiB|GiB|KB|MB|GB)?$")
-SIZE_UNITS = {None: 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-MAX_SECONDS = 7 * 24 * 3600.0
-
-
-def _duration(value: object) -> timedelta:
-    if isinstance(value, timedelta):
-        return value
-    seconds = -1.0
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
-    elif isinstance(value, str) and len(value) < 20 and (match := DURATION.fullmatch(value)):
-        seconds = float(match[1]) * SECONDS[match[2]]
-    if not 0 <= seconds <= MAX_SECONDS:
-        raise ValueError("expected a duration such as 500ms, 10s or 2m, at most 168h")
-    return timedelta(seconds=seconds)
-
-
-def _at_least(shortest: timedelta) -> AfterValidator:
-    def check(value: timedelta) -> timedelta:
-        if value < shortest:
-            raise ValueError(f"expected at least {shortest / timedelta(seconds=1):g}s")
-        return value
-
-    return AfterValidator(check)
-
-
-def _not_boolean(value: object) -> object:
-    """Python takes True for 1."""
-    if isinstance(value, bool):
-        raise ValueError("expected 1")
-    return value
-
-
-def _size(value: object) -> int:
-    size = -1
-    if isinstance(value, int) and not isinstance(value, bool):
-        size = value
-    elif isinstance(value, str) and len(value) < 20 and (match := SIZE.fullmatch(value)):
-        size = int(float(match[1]) * SIZE_UNITS[match[2]])
-    if not 0 <= size < 2**60:
-        raise ValueError("expected a size such as 512MiB or 1.5GiB")
-    return size
-
-
-def has_controls(text: str) -> bool:
-    """Whether there are control characters or line breaks in it, those of Unicode too: parsers differ in what they take
-    for a line's end."""
-    return any(ord(c) < 32 or c in "\x7f\x85\u2028\u2029" for c in text)
-
-
-def _no_removal(value: str) -> str:
-    if value.endswith("-"):
-        raise ValueError("a name that ends in '-' would remove the package")
-    return value
-
-
-def _relative_path(value: str) -> str:
-    parts = value.split("/")
-    if value.startswith("/") or ".." in parts or "" in parts[:-1] or "\\" in value or has_controls(value):
-        raise ValueError("expected a path below the folder of the deployment.yml, such as model/digits.onnx")
-    return "/".join(part for part in parts if part not in ("", ".")) or "."
-
-
-def _absolute_path(value: str) -> str:
-    if not value.startswith("/") or ".." in value.split("/") or has_controls(value):
-        raise ValueError("expected an absolute path without '..', such as /app")
-    return value
-
-
-def _printable(value: str) -> str:
-    if has_controls(value.replace("\t", "")):
-        raise ValueError("control characters and line breaks are not allowed")
-    return value
-
-
-def _scalar_text(value: object) -> object:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value) if isinstance(value, int | float) else value
-
-
-Name = Annotated[str, Field(pattern=NAME)]
-Text = Annotated[str, BeforeValidator(_scalar_text), Field(max_length=4096), AfterValidator(_printable)]
-Duration = Annotated[timedelta, BeforeValidator(_duration)]
-# Formats are what controller.spec.form tells beside a type.
-Size = Annotated[int, BeforeValidator(_size), Field(json_schema_extra={"format": "size"})]
-_PATH = Field(json_schema_extra={"format": "path"})
-RelativePath = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_relative_path), _PATH]
-AbsolutePath = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_absolute_path), _PATH]
-PortNumber = Annotated[int, Field(ge=1, le=65535, strict=True)]
-Environment = dict[Annotated[str, Field(pattern=ENV_NAME)], Text]
-Labels = dict[Annotated[str, Field(pattern=LABEL)], Annotated[Text, Field(max_length=63)]]
-
-
-class Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class CondaPackages(Model):
@@ -150,7 +49,7 @@ class CondaPackages(Model):
         description="Channels that are asked, the first one first: names, or https URLs.",
         examples=["conda-forge"],
     )
-    packages: list[Annotated[str, Field(pattern=CONDA_PACKAGE), AfterValidator(_no_removal)]] = Field(
+    packages: list[Annotated[str, Field(pattern=CONDA_PACKAGE), AfterValidator(no_removal)]] = Field(
         min_length=1, max_length=10_000, description="Conda packages.", examples=["numpy=1.26"]
     )
 
@@ -158,13 +57,13 @@ class CondaPackages(Model):
 class Packages(Model):
     """What is installed into the image, besides what the base has. Of apt, dnf and apk the one that the base has."""
 
-    apt: list[Annotated[str, Field(pattern=APT_PACKAGE), AfterValidator(_no_removal)]] = Field(
+    apt: list[Annotated[str, Field(pattern=APT_PACKAGE), AfterValidator(no_removal)]] = Field(
         default=[], max_length=10_000, description="Packages of Debian and Ubuntu bases.", examples=["libgomp1"]
     )
-    dnf: list[Annotated[str, Field(pattern=DNF_PACKAGE), AfterValidator(_no_removal)]] = Field(
+    dnf: list[Annotated[str, Field(pattern=DNF_PACKAGE), AfterValidator(no_removal)]] = Field(
         default=[], max_length=10_000, description="Packages of Fedora and Red Hat bases.", examples=["libgomp"]
     )
-    apk: list[Annotated[str, Field(pattern=APK_PACKAGE), AfterValidator(_no_removal)]] = Field(
+    apk: list[Annotated[str, Field(pattern=APK_PACKAGE), AfterValidator(no_removal)]] = Field(
         default=[], max_length=10_000, description="Packages of Alpine bases.", examples=["libgomp"]
     )
     pypi: list[Annotated[str, Field(pattern=PYPI_REQUIREMENT)]] = Field(
@@ -236,7 +135,7 @@ class BuildSpec(Model):
     workdir: AbsolutePath = Field(
         default="/app", description="The working directory, in which the files lie.", examples=["/app"]
     )
-    steps: list[Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_printable)]] = Field(
+    steps: list[Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(printable)]] = Field(
         default=[],
         max_length=100,
         description="Shell commands, run as root in `workdir` after packages and files are there.",
@@ -283,124 +182,9 @@ class BuildSpec(Model):
         strict=True,
         description="Push the result. Without it the result stays with the builder: a trial that no device can run.",
     )
-    timeout: Annotated[Duration, _at_least(timedelta(seconds=1))] = Field(
+    timeout: Annotated[Duration, at_least(timedelta(seconds=1))] = Field(
         default=timedelta(hours=2), description="How long each target may take, from its first step on."
     )
-
-
-class PortSpec(Model):
-    name: Name = Field(description="The name by which checks and endpoints call it.", examples=["http"])
-    container: PortNumber = Field(description="Where the service listens.", examples=[8080])
-    host: PortNumber | Literal["auto"] | None = Field(
-        default=None,
-        description="Where the device publishes it; `auto` for a free one; `container`'s number where it is not given.",
-        examples=["auto"],
-    )
-
-
-class NetworkSpec(Model):
-    ports: list[PortSpec] = Field(default=[], max_length=64, description="Ports of the service.")
-
-
-class HttpCheck(Model):
-    port: Name = Field(description="Name of one of the ports.", examples=["http"])
-    path: Annotated[str, Field(pattern=HTTP_PATH)] = Field(
-        default="/", description="What is asked by GET; a status from 200 to 399 is a yes.", examples=["/healthz"]
-    )
-
-
-class TcpCheck(Model):
-    port: Name = Field(description="Name of the port that has to accept a connection.", examples=["http"])
-
-
-class CommandCheck(Model):
-    command: list[Text] = Field(
-        min_length=1, max_length=64, description="Run inside; 0 is a yes.", examples=[["test", "-e", "/tmp/ready"]]
-    )
-
-
-class CheckSpec(Model):
-    """Exactly one of `http`, `tcp` and `command`."""
-
-    http: HttpCheck | None = Field(default=None, description="Ask by HTTP.")
-    tcp: TcpCheck | None = Field(default=None, description="Connect by TCP.")
-    command: CommandCheck | None = Field(default=None, description="Run a command.")
-    period: Annotated[Duration, _at_least(timedelta(seconds=0.1))] = Field(
-        default=timedelta(seconds=10), description="Time between two checks of an instance that is ready."
-    )
-    timeout: Annotated[Duration, _at_least(timedelta(seconds=0.1))] = Field(
-        default=timedelta(seconds=2), description="How long one check may take."
-    )
-    deadline: Annotated[Duration, _at_least(timedelta(seconds=1))] = Field(
-        default=timedelta(seconds=120), description="An instance that has not answered for so long has failed."
-    )
-    failure_threshold: int = Field(
-        default=3, ge=1, le=1000, strict=True, description="So many failed checks in a row make it not ready."
-    )
-
-    @model_validator(mode="after")
-    def _one_probe(self) -> "CheckSpec":
-        if sum(probe is not None for probe in (self.http, self.tcp, self.command)) != 1:
-            raise ValueError("expected exactly one of http, tcp, command")
-        return self
-
-
-class ChecksSpec(Model):
-    readiness: CheckSpec | None = Field(
-        default=None, description="How to ask whether it can serve; a TCP connection to the first port by default."
-    )
-
-
-class ResourcesSpec(Model):
-    """Limits on each device."""
-
-    cpu: Annotated[float, Field(gt=0, le=4096, allow_inf_nan=False, strict=True)] | None = Field(
-        default=None, description="Cores.", examples=[0.5]
-    )
-    memory: Annotated[Size, Field(ge=4 * 2**20)] | None = Field(
-        default=None, description="Memory.", examples=["512MiB"]
-    )
-    pids: Annotated[int, Field(ge=1, le=4_194_304, strict=True)] | None = Field(
-        default=None, description="Processes and threads.", examples=[256]
-    )
-
-
-class MountSpec(Model):
-    """A file or folder of the device, seen inside."""
-
-    src: AbsolutePath = Field(description="Path on the device.", examples=["/srv/data"])
-    dst: AbsolutePath = Field(description="Path inside.", examples=["/data"])
-    read_only: bool = Field(default=True, description="Whether writing is refused.")
-
-
-class DeploySpec(Model):
-    """How the artifact runs."""
-
-    entrypoint: list[Text] = Field(
-        default=[],
-        max_length=1024,
-        description="Command and arguments; no shell is involved. The runtime's or the base image's by default.",
-        examples=[["python", "server.py"]],
-    )
-    pre_exec: list[Annotated[list[Text], Field(min_length=1, max_length=1024)]] = Field(
-        default=[],
-        max_length=64,
-        description="Commands that run to their end, one after the other, before the entrypoint of each start.",
-        examples=[[["python", "warm_up.py"]]],
-    )
-    environment: Environment = Field(
-        default={}, description="Variables at run time; they win over those of `build`.", examples=[{"THREADS": "2"}]
-    )
-    network: NetworkSpec = Field(default=NetworkSpec(), description="How it is reached.")
-    checks: ChecksSpec = Field(default=ChecksSpec(), description="How it is asked for its health.")
-    resources: ResourcesSpec = Field(default=ResourcesSpec(), description="Limits on each device.")
-    mounts: list[MountSpec] = Field(
-        default=[], max_length=64, description="Files and folders of the device, seen inside."
-    )
-    restart: Literal["always", "on-failure", "never"] = Field(
-        default="always", description="What follows when it has ended."
-    )
-    stop_grace: Duration = Field(default=timedelta(seconds=10), description="Time from TERM to KILL.")
 
 
 class TargetSpec(Model):
@@ -452,7 +236,7 @@ def bundle_tag(tag: str, key: str) -> str:
 class Spec(Model):
     """A whole `deployment.yml`."""
 
-    version: Annotated[Literal[1], BeforeValidator(_not_boolean)] = Field(description="Of the file's format.")
+    version: Annotated[Literal[1], BeforeValidator(not_boolean)] = Field(description="Of the file's format.")
     name: Name = Field(description="Name of the deployment, unique in its project.", examples=["digits"])
     build: BuildSpec = Field(default=BuildSpec(), description="How the artifact is made.")
     deploy: DeploySpec = Field(default=DeploySpec(), description="How it runs.")

@@ -6,8 +6,9 @@ from datetime import timedelta
 
 from google.protobuf.duration_pb2 import Duration
 
+from controller.spec.deploy_model import CheckSpec, DeploySpec, PortSpec, ResourcesSpec
 from controller.spec.launching import launch_words
-from controller.spec.model import CheckSpec, DeploySpec, PortSpec, ResourcesSpec, Spec
+from controller.spec.model import Spec
 from controller.spec.runtimes import thread_variables
 from longshore.v1 import types_pb2
 

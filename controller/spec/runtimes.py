@@ -11,18 +11,9 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from controller.spec.definitions import InvalidDefinition, read_definitions
-from controller.spec.model import (
-    CDI_KIND,
-    ENV_NAME,
-    NAME,
-    BuildSpec,
-    CheckSpec,
-    Environment,
-    MinimumSpec,
-    Packages,
-    PortSpec,
-    Text,
-)
+from controller.spec.deploy_model import CheckSpec, PortSpec
+from controller.spec.fields import CDI_KIND, ENV_NAME, NAME, Environment, Text
+from controller.spec.model import BuildSpec, MinimumSpec, Packages
 
 # In words of an entrypoint: the spec's runtime.path, its name, and the container's port of that name.
 PLACEHOLDER = re.compile(r"\{(path|name|port\.([a-z0-9-]+))\}")

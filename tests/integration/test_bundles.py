@@ -25,7 +25,7 @@ from controller.builds.model import ArtifactKind, BuildFailed, BuildResult, Buil
 from controller.builds.referrers import referrers
 from controller.builds.registry import has_manifest
 from controller.builds.settings import BuilderSettings
-from controller.spec.model import DeploySpec
+from controller.spec.deploy_model import DeploySpec
 from controller.spec.runtimes import load_runtimes, runtime_file
 from tests.support.bundling import BundleShop, open_bundle_shop
 from tests.support.wheel_index import PASSWORD, wheel

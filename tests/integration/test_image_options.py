@@ -14,7 +14,7 @@ from controller.builds.context_archive import archive, folder_entries
 from controller.builds.layers import LARGE_BYTES
 from controller.builds.model import BuildFailed, TargetJob
 from controller.builds.targets import load_profiles
-from controller.spec.model import DeploySpec
+from controller.spec.deploy_model import DeploySpec
 from tests.support.building import SMALL_BASE, Workshop, open_workshop
 
 # One storage for all: the base is imported once, and the stand-ins' base is built once.

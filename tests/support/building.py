@@ -14,7 +14,8 @@ from controller.builds.model import BuildFailed, BuildState, BuiltArtifact, Cont
 from controller.builds.podman import Podman
 from controller.builds.settings import BuilderSettings
 from controller.builds.uploads import UploadStore
-from controller.spec.model import BuildSpec, DeploySpec
+from controller.spec.deploy_model import DeploySpec
+from controller.spec.model import BuildSpec
 from tests.support.registry import RegistryUnderTest, running_registry
 
 # Bootstrapped bases outlive a run of the tests: making one takes half a minute.

@@ -16,7 +16,8 @@ from controller.builds.registry import read_manifest
 from controller.builds.registry_session import RegistrySession
 from controller.builds.settings import BuilderSettings
 from controller.builds.uploads import UploadStore
-from controller.spec.model import BuildSpec, DeploySpec
+from controller.spec.deploy_model import DeploySpec
+from controller.spec.model import BuildSpec
 from tests.support.building import one_chunk
 from tests.support.registry import running_registry
 from tests.support.wheel_index import WheelIndex, running_wheel_index

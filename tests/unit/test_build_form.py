@@ -13,9 +13,10 @@ from controller.builds.targets import load_profiles
 from controller.errors import InvalidSpec
 from controller.rpc.build_catalogue import CatalogueCalls
 from controller.rpc.build_parts import BuildParts
+from controller.spec.deploy_model import PortSpec
 from controller.spec.form import FormAlternative, FormField, _Walk, build_form
 from controller.spec.loader import load_spec
-from controller.spec.model import PortSpec, Spec
+from controller.spec.model import Spec
 from controller.spec.runtimes import load_runtimes
 from longshore.v1 import build_pb2, types_pb2
 

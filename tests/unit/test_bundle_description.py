@@ -14,7 +14,8 @@ from controller.builds.preview import describe_bundle
 from controller.builds.requirements import requirements_of
 from controller.builds.targets import TargetProfile, load_profiles
 from controller.housekeeping.layers import KEPT
-from controller.spec.model import BuildSpec, DeploySpec, Packages
+from controller.spec.deploy_model import DeploySpec
+from controller.spec.model import BuildSpec, Packages
 
 PROFILES = load_profiles()
 JOB = TargetJob(

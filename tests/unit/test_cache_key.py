@@ -11,7 +11,8 @@ from controller.builds.cache_key import NOT_OF_BUILD, OF_DEPLOY, cache_key
 from controller.builds.model import ArtifactKind, ContextFile, TargetJob
 from controller.builds.secrets import SecretBox
 from controller.builds.targets import load_profiles
-from controller.spec.model import BuildSpec, DeploySpec, Spec
+from controller.spec.deploy_model import DeploySpec
+from controller.spec.model import BuildSpec, Spec
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ContextFile("model/a.onnx", "sha256:" + "a" * 64, 10)

@@ -14,7 +14,8 @@ from controller.builds.prepare import Prepared
 from controller.builds.requirements import base_of, requirements_of
 from controller.builds.targets import load_profiles
 from controller.rendering import CannotQuote
-from controller.spec.model import BuildSpec, DeploySpec, Packages
+from controller.spec.deploy_model import DeploySpec
+from controller.spec.model import BuildSpec, Packages
 from controller.spec.runtimes import RuntimeKind, load_runtimes
 
 CPU = load_profiles()["x86-cpu"]

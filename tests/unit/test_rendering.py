@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from controller.rendering import CannotQuote, ImagePlan, quoting, render
-from controller.spec.model import (
+from controller.spec.fields import (
     APK_PACKAGE,
     APT_PACKAGE,
     CONDA_CHANNEL,
@@ -22,8 +22,8 @@ from controller.spec.model import (
     LABEL_KEY,
     PYPI_REQUIREMENT,
     SECRET_NAME,
-    BuildSpec,
 )
+from controller.spec.model import BuildSpec
 from tests.support.containerfile import Instruction, parse, unquote
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "containerfiles"

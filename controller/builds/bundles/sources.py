@@ -17,7 +17,8 @@ from controller.builds.log import BuildLog
 from controller.builds.materials_image import CannotRead, image_root
 from controller.builds.model import ArtifactKind, BuildFailed, TargetJob
 from controller.builds.targets import TargetProfile
-from controller.spec.model import BuildSpec, DeploySpec, Packages
+from controller.spec.deploy_model import DeploySpec
+from controller.spec.model import BuildSpec, Packages
 
 # Where the step leaves the wheel in its image.
 PLACE = "/opt/longshore/wheels"
