@@ -7,7 +7,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO, cast
 
 import structlog
 import typer
@@ -17,6 +17,7 @@ from controller.errors import DomainError, OperatorError
 from controller.local.broker import LocalBroker
 from controller.local.registry import LocalRegistry
 from controller.local.server import EVERYWHERE, LocalServer
+from controller.log_output import Output
 from controller.pki import CertificateAuthority
 from controller.settings import Broker, Endpoint, Registry, Settings, load_settings, split
 from controller.setup import DataFolder, add_token, context_text, set_up
@@ -166,7 +167,7 @@ def _configure_logging() -> None:
             structlog.processors.format_exc_info,
             structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False),
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, Output(sys.stderr))),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,
     )

@@ -52,6 +52,15 @@ class Unavailable(DomainError):
     """Worth another try later."""
 
 
+class NotStored(Unavailable):
+    """The database takes nothing now; nothing of what the call was to change has changed. `disk_full`: for all that is
+    known, since there is no room."""
+
+    def __init__(self, message: str, *, disk_full: bool = False) -> None:
+        super().__init__(Reason.NOT_STORED, message)
+        self.disk_full = disk_full
+
+
 class Unauthenticated(DomainError):
     pass
 

@@ -245,9 +245,11 @@ def _lock(root: Path) -> IO[str]:
         holder = file.read().strip()
         file.close()
         raise AlreadyRunning(f"a controller (process {holder or '?'}) already serves {root}") from error
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
+    # For people; the lock holds without it where the disk is full.
+    with contextlib.suppress(OSError):
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
     return file
 
 

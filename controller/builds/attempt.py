@@ -50,7 +50,7 @@ class Attempt:
                 self._building.cancel()
 
     async def run(self) -> None:
-        """Never raises because of the build; raises what hinders its outcome from being stored."""
+        """Never raises because of the build; raises what hinders its outcome from being stored for ever."""
         try:
             await self._run()
         finally:
@@ -58,7 +58,7 @@ class Attempt:
 
     async def _run(self) -> None:
         build_id, key = self.waiting.name
-        claimed = await self._desk.store.transact(lambda tx: claim(tx, build_id, key))
+        claimed = await self._desk.store.insist(lambda tx: claim(tx, build_id, key))
         if claimed is None:
             return
         build, target = claimed
@@ -84,21 +84,26 @@ class Attempt:
         await progress.finish()
         # Here and not in the transaction: logs belong to the event loop.
         self._log_outcome(build.id, outcome)
-        await self._desk.store.transact(lambda tx: store_outcome(tx, build.id, outcome))
+        await self._desk.store.insist(lambda tx: store_outcome(tx, build.id, outcome))
         bound.info("build target ends", state=outcome.state, reason=outcome.reason)
 
     async def _outcome(self, build: Build, target: BuildTarget, progress: Progress) -> BuildTarget:
-        sealed = await self._desk.store.transact(lambda tx: tx.builds.secrets(build.id))
+        sealed = await self._desk.store.insist(lambda tx: tx.builds.secrets(build.id))
         # A large spec takes a while to be read.
         job, timeout, name = await asyncio.to_thread(self._job, build, target, sealed)
         progress.target = target = replace(target, cache_key=name)
-        if not build.no_cache and (ready := (await self._desk.reuse.answer({target.key: target})).get(target.key)):
+        if not build.no_cache and (ready := await self._ready(target)) is not None:
             self._desk.logs.append(build.id, target.key, "system", reuse_line(ready))
             return ready
         result = await self._build(job, timeout, progress)
         with waiting_for_room("keep the bill of materials"):
             await asyncio.to_thread(self._desk.materials.save, build.id, target.key, result.sbom)
         return succeeded(progress.target, result)
+
+    async def _ready(self, target: BuildTarget) -> BuildTarget | None:
+        """The target, where it needs no building."""
+        answered = await self._desk.store.patiently(lambda: self._desk.reuse.answer({target.key: target}))
+        return answered.get(target.key)
 
     async def _build(self, job: TargetJob, timeout: float, progress: Progress) -> BuildResult:
         """The builder's result. Raises BuildFailed; Cancelled where that was the user's wish."""

@@ -1,6 +1,7 @@
 """Builds that must not begin now, because the disk is nearly full: they wait, say why, and go on by themselves."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,6 +9,7 @@ from dataclasses import replace
 import structlog
 
 from controller.builds.recording import existing_target, record
+from controller.errors import NotStored
 from controller.store import Store, Transaction
 
 log = structlog.get_logger()
@@ -38,11 +40,13 @@ class Hold:
             self._again.cancel()
         if said:
             self._told = True
-            await self._store.transact(lambda tx: _tell(tx, said))
+            # A database that takes nothing has no room for that either; it is said at the next look.
+            with contextlib.suppress(NotStored):
+                await self._store.transact(lambda tx: _tell(tx, said))
             self._again = asyncio.get_running_loop().call_later(LOOK_AGAIN, wake)
         # Some at a time: there may be very many, and others write meanwhile.
         while self._told and not said:
-            self._told = await self._store.transact(_untell)
+            self._told = await self._store.insist(_untell)
         if bool(said) is not self._holding:
             self._holding = bool(said)
             log.warning("builds wait", reason=said) if said else log.info("builds begin again")

@@ -51,19 +51,19 @@ class Joiner:
         self._wake.set()
 
     async def run(self) -> None:
-        """Joins what is due, and what becomes due. Raises what hinders a result from being stored."""
+        """Joins what is due, and what becomes due. Raises what hinders a result from being stored for ever."""
         while True:
             self._wake.clear()
-            for build_id in await self._store.transact(lambda tx: tx.queue.to_join(time.time())):
+            for build_id in await self._store.insist(lambda tx: tx.queue.to_join(time.time())):
                 await self._join(build_id)
-            following = await self._store.transact(lambda tx: tx.queue.next_join())
+            following = await self._store.insist(lambda tx: tx.queue.next_join())
             timeout = None if following is None else max(0.01, following - time.time())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
                     await self._wake.wait()
 
     async def _join(self, build_id: str) -> None:
-        build = await self._store.transact(lambda tx: existing(tx, build_id))
+        build = await self._store.insist(lambda tx: existing(tx, build_id))
         try:
             index = await self._name(build)
         except RegistryUnreachable as error:
@@ -123,12 +123,12 @@ class Joiner:
             self._logs.close(build.id)
         delay = min(RETRY_LONGEST, RETRY_FIRST * 2 ** min(tries - 1, 10))
         later = time.time() + delay
-        await self._store.transact(lambda tx: tx.builds.change(replace(existing(tx, build.id), join_next=later)))
+        await self._store.insist(lambda tx: tx.builds.change(replace(existing(tx, build.id), join_next=later)))
 
     async def _end(self, build: Build, index: BuiltArtifact | None, reason: str, text: str) -> None:
         self._tries.pop(build.id, None)
         self._logs.append(build.id, "", "system", text)
-        await self._store.transact(lambda tx: _store_end(tx, build.id, index, reason, text))
+        await self._store.insist(lambda tx: _store_end(tx, build.id, index, reason, text))
 
 
 def tags_of(build: Build) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ grows past its limit, files between the first and the last ones are removed, so 
 has ended, it is one compressed file.
 """
 
+import contextlib
 import errno
 import gzip
 import json
@@ -53,17 +54,20 @@ def gap(first: int, last: int, time: float) -> BuildLogLine:
 
 
 class LogWriter:
-    """Appends to the folder of one log. What was written is there after a kill, up to the last whole line."""
+    """Appends to the folder of one log. What was written is there after a kill, up to the last whole line.
+
+    A disk that takes nothing is no error of whoever writes: the folder is made as soon as there is room for it.
+    """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._file_bytes = max(max_bytes // (HEAD + TAIL), 1)
-        parts = part_numbers(folder)
-        self.last = parts[-1] - 1 if parts else 0
+        self.last = 0
         # Why the first line was not stored that could not be.
         self.trouble = ""
-        self._file: FileIO = self._reopen(parts[-1]) if parts else self._begin()
+        self._file: FileIO | None = None
+        with contextlib.suppress(OSError):
+            self._open()
 
     def append(self, target: str, stream: str, text: str, time: float) -> BuildLogLine:
         """A line for which the disk has no room is not stored; the next one shows that it is missing."""
@@ -76,17 +80,28 @@ class LogWriter:
         return line
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def _write(self, raw: bytes) -> None:
-        if self._file.tell() >= self._file_bytes:
+        file = self._file or self._open()
+        if file.tell() >= self._file_bytes:
             following = self._begin()
-            self._file.close()
-            self._file = following
-        begin = self._file.tell()
-        if self._file.write(raw) < len(raw):
-            self._file.truncate(begin)
+            file.close()
+            self._file = file = following
+        begin = file.tell()
+        if file.write(raw) < len(raw):
+            file.truncate(begin)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _open(self) -> FileIO:
+        """Where the log goes on."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        parts = part_numbers(self._folder)
+        if parts:
+            self.last = max(self.last, parts[-1] - 1)
+        self._file = self._reopen(parts[-1]) if parts else self._begin()
+        return self._file
 
     def _begin(self) -> FileIO:
         parts = part_numbers(self._folder)
@@ -177,10 +192,14 @@ def compress(folder: Path, target: Path) -> None:
 
 
 def uncompress(packed: Path, folder: Path) -> None:
-    """Afterwards the folder holds the log again, as one file."""
+    """Afterwards the folder holds the log again, as one file. Raises OSError; then nothing is left of it."""
     temporary = folder.with_name(f".{folder.name}.unpacked")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    with gzip.open(packed, "rb") as source, part_path(temporary, 1).open("wb") as target:
-        shutil.copyfileobj(source, target)
-    temporary.rename(folder)
+    try:
+        temporary.mkdir()
+        with gzip.open(packed, "rb") as source, part_path(temporary, 1).open("wb") as target:
+            shutil.copyfileobj(source, target)
+        temporary.rename(folder)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise

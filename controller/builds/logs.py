@@ -64,8 +64,14 @@ class BuildLogs:
             self._clear_up()
 
     def append(self, build_id: str, target: str, stream: str, text: str) -> None:
-        """Writes one line and wakes those who follow. A log that was finished goes on."""
-        writer = self._open.get(build_id) or self._begin(build_id)
+        """Writes one line and wakes those who follow. A log that was finished goes on. A disk that takes nothing loses
+        lines and no more: the log shows where, and the controller's log says why."""
+        try:
+            writer = self._open.get(build_id) or self._begin(build_id)
+        except OSError as error:
+            # Written beside what the finished log has, the line would take its place.
+            log.error("a finished log of a build cannot go on", build=build_id, line=text, error=str(error))
+            return
         sound = not writer.trouble
         self._newest[build_id].append(writer.append(target, stream, text[:LONGEST_TEXT], time.time()))
         if sound and writer.trouble:

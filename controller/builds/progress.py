@@ -36,4 +36,4 @@ class Progress:
     async def _record(self, before: asyncio.Task[None] | None, target: BuildTarget) -> None:
         if before is not None:
             await before
-        await self._store.transact(lambda tx: record(tx, self._build_id, target))
+        await self._store.insist(lambda tx: record(tx, self._build_id, target))

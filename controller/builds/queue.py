@@ -23,7 +23,8 @@ log = structlog.get_logger()
 
 
 class QueueBroken(Exception):
-    """What a build ended with cannot be stored: a restart takes it up again, going on would leave it begun for ever."""
+    """What a build ended with cannot be stored, for another cause than a database that takes nothing now: a restart
+    takes it up again, going on would leave it begun for ever."""
 
 
 class BuildQueue:
@@ -66,7 +67,7 @@ class BuildQueue:
         """Lets all begin whose turn it is; each only when the builder counts the one before."""
         while len(self._running) < self._parallel and all(each.entered for each in self._running.values()):
             # Of each user that many: fewer run, and each of those keeps at most one from its turn.
-            due, served = await self._desk.store.transact(lambda tx: _due(tx, self._parallel))
+            due, served = await self._desk.store.insist(lambda tx: _due(tx, self._parallel))
             following = self._pick(due, served)
             if following is None or (self._hold and await self._hold.holds(self._wake.set)):
                 return
@@ -88,7 +89,7 @@ class BuildQueue:
     async def _wait(self, looked: float) -> None:
         """Returns when something may have changed, or when the time of a target comes, or came, that had not come when
         the queue `looked`."""
-        due = await self._desk.store.transact(lambda tx: tx.queue.next_due(looked))
+        due = await self._desk.store.insist(lambda tx: tx.queue.next_due(looked))
         timeout = None if due is None else max(0.05, due - time.time())
         # Not wait_for, which before Python 3.12 forgets a cancel that comes together with what it waits for.
         with contextlib.suppress(TimeoutError):
@@ -137,7 +138,7 @@ class BuildQueue:
 
     async def _take_up(self) -> None:
         """What a killed controller was building is queued again, or has ended where that was wished."""
-        for build_id, key, text in await self._desk.store.transact(_take_up):
+        for build_id, key, text in await self._desk.store.insist(_take_up):
             self._desk.logs.append(build_id, key, "system", text)
             self._desk.logs.close(build_id)
 

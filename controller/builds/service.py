@@ -134,7 +134,7 @@ class BuildService:
     async def cancel(self, build_id: str) -> Build:
         """The wish is durable: waiting targets are CANCELLED now, those that run once they have ended. Harmless for a
         build that has ended. Raises NotFound."""
-        return await self._store.transact(lambda tx: _cancel(tx, build_id))
+        return await self._store.transact(lambda tx: _cancel(tx, build_id), frees=True)
 
     def add(self, tx: Transaction, accepted: Accepted, request_id: str) -> None:
         """Stores a build, with an event for each target. What is not ready waits from now on."""

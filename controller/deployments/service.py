@@ -78,11 +78,11 @@ class DeploymentService:
 
     async def stop(self, deployment_id: str) -> Deployment:
         """Devices are wished to stop it. Idempotent. Raises NotFound."""
-        return await self._store.transact(lambda tx: _wish(tx, deployment_id, Wish.STOP))
+        return await self._store.transact(lambda tx: _wish(tx, deployment_id, Wish.STOP), frees=True)
 
     async def delete(self, deployment_id: str) -> Deployment:
         """Devices are wished to remove it. Idempotent. Raises NotFound."""
-        return await self._store.transact(lambda tx: _wish(tx, deployment_id, Wish.DELETE))
+        return await self._store.transact(lambda tx: _wish(tx, deployment_id, Wish.DELETE), frees=True)
 
     async def _accept(self, request: Request) -> Accepted:
         """The build that the deployment needs, not stored yet."""

@@ -137,7 +137,7 @@ class Housekeeper:
         if not removal.builds:
             return False
         self._estate.journal.add(removal.artifacts)
-        for build_id in await self._estate.store.transact(lambda tx: self._remove_rows(tx, removal)):
+        for build_id in await self._estate.store.transact(lambda tx: self._remove_rows(tx, removal), frees=True):
             self._estate.logs.remove(build_id)
             log.info("build removed", build=build_id)
         return True

@@ -25,6 +25,7 @@ class LocalStack:
         host: str = "127.0.0.1",
         builds: Builds | None = None,
         env: Mapping[str, str] | None = None,
+        min_free_mib: int = 256,
     ) -> None:
         self.folder = DataFolder(root)
         self.host = host
@@ -35,7 +36,7 @@ class LocalStack:
             broker=Broker(address=f"{host}:{free_port(host)}"),
             registry=Registry(address=f"{host}:{free_port(host)}"),
             builds=builds or Builds(),
-            min_free_mib=256,
+            min_free_mib=min_free_mib,
         )
         set_up(root, self.settings)
         self.ca = CertificateAuthority.load(self.folder.ca)

@@ -15,11 +15,13 @@ from longshore.v1 import mqtt_pb2
 
 log = structlog.get_logger()
 LARGEST_BATCH = 500
+# So many messages wait while the database takes nothing.
+MOST_WAITING = 100_000
 # Within this time after a ring each living device answers with its presence.
 ANSWER_TIME = 10.0
 # How long the broker may be gone before every device's presence is unknown.
 BROKER_GRACE = 3.0
-# What the content of a message can bring about. Errors of the database are none of these: they end the process.
+# What the content of a message can bring about.
 NONSENSE = (ValueError, TypeError, LookupError, ArithmeticError)
 
 
@@ -28,7 +30,9 @@ class DeviceMessages:
 
     def __init__(self, store: Store, settings: BrokerSettings) -> None:
         self._store = store
-        self._queue: asyncio.Queue[Received] = asyncio.Queue(maxsize=100_000)
+        self._queue: asyncio.Queue[Received] = asyncio.Queue(maxsize=MOST_WAITING)
+        # Whether a message was dropped whose place is taken by nothing that came later.
+        self._dropped = False
         self._connection_changed = asyncio.Event()
         self._link = BrokerLink(settings, self._received, self._connection)
         store.subscribe(self._heard)
@@ -58,11 +62,16 @@ class DeviceMessages:
             acks = await self._store_batch(batch)
             for device_id, ack in acks.items():
                 self._link.publish(device_id, Topic.JOURNAL_ACK, ack)
+            if self._dropped and self._queue.empty():
+                # Journals are sent again, since nobody has acknowledged them; the rest is kept by the broker.
+                self._dropped = False
+                self._link.hear_again()
 
     async def _store_batch(self, batch: Sequence[Received]) -> dict[str, mqtt_pb2.JournalAck]:
-        """One device that says nonsense must not silence the others: then each message is stored by itself."""
+        """Once all of it is stored, however long the database takes nothing. One device that says nonsense must not
+        silence the others: then each message is stored by itself."""
         try:
-            return await self._store.transact(lambda tx: _store(tx, batch))
+            return await self._store.insist(lambda tx: _store(tx, batch))
         except NONSENSE:
             if len(batch) == 1:
                 log.exception("message cannot be stored", device=batch[0].device_id, topic=batch[0].topic)
@@ -79,10 +88,10 @@ class DeviceMessages:
                 rung = time.time()
                 await self._ring_all()
                 if not await self._connection_changes(ANSWER_TIME):
-                    await self._store.transact(lambda tx, rung=rung: reports.doubt_silent(tx, rung))  # type: ignore[misc]
+                    await self._store.insist(lambda tx, rung=rung: reports.doubt_silent(tx, rung))  # type: ignore[misc]
                     await self._connection_changed.wait()
             elif not await self._connection_changes(BROKER_GRACE):
-                await self._store.transact(lambda tx: reports.lose_sight(tx, "BrokerUnreachable"))
+                await self._store.insist(lambda tx: reports.lose_sight(tx, "BrokerUnreachable"))
                 await self._connection_changed.wait()
 
     async def _connection_changes(self, seconds: float) -> bool:
@@ -95,7 +104,7 @@ class DeviceMessages:
 
     async def _ring_all(self) -> None:
         """The bells of all devices, which answer with their presence; what was said before may have been lost."""
-        devices = await self._store.transact(lambda tx: tx.devices.matching("", {}))
+        devices = await self._store.insist(lambda tx: tx.devices.matching("", {}))
         for device in devices:
             self._ring(device.id, device.generation)
             if device.journal_id:
@@ -112,7 +121,9 @@ class DeviceMessages:
         try:
             self._queue.put_nowait(message)
         except asyncio.QueueFull:
-            log.error("too many messages of devices wait; one is dropped", device=message.device_id)
+            if not self._dropped:
+                log.error("too many messages of devices wait; some are dropped, and heard again later")
+            self._dropped = True
 
     def _connection(self, _connected: bool) -> None:
         self._connection_changed.set()

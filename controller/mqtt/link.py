@@ -103,13 +103,17 @@ class BrokerLink:
             body = payload.SerializeToString()
             self._client.publish(device_topic(device_id, topic), body, qos=rule.qos, retain=rule.retain)
 
+    def hear_again(self) -> None:
+        """Subscribes: the broker says again what it keeps. Harmless without a connection, whose beginning does it."""
+        self._client.subscribe([(device_topic("+", topic), SubscribeOptions(qos=RULES[topic].qos)) for topic in HEARD])
+
     def _connected(
-        self, client: mqtt.Client, _data: object, _flags: object, reason: ReasonCode, _properties: object
+        self, _client: mqtt.Client, _data: object, _flags: object, reason: ReasonCode, _properties: object
     ) -> None:
         if reason.is_failure:
             log.warning("broker refuses the controller", reason=str(reason))
             return
-        client.subscribe([(device_topic("+", topic), SubscribeOptions(qos=RULES[topic].qos)) for topic in HEARD])
+        self.hear_again()
         log.info("broker connected", address=f"{self._settings.host}:{self._settings.port}")
         self._call(self._on_connection, True)
 

@@ -1,7 +1,10 @@
 """A disk that is small enough to be filled."""
 
+import contextlib
 import errno
+import itertools
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,9 +31,17 @@ class SmallDisk:
                         raise
                     return
 
+    def fill_with_files(self) -> None:
+        """Afterwards there can be no more files."""
+        self._files.mkdir()
+        with contextlib.suppress(OSError):
+            for number in itertools.count():
+                (self._files / str(number)).touch()
+
     def free_again(self) -> None:
         """Afterwards there is the room that there was before it was filled."""
-        self._ballast.unlink()
+        self._ballast.unlink(missing_ok=True)
+        shutil.rmtree(self._files, ignore_errors=True)
 
     def free(self) -> int:
         status = os.statvfs(self.path)
@@ -40,12 +51,16 @@ class SmallDisk:
     def _ballast(self) -> Path:
         return self.path / "ballast"
 
+    @property
+    def _files(self) -> Path:
+        return self.path / "files"
+
 
 @contextmanager
-def small_disk(path: Path, mib: int) -> Iterator[SmallDisk]:
+def small_disk(path: Path, mib: int, files: int = 20_000) -> Iterator[SmallDisk]:
     """Mounted at `path`, which is made, while the block lasts."""
     path.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mib}m,nr_inodes=20000", "none", path], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mib}m,nr_inodes={files}", "none", path], check=True)
     try:
         yield SmallDisk(path)
     finally:
