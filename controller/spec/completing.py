@@ -67,7 +67,7 @@ def _answers(runtime: RuntimeKind, ports: Sequence[PortSpec]) -> bool:
     """Whether the runtime's check can be asked: its port is there."""
     if runtime.readiness is None:
         return False
-    probe = runtime.readiness.http or runtime.readiness.tcp
+    probe = runtime.readiness.http or runtime.readiness.tcp or runtime.readiness.inference
     return probe is None or probe.port in {port.name for port in ports}
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from controller.spec.build_rules import build_findings, bundle_findings
 from controller.spec.completing import complete_network, entrypoint_of, runtime_of
-from controller.spec.deploy_model import CheckSpec, ChecksSpec, DeploySpec, MountSpec, NetworkSpec
+from controller.spec.deploy_model import CheckSpec, ChecksSpec, DeploySpec, MountSpec, NetworkSpec, VolumeSpec
 from controller.spec.findings import Finding
 from controller.spec.launching import CannotLaunch, launch_words
 from controller.spec.messages import nearest
@@ -34,6 +34,7 @@ class Sections:
     checks: ChecksSpec | None
     deploy: DeploySpec | None
     mounts: list[MountSpec] | None
+    volumes: list[VolumeSpec] | None
     targets: Mapping[int, TargetSpec]
 
 
@@ -50,6 +51,7 @@ def sections(data: object) -> Sections:
         _valid(ChecksSpec, deploy.get("checks", {})),
         _valid(DeploySpec, top.get("deploy", {})),
         _valid_list(TypeAdapter(list[MountSpec]), deploy.get("mounts", [])),
+        _valid_list(TypeAdapter(list[VolumeSpec]), deploy.get("volumes", [])),
         _valid_targets(top.get("targets", [])),
     )
 
@@ -72,7 +74,7 @@ def findings(
     yield from _model_path(parts.build, parts.deploy, runtime)
     if parts.deploy is not None and not guessing and "base" not in parts.unread:
         yield from _something_to_run(parts.build, parts.deploy, runtime)
-    yield from _mounts(parts.mounts or [])
+    yield from _mounts(parts.mounts or [], parts.volumes or [])
     yield from _targets(parts.targets)
     yield from bundle_findings(parts.build, parts.deploy, parts.targets)
     if profiles is not None:
@@ -99,23 +101,20 @@ def _twice(values: list[str], make: Callable[[int, str], Finding]) -> Iterator[F
 
 
 def _readiness(network: NetworkSpec, checks: ChecksSpec) -> Iterator[Finding]:
-    check = checks.readiness
-    if check is None and not network.ports:
-        hint = "add one (http, tcp or command), or a port, to which a TCP connection is then tried"
+    if checks.readiness is None and not network.ports:
+        hint = "add one (http, tcp, inference or command), or a port, to which a TCP connection is then tried"
         yield Finding(("deploy", "checks", "readiness"), f"without ports it needs a readiness check; {hint}")
-    if check is not None and (probe := _port_of(check)):
-        kind, name = probe
-        names = [port.name for port in network.ports]
-        if name not in names:
+    for which, check in (("readiness", checks.readiness), ("liveness", checks.liveness)):
+        if check is not None:
+            yield from _known_port(which, check, [port.name for port in network.ports])
+
+
+def _known_port(which: str, check: CheckSpec, names: list[str]) -> Iterator[Finding]:
+    for kind, probe in (("http", check.http), ("tcp", check.tcp), ("inference", check.inference)):
+        if probe is not None and probe.port not in names:
             known = f"known: {', '.join(names)}" if names else "deploy.network.ports has none"
-            path: Path = ("deploy", "checks", "readiness", kind, "port")
-            yield Finding(path, f"no port is named '{name}'{nearest(name, names)}; {known}")
-
-
-def _port_of(check: CheckSpec) -> tuple[str, str] | None:
-    if check.http:
-        return "http", check.http.port
-    return ("tcp", check.tcp.port) if check.tcp else None
+            path: Path = ("deploy", "checks", which, kind, "port")
+            yield Finding(path, f"no port is named '{probe.port}'{nearest(probe.port, names)}; {known}")
 
 
 def _model_path(build: BuildSpec, deploy: DeploySpec | None, runtime: RuntimeKind | None) -> Iterator[Finding]:
@@ -150,10 +149,16 @@ def _something_to_run(build: BuildSpec, deploy: DeploySpec, runtime: RuntimeKind
         yield Finding(("deploy", "pre_exec"), str(error))
 
 
-def _mounts(mounts: list[MountSpec]) -> Iterator[Finding]:
-    where: Path = ("deploy", "mounts")
-    targets = [mount.dst.rstrip("/") or "/" for mount in mounts]
-    yield from _twice(targets, lambda index, dst: Finding((*where, index, "dst"), f"two mounts lie at {dst}"))
+def _mounts(mounts: list[MountSpec], volumes: list[VolumeSpec]) -> Iterator[Finding]:
+    places: list[Path] = [("deploy", "mounts", index, "dst") for index in range(len(mounts))]
+    places += [("deploy", "volumes", index, "dst") for index in range(len(volumes))]
+    given = [*(mount.dst for mount in mounts), *(volume.dst for volume in volumes)]
+    targets = [dst.rstrip("/") or "/" for dst in given]
+    yield from _twice(targets, lambda index, dst: Finding(places[index], f"two mounts or volumes lie at {dst}"))
+    names = [volume.name for volume in volumes]
+    yield from _twice(
+        names, lambda index, name: Finding(("deploy", "volumes", index, "name"), f"'{name}' names two volumes")
+    )
 
 
 def _targets(targets: Mapping[int, TargetSpec]) -> Iterator[Finding]:

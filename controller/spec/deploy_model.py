@@ -1,12 +1,16 @@
 """The part `deploy` of a `deployment.yml`: how the artifact runs on a device."""
 
+import base64
+import json
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from controller.spec.fields import (
+    CPU_SET,
     HTTP_PATH,
+    MEDIA_TYPE,
     AbsolutePath,
     Duration,
     Environment,
@@ -17,6 +21,34 @@ from controller.spec.fields import (
     Text,
     at_least,
 )
+
+LONGEST_SAMPLE = 64 * 1024
+# Names of `longshore.v1.WorkloadSpec.allow`; capabilities(7).
+ALLOWANCES = (
+    "writable-root", "root", "new-privileges", "seccomp-unconfined", "host-network", "host-pid", "host-ipc",
+    "CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_IPC_LOCK", "CAP_KILL",
+    "CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID",
+    "CAP_SYS_CHROOT", "CAP_SYS_NICE", "CAP_SYS_PTRACE", "CAP_SYS_RAWIO", "CAP_SYS_RESOURCE", "CAP_SYS_TIME",
+)  # fmt: skip
+
+
+def _base64(value: str) -> str:
+    try:
+        base64.b64decode(value, validate=True)
+    except ValueError as error:
+        raise ValueError("expected base64, such as the output of `base64 -w0 FILE`") from error
+    return value
+
+
+def _known_allowance(value: str) -> str:
+    if value not in ALLOWANCES:
+        raise ValueError(f"expected one of {', '.join(ALLOWANCES)}")
+    return value
+
+
+Allowance = Annotated[str, AfterValidator(_known_allowance), Field(json_schema_extra={"enum": list(ALLOWANCES)})]
+# What a file holds at this place, whatever it is.
+Json = Annotated[Any, Field(json_schema_extra={"type": "json"})]
 
 
 class PortSpec(Model):
@@ -50,12 +82,56 @@ class CommandCheck(Model):
     )
 
 
+class InferenceCheck(Model):
+    """A sample request to the served model, by POST, and what its answer has to hold."""
+
+    port: Name = Field(description="Name of the port at which the model is served.", examples=["http"])
+    path: Annotated[str, Field(pattern=HTTP_PATH)] = Field(
+        description="What is asked.", examples=["/v2/models/digits/infer"]
+    )
+    request: Json | None = Field(
+        default=None, description="The body, sent as JSON.", examples=[{"inputs": [{"name": "x", "data": [1, 2]}]}]
+    )
+    request_bytes: Annotated[str, AfterValidator(_base64)] | None = Field(
+        default=None, description="The body in base64, in place of `request`: an image, for example."
+    )
+    content_type: Annotated[str, Field(pattern=MEDIA_TYPE)] = Field(
+        default="application/json", description="Media type of the body.", examples=["image/png"]
+    )
+    expect: Json = Field(
+        description="What the answer has to hold, as JSON: it may have more keys, lists have to be as long.",
+        examples=[{"digit": 7}],
+    )
+    tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] = Field(
+        default=0.0, description="By how much numbers may differ.", examples=[0.001]
+    )
+    latency: Annotated[Duration, at_least(timedelta(milliseconds=1))] | None = Field(
+        default=None, description="How long the answer may take.", examples=["200ms"]
+    )
+
+    @model_validator(mode="after")
+    def _one_request(self) -> "InferenceCheck":
+        if (self.request is None) == (self.request_bytes is None):
+            raise ValueError("expected exactly one of request, request_bytes")
+        if len(self.body) > LONGEST_SAMPLE or len(json.dumps(self.expect)) > LONGEST_SAMPLE:
+            raise ValueError(f"a sample and what is expected of it may have {LONGEST_SAMPLE} bytes each")
+        return self
+
+    @property
+    def body(self) -> bytes:
+        """The request's body."""
+        if self.request_bytes is not None:
+            return base64.b64decode(self.request_bytes)
+        return json.dumps(self.request).encode()
+
+
 class CheckSpec(Model):
-    """Exactly one of `http`, `tcp` and `command`."""
+    """Exactly one of `http`, `tcp`, `command` and `inference`."""
 
     http: HttpCheck | None = Field(default=None, description="Ask by HTTP.")
     tcp: TcpCheck | None = Field(default=None, description="Connect by TCP.")
     command: CommandCheck | None = Field(default=None, description="Run a command.")
+    inference: InferenceCheck | None = Field(default=None, description="Ask the model for an answer that is known.")
     period: Annotated[Duration, at_least(timedelta(seconds=0.1))] = Field(
         default=timedelta(seconds=10), description="Time between two checks of an instance that is ready."
     )
@@ -71,14 +147,19 @@ class CheckSpec(Model):
 
     @model_validator(mode="after")
     def _one_probe(self) -> "CheckSpec":
-        if sum(probe is not None for probe in (self.http, self.tcp, self.command)) != 1:
-            raise ValueError("expected exactly one of http, tcp, command")
+        if sum(probe is not None for probe in (self.http, self.tcp, self.command, self.inference)) != 1:
+            raise ValueError("expected exactly one of http, tcp, command, inference")
         return self
 
 
 class ChecksSpec(Model):
     readiness: CheckSpec | None = Field(
         default=None, description="How to ask whether it can serve; a TCP connection to the first port by default."
+    )
+    liveness: CheckSpec | None = Field(
+        default=None,
+        description="An instance that was ready and fails this check several times in a row is stopped, and started "
+        "again after a while. Without it only its end is taken for a failure.",
     )
 
 
@@ -94,6 +175,20 @@ class ResourcesSpec(Model):
     pids: Annotated[int, Field(ge=1, le=4_194_304, strict=True)] | None = Field(
         default=None, description="Processes and threads.", examples=[256]
     )
+    shared_memory: Annotated[Size, Field(ge=2**20)] | None = Field(
+        default=None, description="Size of /dev/shm.", examples=["256MiB"]
+    )
+    cpu_set: Annotated[str, Field(pattern=CPU_SET)] | None = Field(
+        default=None, description="The cores that may be used.", examples=["0-1"]
+    )
+
+
+class VolumeSpec(Model):
+    """A folder that the device keeps for this deployment until it is deleted."""
+
+    name: Name = Field(description="Unique in the deployment.", examples=["data"])
+    dst: AbsolutePath = Field(description="Path inside.", examples=["/data"])
+    read_only: bool = Field(default=False, description="Whether writing is refused.")
 
 
 class MountSpec(Model):
@@ -127,6 +222,22 @@ class DeploySpec(Model):
     resources: ResourcesSpec = Field(default=ResourcesSpec(), description="Limits on each device.")
     mounts: list[MountSpec] = Field(
         default=[], max_length=64, description="Files and folders of the device, seen inside."
+    )
+    volumes: list[VolumeSpec] = Field(
+        default=[],
+        max_length=64,
+        description="Folders that the device keeps for this deployment, over restarts and updates.",
+    )
+    allow: list[Allowance] = Field(
+        default=[],
+        max_length=64,
+        description="What is loosened of the safe defaults, by name.",
+        examples=["writable-root"],
+    )
+    update: Literal["auto", "start-first", "stop-first"] = Field(
+        default="auto",
+        description="Whether a new revision is started before the old one stops: `auto` does so where neither a port "
+        "nor something that both write to stands in the way.",
     )
     restart: Literal["always", "on-failure", "never"] = Field(
         default="always", description="What follows when it has ended."

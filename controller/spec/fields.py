@@ -35,6 +35,9 @@ SECRET_NAME = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"
 CDI_KIND = r"^[A-Za-z][A-Za-z0-9_.-]{0,62}[A-Za-z0-9]/[A-Za-z]([A-Za-z0-9_-]{0,62}[A-Za-z0-9])?$"
 # What a plain platform stands for: the profile that assumes nothing else of the machine.
 PLATFORM_PROFILES = {"linux/amd64": "x86-cpu", "linux/arm64": "arm64-cpu", "linux/arm/v7": "armv7-cpu"}
+# cpuset(7), "List format".
+CPU_SET = r"^[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?){0,63}$"
+MEDIA_TYPE = r"^[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}$"
 HTTP_PATH = r"^/[!-~]{0,1023}$"
 DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h)$")
 SIZE = re.compile(r"^(\d+(?:\.\d+)?)(B|KiB|MiB|GiB|KB|MB|GB)?$")

@@ -27,6 +27,8 @@ _PATTERNS = {
     fields.TAG: "expected a tag such as v1.0: 1 to 128 letters, digits, '.', '_' and '-'",
     fields.SECRET_NAME: "expected a name of lower-case letters, digits, '.', '_' and '-'",
     fields.CDI_KIND: "expected a CDI kind such as nvidia.com/gpu",
+    fields.CPU_SET: "expected cores such as 0-3 or 0,2",
+    fields.MEDIA_TYPE: "expected a media type such as application/json",
     fields.HTTP_PATH: "expected a path that begins with '/', such as /healthz, without spaces",
 }
 _MISSING = {

@@ -1,17 +1,23 @@
 """From a Spec to what agents are told: the wire's WorkloadSpec, with every default filled in."""
 
+import json
 import math
 from collections.abc import Sequence
 from datetime import timedelta
 
 from google.protobuf.duration_pb2 import Duration
 
-from controller.spec.deploy_model import CheckSpec, DeploySpec, PortSpec, ResourcesSpec
+from controller.spec.deploy_model import CheckSpec, DeploySpec, InferenceCheck, PortSpec, ResourcesSpec
 from controller.spec.launching import launch_words
 from controller.spec.model import Spec
 from controller.spec.runtimes import thread_variables
 from longshore.v1 import types_pb2
 
+_UPDATE = {
+    "auto": types_pb2.UPDATE_STRATEGY_AUTO,
+    "start-first": types_pb2.UPDATE_STRATEGY_START_FIRST,
+    "stop-first": types_pb2.UPDATE_STRATEGY_STOP_FIRST,
+}
 _RESTART = {
     "always": types_pb2.RESTART_POLICY_ALWAYS,
     "on-failure": types_pb2.RESTART_POLICY_ON_FAILURE,
@@ -33,10 +39,19 @@ def workload_spec(spec: Spec, devices: Sequence[str] = ()) -> types_pb2.Workload
         mounts=[types_pb2.Mount(source=m.src, target=m.dst, read_only=m.read_only) for m in deploy.mounts],
         resources=_resources(deploy.resources),
         readiness=_check(readiness(deploy)),
+        liveness=_check(deploy.checks.liveness) if deploy.checks.liveness else None,
         restart=_RESTART[deploy.restart],
         stop_grace=_duration(deploy.stop_grace),
         devices=devices,
+        volumes=[types_pb2.Volume(name=v.name, target=v.dst, read_only=v.read_only) for v in deploy.volumes],
+        update=_UPDATE[deploy.update],
+        allow=_allowed(spec),
     )
+
+
+def _allowed(spec: Spec) -> list[str]:
+    """An image that was built to run as root does so."""
+    return sorted({*spec.deploy.allow, *(["root"] if spec.build.allow_root else [])})
 
 
 def core_counts(spec: Spec) -> dict[str, str]:
@@ -63,7 +78,13 @@ def _port(port: PortSpec) -> types_pb2.Port:
 def _resources(limits: ResourcesSpec) -> types_pb2.Resources:
     """A share below a thousandth of a core counts as one, since 0 would mean no limit."""
     cpu_millis = max(1, round(limits.cpu * 1000)) if limits.cpu is not None else 0
-    return types_pb2.Resources(cpu_millis=cpu_millis, memory_bytes=limits.memory or 0, pids=limits.pids or 0)
+    return types_pb2.Resources(
+        cpu_millis=cpu_millis,
+        memory_bytes=limits.memory or 0,
+        pids=limits.pids or 0,
+        shared_memory_bytes=limits.shared_memory or 0,
+        cpu_set=limits.cpu_set or "",
+    )
 
 
 def _check(check: CheckSpec) -> types_pb2.Check:
@@ -77,9 +98,23 @@ def _check(check: CheckSpec) -> types_pb2.Check:
         answer.http.CopyFrom(types_pb2.HttpProbe(port=check.http.port, path=check.http.path))
     elif check.tcp:
         answer.tcp.CopyFrom(types_pb2.TcpProbe(port=check.tcp.port))
+    elif check.inference:
+        answer.inference.CopyFrom(_inference(check.inference))
     elif check.command:
         answer.command.CopyFrom(types_pb2.CommandProbe(command=check.command.command))
     return answer
+
+
+def _inference(check: InferenceCheck) -> types_pb2.InferenceProbe:
+    return types_pb2.InferenceProbe(
+        port=check.port,
+        path=check.path,
+        request=check.body,
+        content_type=check.content_type,
+        expect=json.dumps(check.expect),
+        tolerance=check.tolerance,
+        latency=_duration(check.latency) if check.latency else None,
+    )
 
 
 def _duration(value: timedelta) -> Duration:

@@ -20,7 +20,7 @@ from controller.spec.model import Spec
 from controller.spec.runtimes import load_runtimes
 from longshore.v1 import build_pb2, types_pb2
 
-TYPES = {"string", "integer", "number", "boolean", "duration", "size", "path", "list", "map", "section"}
+TYPES = {"string", "integer", "number", "boolean", "duration", "size", "path", "list", "map", "section", "json"}
 FORM = build_form({})
 BY_PATH = {field.path: field for field in FORM}
 
@@ -103,7 +103,13 @@ def test_fields_come_in_the_order_in_which_they_are_filled_in() -> None:
 
 def spec_with(path: str, value: Any) -> dict[str, Any]:
     """A spec that is valid without the field, and the field in it."""
-    readiness = {"http": {"port": "http"}} if ".http" in path else {"command": {"command": ["true"]}}
+    inference = {"port": "http", "path": "/infer", "request": {}, "expect": {}}
+    checks: dict[str, Any] = {
+        ".http": {"http": {"port": "http"}},
+        ".inference": {"inference": {**inference}},
+        "": {"command": {"command": ["true"]}},
+    }
+    check = next(given for part, given in checks.items() if part in path)
     spec: dict[str, Any] = {
         "version": 1,
         "name": "digits",
@@ -115,8 +121,9 @@ def spec_with(path: str, value: Any) -> dict[str, Any]:
         "deploy": {
             "entrypoint": ["true"],
             "network": {"ports": [{"name": "http", "container": 8080}]},
-            "checks": {"readiness": readiness},
+            "checks": {"readiness": check, "liveness": {**check}},
             "mounts": [{"src": "/a", "dst": "/b"}],
+            "volumes": [{"name": "data", "dst": "/data"}],
         },
         "targets": [{"profile": "x86-cpu"}],
     }

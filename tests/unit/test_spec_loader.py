@@ -211,3 +211,37 @@ def test_mounts_and_targets_given_twice_are_refused() -> None:
 )
 def test_wrong_value_says_what_is_allowed(old: str, new: str, said: str) -> None:
     assert said in only(changed(old, new)).message
+
+
+READINESS = "{http: {port: http, path: /healthz}, period: 500ms}"
+
+
+@pytest.mark.parametrize(
+    ("given", "path", "said"),
+    [
+        ("{inference: {port: http, path: /x, expect: {}}}", "inference", "exactly one of request, request_bytes"),
+        ("{inference: {port: http, path: /x, request_bytes: '?', expect: 1}}", "inference.request_bytes", "base64"),
+        ("{inference: {port: htp, path: /x, request: 1, expect: 1}}", "inference.port", "did you mean 'http'"),
+        ("{inference: {port: http, path: /x, request: 1, expect: 1, tolerance: -1}}", "inference.tolerance", "0"),
+    ],
+)
+def test_a_wrong_inference_check_is_told_at_its_place(given: str, path: str, said: str) -> None:
+    problem = only(changed(READINESS, given))
+    assert problem.path == f"deploy.checks.readiness.{path}"
+    assert said in problem.message
+
+
+@pytest.mark.parametrize(
+    ("given", "path", "said"),
+    [
+        ("volumes: [{name: a, dst: /d}, {name: b, dst: /d/}]", "volumes[1].dst", "lie at /d"),
+        ("volumes: [{name: a, dst: /d}, {name: a, dst: /e}]", "volumes[1].name", "names two volumes"),
+        ("allow: [everything]", "allow[0]", "writable-root"),
+        ("allow: [CAP_SYS_ADMIN]", "allow[0]", "CAP_SYS_NICE"),
+        ("update: later", "update", "stop-first"),
+    ],
+)
+def test_wrong_ways_to_run_are_told_at_their_place(given: str, path: str, said: str) -> None:
+    problem = only(changed("  resources:", f"  {given}\n  resources:"))
+    assert problem.path == f"deploy.{path}"
+    assert said in problem.message

@@ -1,5 +1,7 @@
 """What agents are told has every default filled in."""
 
+import json
+
 from controller.spec.loader import load_spec
 from controller.spec.resolve import workload_spec
 from longshore.v1 import types_pb2
@@ -76,3 +78,47 @@ def test_commands_before_the_entrypoint_are_part_of_what_starts() -> None:
 def test_devices_by_cdi_travel_with_the_workload() -> None:
     told = workload_spec(load_spec(VALID.encode()), ("nvidia.com/gpu=all",))
     assert list(told.devices) == ["nvidia.com/gpu=all"]
+
+
+def test_an_inference_check_is_told_with_its_sample_as_it_goes_over_the_wire() -> None:
+    sample = "port: http, path: /infer, request: {x: [1, 2.50]}, expect: {digit: 7}, tolerance: 0.1, latency: 200ms"
+    given = f"{{inference: {{{sample}}}}}"
+    check = resolved(changed("{http: {port: http, path: /healthz}, period: 500ms}", given)).readiness.inference
+    assert (check.port, check.path, check.content_type) == ("http", "/infer", "application/json")
+    assert (json.loads(check.request), json.loads(check.expect)) == ({"x": [1, 2.5]}, {"digit": 7})
+    assert (check.tolerance, check.latency.nanos) == (0.1, 200_000_000)
+
+
+def test_a_sample_of_bytes_is_sent_as_they_are() -> None:
+    given = "{inference: {port: http, path: /, request_bytes: iVBORw==, content_type: image/png, expect: {}}}"
+    check = resolved(changed("{http: {port: http, path: /healthz}, period: 500ms}", given)).readiness.inference
+    assert (check.request, check.content_type) == (b"\x89PNG", "image/png")
+
+
+def test_volumes_allowances_liveness_and_way_to_update_are_told() -> None:
+    more = (
+        "  volumes: [{name: data, dst: /data}, {name: models, dst: /models, read_only: true}]\n"
+        "  allow: [writable-root, CAP_SYS_NICE]\n  update: stop-first\n  resources:"
+    )
+    ready = "readiness: {http: {port: http, path: /healthz}, period: 500ms}"
+    live = f"{ready}\n    liveness: {{tcp: {{port: http}}, failure_threshold: 5}}"
+    text = changed("  resources:", more)
+    text = text.replace(ready, live)
+    spec = resolved(text.replace("cpu: 1,", "cpu: 1, shared_memory: 64MiB, cpu_set: 0-1,"))
+    assert [(v.name, v.target, v.read_only) for v in spec.volumes] == [
+        ("data", "/data", False),
+        ("models", "/models", True),
+    ]
+    assert list(spec.allow) == ["CAP_SYS_NICE", "writable-root"]
+    assert spec.update == types_pb2.UPDATE_STRATEGY_STOP_FIRST
+    assert (spec.liveness.tcp.port, spec.liveness.failure_threshold) == ("http", 5)
+    assert (spec.resources.shared_memory_bytes, spec.resources.cpu_set) == (64 * 2**20, "0-1")
+
+
+def test_what_is_not_given_is_safe() -> None:
+    spec = resolved(VALID)
+    assert (list(spec.allow), spec.HasField("liveness"), spec.update) == ([], False, types_pb2.UPDATE_STRATEGY_AUTO)
+
+
+def test_an_image_that_was_built_to_run_as_root_may_do_so() -> None:
+    assert list(resolved(changed("build:\n", "build:\n  allow_root: true\n")).allow) == ["root"]

@@ -1117,8 +1117,8 @@ class FormField(_message.Message):
     path: _builtins.str
     """"build.packages.pypi"; "[]" stands for an entry of a list, "*" for a key that the user picks."""
     type: _builtins.str
-    """"string", "integer", "number", "boolean", "duration", "size", "path", "list", "map" or "section". Choices, pattern
-    and bounds are of values of this type.
+    """"string", "integer", "number", "boolean", "duration", "size", "path", "list", "map", "section", or "json" for whatever
+    a person writes there. Choices, pattern and bounds are of values of this type.
     """
     title: _builtins.str
     help: _builtins.str
