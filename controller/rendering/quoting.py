@@ -48,9 +48,12 @@ def json_words(words: Sequence[str]) -> str:
 
 
 def json_paths(paths: Sequence[str]) -> str:
-    """The JSON form of VOLUME, in whose words variables and quotes are expanded after the JSON was read."""
+    """The JSON form of VOLUME, in whose words variables and quotes are expanded after the JSON was read, and blanks
+    dropped around them."""
     for text in paths:
         _check_printable(text)
+        if text != text.strip():
+            raise CannotQuote(f"{text!r} begins or ends with a blank")
     return json.dumps([_escaped(text).replace("'", "\\'") for text in paths])
 
 

@@ -111,6 +111,12 @@ def _absolute_path(value: str) -> str:
     return value
 
 
+def no_blank_end(value: str) -> str:
+    if value != value.rstrip():
+        raise ValueError("expected a path that does not end in a blank, which builders of images drop")
+    return value
+
+
 def printable(value: str) -> str:
     if has_controls(value.replace("\t", "")):
         raise ValueError("control characters and line breaks are not allowed")

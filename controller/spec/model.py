@@ -33,6 +33,7 @@ from controller.spec.fields import (
     Size,
     Text,
     at_least,
+    no_blank_end,
     no_removal,
     not_boolean,
     printable,
@@ -154,7 +155,7 @@ class BuildSpec(Model):
     labels: dict[Annotated[str, Field(pattern=LABEL_KEY)], Text] = Field(
         default={}, description="Labels of the image.", examples=[{"com.example.team": "vision"}]
     )
-    volumes: list[AbsolutePath] = Field(
+    volumes: list[Annotated[AbsolutePath, AfterValidator(no_blank_end)]] = Field(
         default=[],
         max_length=64,
         description="Folders that the image declares as volumes: what is written there is no part of the container.",

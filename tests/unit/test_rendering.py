@@ -13,18 +13,13 @@ from controller.rendering import CannotQuote, ImagePlan, quoting, render
 from controller.spec.fields import (
     APK_PACKAGE,
     APT_PACKAGE,
-    CONDA_CHANNEL,
     CONDA_PACKAGE,
     DNF_PACKAGE,
-    ENV_NAME,
-    IMAGE,
-    INDEX_URL,
-    LABEL_KEY,
     PYPI_REQUIREMENT,
-    SECRET_NAME,
 )
 from controller.spec.model import BuildSpec
 from tests.support.containerfile import Instruction, parse, unquote
+from tests.support.drawn_plans import nasty, plans
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "containerfiles"
 BASE = "docker.io/library/python:3.11-slim-bookworm"
@@ -193,54 +188,6 @@ def test_a_requirement_is_never_an_option_of_the_installer(text: str) -> None:
         quoting.pypi_requirement(text)
 
 
-# Text as the spec lets it in: no control characters; tabs are allowed.
-nasty = st.text(
-    st.one_of(
-        st.sampled_from(list("\"'\\$`#;&|<>(){}[]*?!~=, \t")),
-        st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp"), exclude_characters="\x7f\x85"),
-    ),
-    max_size=30,
-)
-paths = nasty.map(lambda text: "/" + text.replace("..", ""))
-
-
-def pattern(regex: str) -> st.SearchStrategy[str]:
-    return st.from_regex(regex.removesuffix("$") + r"\Z", fullmatch=False).filter(lambda text: not text.endswith("-"))
-
-
-def some(regex: str, at_most: int = 3) -> st.SearchStrategy[tuple[str, ...]]:
-    return st.lists(pattern(regex), max_size=at_most).map(tuple)
-
-
-plans = st.builds(
-    ImagePlan,
-    base=pattern(IMAGE),
-    workdir=paths,
-    cache_scope=nasty,
-    apt=some(APT_PACKAGE),
-    dnf=some(DNF_PACKAGE),
-    apk=some(APK_PACKAGE),
-    conda=some(CONDA_PACKAGE),
-    conda_channels=some(CONDA_CHANNEL),
-    pypi=some(PYPI_REQUIREMENT),
-    pypi_indexes=some(INDEX_URL, 2),
-    prepared_root=st.booleans(),
-    prepared_apt=st.booleans(),
-    configure_apt=st.booleans(),
-    prepared_pypi=st.booleans(),
-    runtime_files=st.sampled_from([(), (("serve.py", b""),)]),
-    folders=st.sampled_from([(), ("files",), ("large/00", "files")]),
-    steps=st.lists(nasty.filter(bool), max_size=2).map(tuple),
-    secrets=some(SECRET_NAME, 2),
-    environment=st.lists(st.tuples(pattern(ENV_NAME), nasty), max_size=3).map(tuple),
-    labels=st.lists(st.tuples(pattern(LABEL_KEY), nasty), min_size=1, max_size=3).map(tuple),
-    ports=st.lists(st.integers(1, 65535), max_size=3).map(tuple),
-    volumes=st.lists(paths, max_size=2).map(tuple),
-    entrypoint=st.lists(nasty, max_size=3).map(tuple),
-    allow_root=st.booleans(),
-)
-
-
 @given(plans)
 def test_rendered_text_parses_to_exactly_the_intended_instructions(plan: ImagePlan) -> None:
     found = parse(render(plan))
@@ -318,7 +265,15 @@ def test_lists_of_packages_read_back_as_they_were(plan: ImagePlan) -> None:
 def test_a_quoted_word_reads_back_as_it_was(text: str) -> None:
     assert unquote(quoting.word(text)) == text
     assert Instruction("RUN", f"echo {quoting.shell(text)}").shell_words() == ["echo", text]
-    assert Instruction("VOLUME", quoting.json_paths([text])).paths() == [text]
+    assert Instruction("VOLUME", quoting.json_paths([text.strip()])).paths() == [text.strip()]
+
+
+@pytest.mark.parametrize("path", ["/data ", "/data\u3000", "/data\t"])
+def test_a_volume_whose_last_blanks_podman_would_drop_is_refused(path: str) -> None:
+    with pytest.raises(ValidationError):
+        BuildSpec.model_validate({"volumes": [path]})
+    with pytest.raises(CannotQuote):
+        render(replace(BARE, volumes=(path,)))
 
 
 anything = st.text(
