@@ -4,7 +4,6 @@ import asyncio
 import base64
 import contextlib
 import json
-import platform
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,9 @@ from edge_agent.podman.ledger import Ledger
 from edge_agent.podman.registry import total_size
 from edge_agent.runtime.backend import BackendError, Progress
 from edge_agent.runtime.model import Artifact, Workload
+from edge_agent.runtime.platforms import check_platform, os_and_architecture
 
 SAMPLE_SECONDS = 0.25
-# What this machine's processor runs, by the names that images use.
-RUNS = {
-    "x86_64": ("amd64", "386"),
-    "aarch64": ("arm64", "arm"),
-    "armv7l": ("arm",),
-    "riscv64": ("riscv64",),
-}
 Credentials = Callable[[], Awaitable[tuple[str, str]]]
 
 
@@ -51,7 +44,7 @@ class Images:
     async def prepare(self, workload: Workload, progress: Callable[[Progress], None]) -> None:
         """What `DeployBackend.prepare` promises."""
         artifact = workload.artifact
-        _check_architecture(artifact.reference, *_os_and_architecture(artifact.platform))
+        check_platform(artifact.reference, *os_and_architecture(artifact.platform))
         async with self._locks.setdefault(artifact.digest, asyncio.Lock()):
             image = await self._inspect(artifact)
             if image is None:
@@ -59,7 +52,7 @@ class Images:
                 image = await self._inspect(artifact)
         if image is None:
             raise BackendError("ImagePullFailed", f"podman pulled {artifact.reference}, but lacks it", retryable=True)
-        _check_architecture(artifact.reference, str(image.get("Os", "")), str(image.get("Architecture", "")))
+        check_platform(artifact.reference, str(image.get("Os", "")), str(image.get("Architecture", "")))
 
     async def prune(self, keep: frozenset[str]) -> None:
         """What `DeployBackend.prune` promises. Podman refuses to remove what a container uses."""
@@ -132,17 +125,3 @@ def _folder_size(folder: Path) -> int:
         with contextlib.suppress(FileNotFoundError):
             size += path.stat().st_size if path.is_file() else 0
     return size
-
-
-def _os_and_architecture(name: str) -> tuple[str, str]:
-    """Of "linux/arm64/v8"; empty where the artifact does not say."""
-    parts = [*name.split("/"), "", ""]
-    return parts[0], parts[1]
-
-
-def _check_architecture(reference: str, system: str, architecture: str) -> None:
-    machine = platform.machine()
-    can_run = RUNS.get(machine, (machine,))
-    if architecture not in ("", *can_run) or system not in ("", "linux"):
-        message = f"{reference} is for {system}/{architecture}; this device runs linux/{can_run[0]}"
-        raise BackendError("WrongArchitecture", message, retryable=False)

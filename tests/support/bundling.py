@@ -19,13 +19,14 @@ from controller.builds.uploads import UploadStore
 from controller.spec.deploy_model import DeploySpec
 from controller.spec.model import BuildSpec
 from tests.support.building import one_chunk
-from tests.support.registry import running_registry
+from tests.support.registry import RegistryUnderTest, running_registry
 from tests.support.wheel_index import WheelIndex, running_wheel_index
 
 
 @dataclass
 class BundleShop:
     folder: Path
+    registry: RegistryUnderTest
     access: RegistryAccess
     uploads: UploadStore
     index: WheelIndex
@@ -79,10 +80,11 @@ class BundleShop:
 
 @asynccontextmanager
 async def open_bundle_shop(
-    folder: Path, wheels: Mapping[str, bytes], private: bool = False
+    folder: Path, wheels: Mapping[str, bytes], private: bool = False, host: str = "127.0.0.1"
 ) -> AsyncIterator[BundleShop]:
+    """`host` is the address of this machine at which the registry answers."""
     async with (
-        running_registry(folder / "registry") as registry,
+        running_registry(folder / "registry", host) as registry,
         running_wheel_index(folder / "index", wheels, private) as index,
     ):
         access = RegistryAccess(registry.address, registry.ca_file, registry.push_credentials)
@@ -94,5 +96,5 @@ async def open_bundle_shop(
             for name in ("UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_INDEX_URL"):
                 patch.delenv(name, raising=False)
             # A proxy of this machine is not for servers on it.
-            patch.setenv("no_proxy", "127.0.0.1")
-            yield BundleShop(folder, access, uploads, index, builder)
+            patch.setenv("no_proxy", f"127.0.0.1,{host}")
+            yield BundleShop(folder, registry, access, uploads, index, builder)

@@ -1,4 +1,4 @@
-"""A TCP proxy that counts what passes it, TLS and all: what a link to the server behind it would carry."""
+"""A TCP proxy that counts what passes it, TLS and all: what a link to the server behind it carries. It can break."""
 
 import asyncio
 import contextlib
@@ -11,12 +11,15 @@ PIECE = 2**16
 
 @dataclass
 class CountingProxy:
-    """`sent` are bytes towards the server, `received` those from it. `address` is host:port."""
+    """`sent` are bytes towards the server, `received` those from it. `address` is host:port. Once `breaks_at` bytes
+    were received, the connection is cut off, and that setting with it; `breaks` counts."""
 
     target: str
     address: str = ""
     sent: int = 0
     received: int = 0
+    breaks_at: int | None = None
+    breaks: int = 0
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def reset(self) -> None:
@@ -42,10 +45,17 @@ class CountingProxy:
                 self.sent += len(piece)
             else:
                 self.received += len(piece)
+                self._break_off()
             writer.write(piece)
             await writer.drain()
         if writer.can_write_eof():
             writer.write_eof()
+
+    def _break_off(self) -> None:
+        if self.breaks_at is not None and self.received >= self.breaks_at:
+            self.breaks_at = None
+            self.breaks += 1
+            raise ConnectionAbortedError
 
     async def close(self) -> None:
         for task in tuple(self._tasks):
