@@ -1,8 +1,9 @@
 """The labels of an image: those of the spec, and what others look up there. Pure."""
 
 from controller.builds.model import TargetJob
+from controller.builds.origin import origin
 from controller.rendering import CannotQuote
-from controller.spec.build_rules import is_reserved
+from controller.spec.build_rules import CREATED, is_reserved
 from controller.spec.runtimes import thread_variables
 
 OWN = "dev.longshore"
@@ -11,13 +12,12 @@ OCI = "org.opencontainers.image"
 
 
 def image_labels(job: TargetJob, base: str, base_digest: str) -> dict[str, str]:
-    """Neither build id nor time is in them: the same request gives the same image. Raises CannotQuote."""
+    """Neither build id nor the time of day is in them: the same request gives the same image. Raises CannotQuote."""
     if wrong := sorted(filter(is_reserved, job.spec.labels)):
         raise CannotQuote(f"build.labels names {wrong[0]}, which is set by the build itself")
     labels = {
         **job.spec.labels,
-        # The time of everything in the image: that of the inputs is not part of it.
-        f"{OCI}.created": "1970-01-01T00:00:00Z",
+        **_origin(job),
         f"{OCI}.base.name": base,
         f"{OCI}.title": job.name,
         f"{OWN}.name": job.name,
@@ -34,6 +34,13 @@ def image_labels(job: TargetJob, base: str, base_digest: str) -> dict[str, str]:
     if job.spec.runtime:
         labels[f"{OWN}.runtime"] = job.spec.runtime.kind
     return labels
+
+
+def _origin(job: TargetJob) -> dict[str, str]:
+    try:
+        return origin(job.spec, job.deploy, job.files)
+    except ValueError as error:
+        raise CannotQuote(f"build.labels: {CREATED}: {error}") from error
 
 
 def _minimum(job: TargetJob) -> dict[str, str]:

@@ -16,9 +16,12 @@ from controller.builds.cancelling import in_thread
 from controller.builds.index import Member, image_index
 from controller.builds.logs import BuildLogs
 from controller.builds.model import ArtifactKind, Build, BuildState, BuildTarget, BuiltArtifact, RegistryAccess
+from controller.builds.origin import origin
 from controller.builds.pushed import OnPushed, nobody
 from controller.builds.recording import build_event, existing, made, settle
 from controller.builds.registry import INDEX_TYPE, Manifest, RegistryUnreachable
+from controller.errors import InvalidSpec
+from controller.spec.loader import load_spec
 from controller.spec.model import bundle_tag
 from controller.store import Store, Transaction
 
@@ -89,7 +92,7 @@ class Joiner:
         if len(members) == 1:
             await self._put(build, repository, members[0].manifest)
             return None
-        body = image_index(members, annotations_of(build))
+        body = image_index(members, await in_thread(annotations_of, build))
         size = sum(_artifact(target).size_bytes for target in images)
         index = Manifest(registry.digest_of(body), size, body, INDEX_TYPE)
         await in_thread(self._on_pushed, build.user_id, build.project_id, repository, index.digest)
@@ -139,13 +142,23 @@ def tags_of(build: Build) -> tuple[str, ...]:
 
 
 def annotations_of(build: Build) -> dict[str, str]:
-    """What the index says of itself; the same for the same request."""
+    """What the index says of itself; the same for the same request. Blocks for as long as reading the spec takes."""
     return {
+        **_origin(build),
         "org.opencontainers.image.title": build.name,
         "dev.longshore.user": build.user_id,
         "dev.longshore.project": build.project_id,
         "dev.longshore.name": build.name,
     }
+
+
+def _origin(build: Build) -> dict[str, str]:
+    try:
+        spec = load_spec(build.spec)
+    except InvalidSpec:
+        # It was accepted by an earlier version; its images have been built.
+        return {}
+    return origin(spec.build, spec.deploy, build.files)
 
 
 def _said(build: Build, index: BuiltArtifact | None) -> str:

@@ -7,6 +7,7 @@ from controller.spec.deploy_model import DeploySpec
 from controller.spec.fields import LONGEST_TAG
 from controller.spec.findings import Finding
 from controller.spec.model import BuildSpec, Packages, TargetSpec, bundle_tag
+from controller.spec.moments import moment
 from controller.spec.tree import Path
 
 # Labels that say what the builder did are the builder's; of the OCI's own these are free for a user to set.
@@ -16,6 +17,7 @@ FREE_LABELS = frozenset(
     f"org.opencontainers.image.{name}"
     for name in (
         "authors",
+        "created",
         "description",
         "documentation",
         "licenses",
@@ -26,6 +28,7 @@ FREE_LABELS = frozenset(
         "version",
     )
 )
+CREATED = "org.opencontainers.image.created"
 # Of secrets that a builder gives to steps itself, such as its proxy's address.
 HOST_SECRETS = "longshore-"
 # Tags with a meaning of their own: lists of what belongs to an artifact ("Referrers Tag Schema" of the OCI distribution
@@ -67,6 +70,14 @@ def build_findings(build: BuildSpec) -> Iterator[Finding]:
             free = ", ".join(sorted(FREE_LABELS))
             hint = f"; of org.opencontainers. these are free: {free}" if label.startswith("org") else ""
             yield Finding(("build", "labels", label), f"'{label}' is set by the builder; take another name{hint}")
+    yield from _created(build)
+
+
+def _created(build: BuildSpec) -> Iterator[Finding]:
+    try:
+        moment(build.labels.get(CREATED, "0"))
+    except ValueError as error:
+        yield Finding(("build", "labels", CREATED), str(error))
 
 
 def bundle_findings(

@@ -153,7 +153,9 @@ class BuildSpec(Model):
         default={}, description="Variables that are kept in the image.", examples=[{"PRECISION": "fp16"}]
     )
     labels: dict[Annotated[str, Field(pattern=LABEL_KEY)], Text] = Field(
-        default={}, description="Labels of the image.", examples=[{"com.example.team": "vision"}]
+        default={},
+        description="Labels of the image; those of org.opencontainers.image. are annotations of the artifacts too.",
+        examples=[{"com.example.team": "vision"}],
     )
     volumes: list[Annotated[AbsolutePath, AfterValidator(no_blank_end)]] = Field(
         default=[],

@@ -13,9 +13,12 @@ import yaml
 from controller.builds.credentials import RegistryFiles
 from controller.builds.emulation import own_architecture
 from controller.builds.model import RegistryAccess
+from controller.builds.origin import LONG_AGO, REVISION
 from controller.builds.podman import Podman
 from controller.builds.recovery import close
+from controller.builds.registry import read_manifest
 from controller.settings import Builds
+from controller.spec.build_rules import CREATED
 from tests.integration.test_cli_commands import Shell
 from tests.support.building import BASE_CACHE, SMALL_BASE
 from tests.support.registry import access_to
@@ -93,10 +96,22 @@ async def test_the_tag_of_a_request_gives_each_architecture_its_image(stack: Syn
             assert machine_of((mounted / "bin/sh").resolve()) == MACHINES[architecture]
             assert (mounted / "app/server.sh").read_text() == "sleep 1000000\n"
             await output(podman, "image", "unmount", index)
+    await same_origin(built, access_to(stack.stack))
     shown = json.loads(shell("images", "-o", "json").stdout)
     assert {image.get("target", ""): image.get("tags", []) for image in shown} == {
         "": ["v1"], "x86-cpu": [], "arm64-cpu": [], "x86-cpu.bundle": ["v1.x86-cpu.bundle"]
     }  # fmt: skip
+
+
+async def same_origin(built: Any, access: RegistryAccess) -> None:
+    """All artifacts of the request say the same of their inputs."""
+    said = set()
+    for artifact in (built["image_index"], *(target["artifact"] for target in built["targets"])):
+        manifest = await read_manifest(artifact["repository"], artifact["digest"], access)
+        annotations = json.loads(manifest.body)["annotations"]
+        said.add(tuple(annotations.get(key) for key in (REVISION, CREATED, "dev.longshore.project")))
+    ((revision, created, project),) = said
+    assert (revision[:7], created, project) == ("sha256:", LONG_AGO, "joined")
 
 
 def machine_of(program: Path) -> int:

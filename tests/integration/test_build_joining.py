@@ -167,7 +167,10 @@ async def test_images_of_one_build_are_joined_under_its_id_and_the_tags_of_the_s
     assert found is not None
     assert (found.digest, found.media_type) == (made.image_index.digest, INDEX_TYPE)
     assert bench.pushed == [("alice", "digits", repository_of(bench), found.digest)]
-    members = json.loads(found.body)["manifests"]
+    index = json.loads(found.body)
+    assert index["annotations"]["dev.longshore.project"] == "digits"
+    assert index["annotations"]["org.opencontainers.image.revision"].startswith("sha256:")
+    members = index["manifests"]
     assert [member["digest"] for member in members] == [each.artifact.digest for each in made.targets if each.artifact]
     assert members[1]["platform"] == {"os": "linux", "architecture": "arm", "variant": "v7"}
     assert {await named(bench, tag) for tag in ("latest", "v1")} == {made.image_index.digest}

@@ -22,6 +22,7 @@ from controller.builds.bundles.builder import BundleBuilder
 from controller.builds.bundles.description import ARTIFACT_TYPE, CONFIG_TYPE
 from controller.builds.bundles.packing import FILES_TYPE, TITLE, WHEEL_TYPE
 from controller.builds.model import ArtifactKind, BuildFailed, BuildResult, BuildState, TargetJob
+from controller.builds.origin import origin
 from controller.builds.referrers import referrers
 from controller.builds.registry import has_manifest
 from controller.builds.settings import BuilderSettings
@@ -103,10 +104,14 @@ def install(folder: Path, lock: str) -> None:
 
 async def test_a_pulled_bundle_installs_offline_and_answers(shop: BundleShop, tmp_path: Path) -> None:
     file = await shop.upload("main.py", MAIN)
-    result = await shop.build(shop.job("b-install", SPEC, [file]))
+    job = shop.job("b-install", SPEC, [file])
+    result = await shop.build(job)
     assert result.artifact is not None
     assert (result.artifact.kind, result.artifact.platform) == (ArtifactKind.BUNDLE, "linux/amd64")
     assert shop.states == [BuildState.PREPARING, BuildState.BUILDING, BuildState.PUSHING]
+    annotations = (await shop.manifest(result))["annotations"]
+    assert origin(job.spec, job.deploy, job.files).items() <= annotations.items()
+    assert (annotations["dev.longshore.user"], annotations["dev.longshore.project"]) == ("alice", "vision")
     description = await pulled(shop, result, tmp_path)
     await asyncio.to_thread(install, tmp_path, str(description["lock"]))
     answer = await asyncio.to_thread(output_of, [f"{tmp_path}/environment/bin/python", "main.py"], tmp_path / "files")

@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from controller.builds.model import BuildResult, RegistryAccess, TargetJob
+from controller.builds.origin import origin
 from controller.builds.referrers import referrers
 from controller.builds.registry import read_manifest
 from tests.support.building import Workshop, builder_in, open_workshop
@@ -20,6 +21,7 @@ WHEELS = dict([wheel("answers", "1.0", needs=("oracle",)), wheel("oracle", "2.0"
 LABELS = {
     "org.opencontainers.image.source": "https://git.example/digits?a=b c",
     "org.opencontainers.image.revision": "4f1c2d",
+    "org.opencontainers.image.created": "2024-05-01T12:00:00Z",
 }
 SPEC = {"packages": {"pypi": ["answers==1.0", "oracle==2.0"]}, "labels": LABELS}
 
@@ -81,11 +83,31 @@ async def test_the_same_inputs_give_the_same_digest_on_two_machines(
 async def test_the_manifest_says_where_the_image_is_from(workshop: Workshop, results: list[BuildResult]) -> None:
     annotations = (await manifest_of(workshop, results[0]))["annotations"]
     assert LABELS.items() <= annotations.items()
-    assert annotations["org.opencontainers.image.created"] == "1970-01-01T00:00:00Z"
     assert annotations["org.opencontainers.image.title"] == "digits"
     assert annotations["dev.longshore.project"] == "vision"
     assert annotations["dev.longshore.user"] == "alice"
     assert annotations["org.opencontainers.image.base.name"].endswith("python:3.11-slim-bookworm")
+
+
+async def test_what_is_said_of_the_inputs_is_said_by_every_image_and_is_in_no_layer(
+    workshop: Workshop, results: list[BuildResult]
+) -> None:
+    assert results[0].artifact is not None
+    base = {"base": f"{results[0].artifact.repository}:b-1"}
+    manifests = []
+    for build_id, spec in (("b-silent", base), ("b-telling", {**base, "labels": LABELS})):
+        job = workshop.job(build_id, spec, [await workshop.upload("server.py", b"print(1)\n")])
+        result = await workshop.builder.build(job, lambda *line: workshop.lines.append(line), lambda _: None)
+        manifests.append(manifest := await manifest_of(workshop, result))
+        (image,) = workshop.podman_json("image", "inspect", f"localhost/longshore/build/x86-cpu:{build_id}")
+        wanted = origin(job.spec, job.deploy, job.files)
+        assert wanted.items() <= manifest["annotations"].items()
+        assert wanted.items() <= image["Labels"].items()
+    silent, telling = manifests
+    assert silent["annotations"]["org.opencontainers.image.revision"].startswith("sha256:")
+    assert silent["annotations"]["org.opencontainers.image.created"] == "1970-01-01T00:00:00Z"
+    assert LABELS.items() <= telling["annotations"].items()
+    assert silent["layers"] == telling["layers"]
 
 
 async def test_the_materials_name_what_was_resolved_and_are_attached(

@@ -112,7 +112,7 @@ def test_a_profile_that_takes_no_bundles_is_refused_for_one() -> None:
     assert problem.message == "jetson-nano takes no bundle; expected image"
 
 
-@pytest.mark.parametrize("label", ["dev.longshore.name", "org.opencontainers.image.created"])
+@pytest.mark.parametrize("label", ["dev.longshore.name", "org.opencontainers.image.title"])
 def test_labels_that_the_builder_sets_are_not_a_users(label: str) -> None:
     problem = only(f"labels: {{{label}: x}}")
     assert problem.line == 3
@@ -147,6 +147,15 @@ def test_a_tag_has_room_for_what_stands_behind_it_in_a_bundles() -> None:
 
 def test_labels_about_the_source_are_a_users() -> None:
     assert problems("labels: {org.opencontainers.image.source: x, com.example.team: vision}") == []
+
+
+def test_a_time_of_creation_is_a_time() -> None:
+    label = "org.opencontainers.image.created"
+    for time in ("1714564800", '"2024-05-01T12:00:00Z"', "2024-05-01T12:00:00+02:00"):
+        assert problems(f"labels: {{{label}: {time}}}") == []
+    problem = only(f"labels: {{{label}: yesterday}}")
+    assert (problem.line, problem.path) == (3, f"build.labels.{label}")
+    assert problem.message == "expected a time such as 2024-05-01T12:00:00Z, or seconds since 1970"
 
 
 def test_an_accelerator_that_the_profile_does_not_have_is_refused() -> None:

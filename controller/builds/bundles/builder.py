@@ -8,7 +8,7 @@ from pathlib import Path
 
 from controller.builds import host
 from controller.builds.blobs import Blob
-from controller.builds.bundles.description import describe, manifest
+from controller.builds.bundles.description import describe, labels, manifest
 from controller.builds.bundles.lock import LockedWheel
 from controller.builds.bundles.materials import bundle_materials
 from controller.builds.bundles.packing import RUNTIME, TITLE, WHEEL_TYPE, Entry, application_entries, pack
@@ -99,7 +99,7 @@ class BundleBuilder:
         fetched = await self.wheels.fetch(wheels, settings, log)
         log("system", f"{len(wheels)} wheels, {fetched} bytes fetched")
         layers = await in_thread(self._layers, job, wheels, folder)
-        config, body = manifest(describe(job, profile, requirements, wheels), layers)
+        config, body = manifest(describe(job, profile, requirements, wheels), labels(job), layers)
         materials = await in_thread(bundle_materials, job, wheels, self.wheels)
         notes = _notes(requirements, wheels, made, profile)
         if not job.spec.push:

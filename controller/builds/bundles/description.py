@@ -11,11 +11,13 @@ from controller.builds.bundles.lock import LockedWheel, lock_text
 from controller.builds.bundles.packing import APPLICATION, RUNTIME
 from controller.builds.image_labels import OCI, image_labels
 from controller.builds.model import BuildFailed, TargetJob
+from controller.builds.origin import REVISION
 from controller.builds.referrers import canonical
 from controller.builds.registry import MANIFEST_TYPE
 from controller.builds.requirements import Requirements, environment_of
 from controller.builds.targets import TargetProfile
 from controller.rendering import CannotQuote
+from controller.spec.build_rules import CREATED
 from controller.spec.launching import CannotLaunch, launch_words
 
 ARTIFACT_TYPE = "application/vnd.longshore.bundle.v1+json"
@@ -23,6 +25,8 @@ CONFIG_TYPE = "application/vnd.longshore.bundle.config.v1+json"
 # Where an image has what a bundle brings along; commands name these places.
 RUNTIME_PLACE, ENVIRONMENT_PLACE = "/opt/longshore/runtime", "/opt/venv"
 SCHEMA = 1
+# Labels that differ with the code: the manifest has them, so that a description moves to devices once.
+OF_INPUTS = frozenset((REVISION, CREATED))
 
 
 def describe(
@@ -46,7 +50,7 @@ def describe(
         "workdir": job.spec.workdir,
         "places": {job.spec.workdir: APPLICATION, RUNTIME_PLACE: RUNTIME, ENVIRONMENT_PLACE: "environment"},
         "ports": {port.name: port.container for port in job.deploy.network.ports},
-        "labels": labels(job),
+        "labels": {key: value for key, value in labels(job).items() if key not in OF_INPUTS},
     }
 
 
@@ -59,7 +63,9 @@ def labels(job: TargetJob) -> dict[str, str]:
     return {key: value for key, value in sorted(found.items()) if not key.startswith(f"{OCI}.base.")}
 
 
-def manifest(description: Mapping[str, Any], layers: Sequence[Blob]) -> tuple[Blob, bytes]:
+def manifest(
+    description: Mapping[str, Any], annotations: Mapping[str, str], layers: Sequence[Blob]
+) -> tuple[Blob, bytes]:
     """The configuration and the manifest of a bundle."""
     config = blob_of(CONFIG_TYPE, canonical(description))
     body = {
@@ -68,7 +74,7 @@ def manifest(description: Mapping[str, Any], layers: Sequence[Blob]) -> tuple[Bl
         "artifactType": ARTIFACT_TYPE,
         "config": config.descriptor(),
         "layers": [layer.descriptor() for layer in layers],
-        "annotations": description["labels"],
+        "annotations": annotations,
     }
     return config, canonical(body)
 
