@@ -23,7 +23,9 @@ from edge_agent.runtime.backend import BackendUnavailable
 # Accepted by Podman 4 and 5.
 API_VERSION = "4.0.0"
 TIMEOUT = 60.0
+# For what is answered soon, and apart from that for what may last: nothing that lasts holds up a list.
 THREADS = 16
+LASTING_THREADS = 32
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,11 +40,18 @@ class Connection:
         self._client: _Client | None = None
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="podman")
+        self._lasting = ThreadPoolExecutor(LASTING_THREADS, thread_name_prefix="podman-lasting")
 
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Runs what blocks away from the loop."""
+        """Runs what blocks for a short time away from the loop."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, lambda: function(*args, **kwargs))
+
+    async def in_lasting_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs what may block for as long as a registry or a command likes. One that is cancelled ends by itself, some
+        time; one that has not begun never does."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._lasting, lambda: function(*args, **kwargs))
 
     async def call(
         self,
@@ -124,7 +133,8 @@ class Connection:
             self._client.session.close()
         if self._service is not None:
             self._service.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._lasting):
+            threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _encoded(body: object) -> bytes | None:
@@ -168,7 +178,7 @@ def _new_client(url: str) -> _Client:
         warnings.simplefilter("ignore")
         from podman.api.client import APIClient
         from podman.errors import APIError
-    session = APIClient(url, version=API_VERSION, max_pool_size=THREADS)
+    session = APIClient(url, version=API_VERSION, max_pool_size=THREADS + LASTING_THREADS)
     # A connection that is kept would keep the service from going idle; a new one costs a tenth of a millisecond.
     session.headers["Connection"] = "close"
     return _Client(session, APIError)

@@ -21,9 +21,13 @@ async def run(connection: Connection, container_id: str, command: Sequence[str],
     body = {"AttachStdout": True, "AttachStderr": True, "Cmd": list(command)}
     try:
         session = (await connection.call("POST", f"containers/{container_id}/exec", body=body))["Id"]
-        output = asyncio.ensure_future(connection.in_thread(_output, connection, session))
-        await _end_in_time(connection, session, output, command, timeout)
-        text = output.result()
+        output = asyncio.ensure_future(connection.in_lasting_thread(_output, connection, session))
+        try:
+            await _end_in_time(connection, session, output, command, timeout)
+            text = output.result()
+        finally:
+            # What has not begun yet, for want of a thread, is not to begin for nobody.
+            output.cancel()
         facts = await connection.call("GET", f"exec/{session}/json")
     except ApiError as error:
         return _not_started(error, container_id)

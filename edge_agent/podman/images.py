@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from edge_agent.runtime.model import Artifact, Workload
 from edge_agent.runtime.platforms import check_platform, os_and_architecture
 
 SAMPLE_SECONDS = 0.25
+# More at a time would only share the same link, and each be slower.
+FETCHES_AT_A_TIME = 3
 Credentials = Callable[[], Awaitable[tuple[str, str]]]
 
 
@@ -40,6 +43,7 @@ class Images:
         self._copy_folder = copy_folder
         self._ledger = ledger
         self._locks: dict[str, asyncio.Lock] = {}
+        self._turns = asyncio.Semaphore(FETCHES_AT_A_TIME)
 
     async def prepare(self, workload: Workload, progress: Callable[[Progress], None]) -> None:
         """What `DeployBackend.prepare` promises."""
@@ -48,7 +52,8 @@ class Images:
         async with self._locks.setdefault(artifact.digest, asyncio.Lock()):
             image = await self._inspect(artifact)
             if image is None:
-                await self._fetch(artifact, progress)
+                async with self._turns:
+                    await self._fetch(artifact, progress)
                 image = await self._inspect(artifact)
         if image is None:
             raise BackendError("ImagePullFailed", f"podman pulled {artifact.reference}, but lacks it", retryable=True)
@@ -84,11 +89,11 @@ class Images:
         if self._registry_ca is not None:
             trust.trust(registry, self._registry_ca, self._certs_folder)
         self._ledger.record(artifact.digest, artifact.reference)
-        total = await self._connection.in_thread(total_size, artifact, (user, password), self._registry_ca)
+        total = await self._connection.in_lasting_thread(total_size, artifact, (user, password), self._registry_ca)
         progress(Progress(0, total))
         sampling = asyncio.create_task(self._report(total, progress))
         try:
-            await self._connection.in_thread(self._pull, artifact.reference, user, password)
+            await self._connection.in_lasting_thread(self._pull, artifact.reference, user, password)
         finally:
             sampling.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -120,8 +125,10 @@ class Images:
 
 
 def _folder_size(folder: Path) -> int:
+    """Of what is there at this moment: files and folders may vanish while they are looked at."""
     size = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            size += path.stat().st_size if path.is_file() else 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                size += Path(parent, name).lstat().st_size
     return size
