@@ -28,6 +28,7 @@ INDEX_UNREACHABLE = re.compile(
     r"Temporary failure resolving|Could not resolve|Could not connect to|Unable to connect to|Connection timed out"
     r"|error sending request|dns error|tcp connect error|Failed to connect|Connection refused|Max retries exceeded"
     r"|operation timed out|invalid peer certificate|certificate verify failed|Network is unreachable"
+    r"|Curl error \(\d+\)|Failed to download metadata for repo"
 )
 APT_MISSING = re.compile(
     r"E: Unable to locate package (\S+)|E: Package '([^']+)' has no installation candidate"

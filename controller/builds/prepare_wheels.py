@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controller.builds import host, processes
+from controller.builds.byte_code import compile_packages
 from controller.builds.cancelling import in_thread
 from controller.builds.host_settings import HostSettings
 from controller.builds.log import BuildLog
@@ -155,13 +156,8 @@ async def _compile(native: _Native, venv: Path, version: str, tool: WheelsTool, 
         note = f"the Python packages have no byte code, since the controller's machine has no Python {minor}"
         log("system", note)
         return (note,)
-    # Only reads and writes: nothing of the packages is imported.
-    argv = [
-        native.program, "-I", "-m", "compileall", "-qq", "-j2", "--invalidation-mode", "unchecked-hash",
-        "-s", str(venv), "-p", VENV, str(venv / "lib" / f"python{minor}" / "site-packages"),
-    ]  # fmt: skip
-    # A file that is no Python at all, such as a template, is none of its business: its status says nothing.
-    await processes.run(argv, tool.environment())
+    packages = venv / "lib" / f"python{minor}" / "site-packages"
+    await compile_packages(native.program, packages, Path(str(venv).removesuffix(VENV)), tool.environment())
     return ()
 
 

@@ -13,6 +13,7 @@ from controller.builds.origin import origin
 from controller.builds.referrers import referrers
 from controller.builds.registry import read_manifest
 from tests.support.building import Workshop, builder_in, open_workshop
+from tests.support.trust import trusted_too
 from tests.support.wheel_index import WheelIndex, running_wheel_index, wheel
 
 pytestmark = [pytest.mark.podman, pytest.mark.asyncio(loop_scope="module")]
@@ -23,7 +24,9 @@ LABELS = {
     "org.opencontainers.image.revision": "4f1c2d",
     "org.opencontainers.image.created": "2024-05-01T12:00:00Z",
 }
-SPEC = {"packages": {"pypi": ["answers==1.0", "oracle==2.0"]}, "labels": LABELS}
+# Of a real distribution and of a real index too: packages with scripts, compiled modules and much byte code.
+PACKAGES = {"apt": ["hello"], "pypi": ["answers==1.0", "oracle==2.0", "numpy==2.2.6"]}
+SPEC = {"packages": PACKAGES, "labels": LABELS}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -47,7 +50,8 @@ async def on_two_machines(workshop: Workshop, index: WheelIndex, job: TargetJob)
     results = []
     for name in ("first", "second"):
         folder = workshop.folder / name
-        builder = builder_in(folder, access_of(workshop), workshop.uploads, ca_bundle=index.ca_file)
+        trusted = trusted_too(index.ca_file, folder)
+        builder = builder_in(folder, access_of(workshop), workshop.uploads, ca_bundle=trusted)
         await builder.recover()
         try:
             results.append(await builder.build(job, lambda *line: workshop.lines.append(line), lambda _: None))
@@ -60,7 +64,7 @@ async def on_two_machines(workshop: Workshop, index: WheelIndex, job: TargetJob)
 async def results(workshop: Workshop, index: WheelIndex) -> list[BuildResult]:
     files = [await workshop.upload("server.py", b"print(1)\n")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("UV_DEFAULT_INDEX", index.url)
+        patch.setenv("UV_INDEX", index.url)
         patch.setenv("no_proxy", "127.0.0.1")
         return await on_two_machines(workshop, index, workshop.job("b-1", SPEC, files))
 
@@ -114,7 +118,8 @@ async def test_the_materials_name_what_was_resolved_and_are_attached(
     workshop: Workshop, results: list[BuildResult]
 ) -> None:
     purls = [part.get("purl", "") for part in json.loads(results[0].sbom)["components"]]
-    assert {"pkg:pypi/answers@1.0", "pkg:pypi/oracle@2.0"} <= set(purls)
+    assert {"pkg:pypi/answers@1.0", "pkg:pypi/oracle@2.0", "pkg:pypi/numpy@2.2.6"} <= set(purls)
+    assert any(purl.startswith("pkg:deb/debian/hello@") for purl in purls)
     assert any(purl.startswith("pkg:deb/debian/libc6@") for purl in purls)
     assert results[0].artifact is not None
     artifact = results[0].artifact

@@ -61,6 +61,8 @@ def test_a_missing_package_is_named(line: str, name: str) -> None:
         ("hint: Wheels are available for `x` (v1.0) on the platform: `win_amd64`", "NoWheelForPlatform", False),
         ("cause: A path (x.whl) dependency is incompatible with the current platform", "NoWheelForPlatform", False),
         ("ERROR: x-1-cp311-win_amd64.whl is not a supported wheel on this platform.", "NoWheelForPlatform", False),
+        ("  - Curl error (60): SSL peer certificate was not OK for x", "PackageIndexUnreachable", True),
+        ("Error: Failed to download metadata for repo 'x': Cannot download y", "PackageIndexUnreachable", True),
         ("Killed", "OutOfMemory", False),
         ("MemoryError", "OutOfMemory", False),
         ("something else", "StepFailed", False),

@@ -35,10 +35,10 @@ class Step:
         self.install("rm", "mkdir")
         self._link("cat")
 
-    def install(self, *names: str) -> None:
+    def install(self, *names: str, saying: str = "") -> None:
         for name in names:
             program = self._programs / name
-            program.write_text(f"#!/bin/sh\nprintf '%s\\n' \"{name} $*\" >> '{self.said}'\n")
+            program.write_text(f"#!/bin/sh\nprintf '%s\\n' \"{name} $*\" >> '{self.said}'\necho '{saying}'\n")
             program.chmod(0o755)
 
     def run(self) -> subprocess.CompletedProcess[str]:
@@ -97,6 +97,21 @@ def test_apk_installs_exactly_the_listed_names(tmp_path: Path) -> None:
     assert added[0] == "add"
     # A version with < or > is a word, and no redirection.
     assert added[-2:] == ["libgomp", "g++>=13"]
+
+
+@pytest.mark.parametrize(
+    ("version", "folders"), [("dnf5 version 5.2.6.0", ["cachedir", "system_cachedir"]), ("4.14.0", ["cachedir"])]
+)
+def test_dnf_keeps_what_it_fetches_in_the_cache_whatever_its_version(
+    tmp_path: Path, version: str, folders: list[str]
+) -> None:
+    step = Step(tmp_path, replace(PLAN, dnf=("libgomp",)), "dnf")
+    step.install("dnf", saying=version)
+    step.run()
+    cache = tmp_path / "var/cache/longshore"
+    assert [f"--setopt={folder}={cache}" for folder in folders] == [
+        word for word in step.calls("dnf")[-1] if "cachedir" in word
+    ]
 
 
 def test_ten_thousand_names_reach_apt_in_one_call(tmp_path: Path) -> None:
