@@ -32,7 +32,8 @@ from controller.builds.outcome import MAX_LAST_LINES, NO_SPACE
 from controller.builds.podman import Podman
 from controller.builds.settings import BuilderSettings
 from controller.files import sync_folder
-from controller.spec.fields import IMAGE, NAME
+from controller.spec.fields import NAME
+from controller.spec.image_names import ImageName
 
 # Raised when the way to make the tree changes, so that kept images of before are not used.
 REVISION = 3
@@ -46,7 +47,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Annotated[str, Field(pattern=NAME)]
-    stands_for: tuple[Annotated[str, Field(pattern=IMAGE)], ...]
+    stands_for: tuple[ImageName, ...]
     suite: Annotated[str, Field(pattern=NAME)]
     include: tuple[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]+$")], ...]
 

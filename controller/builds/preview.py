@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import yaml
 
-from controller.builds.bases import full_name
 from controller.builds.emulation import own_architecture
 from controller.builds.model import ArtifactKind, ContextFile, TargetJob
 from controller.builds.plan import plan_image
@@ -12,6 +11,7 @@ from controller.builds.requirements import base_of, environment_of, requirements
 from controller.builds.targets import TargetProfile
 from controller.events.model import Project
 from controller.rendering import render
+from controller.spec.image_names import full_name
 from controller.spec.launching import launch_words
 from controller.spec.model import Spec, TargetSpec
 

@@ -7,6 +7,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from controller.builds.requirements import Requirements
+from controller.spec.image_names import split_name
 
 EXACT_APT = re.compile(r"[^=]+=[^=]+")
 # name-version-release
@@ -25,19 +26,13 @@ def image_notes(requirements: Requirements, base: str, base_digest: str, steps: 
             f"not repeatable: the base {base} was made from the distribution's packages, as they were at the time"
         )
     elif "@sha256:" not in base:
-        notes.append(f"not repeatable: the base {base} may change; name it as {_untagged(base)}@{base_digest}")
+        notes.append(f"not repeatable: the base {base} may change; name it as {split_name(base)[0]}@{base_digest}")
     notes += package_notes(requirements)
     if steps:
         notes.append(
             "not repeatable, unless build.steps are: what they download, or take from the clock, is not looked at"
         )
     return tuple(notes)
-
-
-def _untagged(name: str) -> str:
-    """A colon before the last slash is that of a port."""
-    folder, slash, last = name.rpartition("/")
-    return f"{folder}{slash}{last.partition(':')[0]}"
 
 
 def bundle_notes(requirements: Requirements, installed: Collection[str]) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from controller.spec.definitions import InvalidDefinition, read_definitions
-from controller.spec.fields import CDI_KIND, ENV_NAME, IMAGE, INDEX_URL, NAME, Text
+from controller.spec.fields import CDI_KIND, ENV_NAME, INDEX_URL, NAME, Text
+from controller.spec.image_names import ImageName
 from controller.spec.messages import nearest
 from controller.spec.model import BuildSpec
 from controller.spec.runtimes import load_runtimes
@@ -38,9 +39,9 @@ class TargetProfile(BaseModel):
 
     name: Annotated[str, Field(pattern=NAME)]
     platform: Literal["linux/amd64", "linux/arm64", "linux/arm/v7"]
-    base: Annotated[str, Field(pattern=IMAGE)]
+    base: ImageName
     # Base distribution to base image: what `build.distribution` may name.
-    bases: dict[Annotated[str, Field(pattern=NAME)], Annotated[str, Field(pattern=IMAGE)]] = {}
+    bases: dict[Annotated[str, Field(pattern=NAME)], ImageName] = {}
     description: Annotated[str, Field(min_length=1)]
     # What a user should know before relying on it, such as what was checked without the hardware.
     notes: str = ""

@@ -15,12 +15,12 @@ from controller.spec.fields import (
     CONDA_PACKAGE,
     DNF_PACKAGE,
     ENV_NAME,
-    IMAGE,
     INDEX_URL,
     PYPI_REQUIREMENT,
     SECRET_NAME,
     has_controls,
 )
+from controller.spec.image_names import IMAGE
 
 
 class CannotQuote(ValueError):

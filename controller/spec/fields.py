@@ -10,7 +10,6 @@ NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 # A trailing "-" would make apt-get remove the package.
 APT_PACKAGE = r"^[a-z0-9][a-z0-9+.-]{0,98}[a-z0-9+.](:[a-z0-9]+)?(=[A-Za-z0-9.+:~-]{1,99})?$"
 ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,254}$"
-IMAGE = r"^[a-z0-9][a-z0-9._:/@-]{0,254}$"
 LABEL = r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$"
 # PEP 508 without direct references and markers: name, extras, versions.
 _VERSION = "[ ]*(===|==|~=|!=|<=|>=|<|>)[ ]*[A-Za-z0-9.*+!_-]{1,64}"

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from controller.spec import fields
+from controller.spec import fields, image_names
 from controller.spec.model import Spec
 
 _PATTERNS = {
@@ -16,7 +16,7 @@ _PATTERNS = {
     fields.APT_PACKAGE: "expected a Debian package such as libgomp1 or libgomp1=12.2.0-14",
     fields.PYPI_REQUIREMENT: "expected a Python package such as numpy, numpy>=1.26,<3 or uvicorn[standard]==0.30.*",
     fields.ENV_NAME: "expected a variable name: letters, digits and '_', not beginning with a digit",
-    fields.IMAGE: "expected an image such as docker.io/library/python:3.11-slim-bookworm",
+    image_names.IMAGE: "expected an image such as docker.io/library/python:3.11-slim-bookworm",
     fields.LABEL: "expected a label: 1 to 63 letters, digits, '.', '_', '/' and '-', a letter or digit at both ends",
     fields.DNF_PACKAGE: "expected a package such as libgomp or libgomp-14.2.1",
     fields.APK_PACKAGE: "expected an Alpine package such as libgomp or libgomp=13.2.1-r0",

@@ -16,7 +16,6 @@ from controller.spec.fields import (
     CONDA_CHANNEL,
     CONDA_PACKAGE,
     DNF_PACKAGE,
-    IMAGE,
     INDEX_URL,
     LABEL_KEY,
     PLATFORM_PROFILES,
@@ -38,6 +37,7 @@ from controller.spec.fields import (
     not_boolean,
     printable,
 )
+from controller.spec.image_names import ImageName
 
 
 class CondaPackages(Model):
@@ -115,7 +115,7 @@ class BuildSpec(Model):
     """How the artifact is made."""
 
     runtime: RuntimeSpec | None = Field(default=None, description="What executes the model.")
-    base: Annotated[str, Field(pattern=IMAGE)] | None = Field(
+    base: ImageName | None = Field(
         default=None,
         description="The image to build on, with its registry. The target profile's where it is not given.",
         examples=["docker.io/library/python:3.11-slim-bookworm"],

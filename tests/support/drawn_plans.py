@@ -10,12 +10,12 @@ from controller.spec.fields import (
     CONDA_PACKAGE,
     DNF_PACKAGE,
     ENV_NAME,
-    IMAGE,
     INDEX_URL,
     LABEL_KEY,
     PYPI_REQUIREMENT,
     SECRET_NAME,
 )
+from controller.spec.image_names import IMAGE
 
 # Text as the spec lets it in: no control characters; tabs are allowed.
 nasty = st.text(

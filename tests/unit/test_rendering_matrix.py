@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from controller.builds.bases import full_name
 from controller.builds.model import ContextFile, TargetJob
 from controller.builds.outcome import readable_step
 from controller.builds.plan import plan_image
 from controller.builds.requirements import base_of
 from controller.builds.targets import TargetProfile, load_profiles
 from controller.rendering import render
+from controller.spec.image_names import full_name
 from controller.spec.loader import load_spec
 from controller.spec.runtimes import load_runtimes
 from tests.support.containerfile import parse

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from controller.builds import emulation, targets
-from controller.builds.bases import full_name
 from controller.builds.bootstrap import load_recipes, recipe_for
 from controller.builds.model import BuildFailed
 from controller.builds.targets import load_profiles
 from controller.spec.definitions import InvalidDefinition
+from controller.spec.image_names import full_name
 from controller.spec.model import BuildSpec
 from controller.spec.runtimes import load_runtimes
 
