@@ -3,10 +3,11 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from controller.builds.base_platforms import offered
 from controller.builds.base_uses import BaseUses
 from controller.builds.bootstrap import Bootstrapper, recipe_for
 from controller.builds.credentials import RegistryFiles
@@ -14,12 +15,18 @@ from controller.builds.jobs import FOR_EVERYBODY
 from controller.builds.model import BuildFailed, OnLine, RegistryAccess, TargetJob
 from controller.builds.outcome import NO_SPACE, UNREACHABLE
 from controller.builds.podman import Podman
+from controller.builds.processes import Completed
+from controller.builds.pulled_bases import PulledBases
 from controller.builds.registry import RegistryUnreachable, check_answers
 from controller.builds.targets import TargetProfile
+from controller.spec.image_names import full_name
 
 ABSENT = re.compile(
-    r"manifest unknown|name unknown|not found|no image found in|does not exist|denied|unauthorized", re.I
+    r"manifest unknown|name unknown|not found|no image found in|does not exist|denied|unauthorized"
+    r"|invalid reference format",
+    re.I,
 )
+OF_OTHER_PLATFORMS = re.compile(r"no image found in (image index|manifest list)")
 
 
 @dataclass(frozen=True)
@@ -49,34 +56,33 @@ class BaseResolver:
         memory: float = 60.0,
         allowed: Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
+        unwanted: Callable[[Iterable[str]], None] = lambda _: None,
     ) -> None:
+        """`unwanted` is told the ids of images that were pulled and are no bases."""
         self._podman = podman
         self._uses = BaseUses(podman.folder)
+        self._pulled = PulledBases(podman)
         self._bootstrapper = bootstrapper
         self._registry = registry
         self._connect_timeout = connect_timeout
         self._memory = memory
         self._allowed = frozenset(allowed)
         self._clock = clock
+        self._unwanted = unwanted
         self._unreachable: dict[str, tuple[float, str]] = {}
-        # Each question to Podman takes a twentieth of a second: what cannot change is asked once. The storage is the
-        # builder's own, so only a pull of ours brings a name into it.
-        self._digests: dict[str, str] = {}
-        self._never_pulled: set[tuple[str, str]] = set()
 
     async def resolve(self, image: str, profile: TargetProfile, temporary: Path, on_line: OnLine) -> Base:
         """The base of this name for the profile's platform, in the builder's storage. Raises BuildFailed."""
         self._require_allowed(image, profile)
         found = await self._find(full_name(image), profile, temporary, on_line)
-        base = replace(found, kept_digest=await self._digest(found.image_id))
+        base = replace(found, kept_digest=(await self._pulled.facts(found.image_id)).digest)
         await asyncio.to_thread(self._uses.note, base.image_id)
         return base
 
     async def _find(self, name: str, profile: TargetProfile, temporary: Path, on_line: OnLine) -> Base:
         try:
             await self._check_reachable(name.partition("/")[0])
-            image_id = await self._pull(name, profile.platform, temporary, on_line)
-            return Base(name, image_id, await self._digest(image_id))
+            return await self._pull(name, profile.platform, temporary, on_line)
         except RegistryUnreachable as error:
             return await self._without_registry(name, profile, str(error), on_line)
 
@@ -105,30 +111,46 @@ class BaseResolver:
             self._unreachable[registry] = (now + self._memory, str(error))
             raise
 
-    async def _pull(self, name: str, platform: str, temporary: Path, on_line: OnLine) -> str:
+    async def _pull(self, name: str, platform: str, temporary: Path, on_line: OnLine) -> Base:
         on_line("system", f"pulling {name} for {platform}")
         options: tuple[str, ...] = ()
         if name.partition("/")[0] == self._registry.address:
             options = await RegistryFiles(temporary, self._registry).options()
         done = await self._podman.run("pull", "-q", "--platform", platform, *options, name, temporary=temporary)
-        if done.returncode == 0:
-            self._never_pulled.discard((name, platform))
-            return done.stdout.strip().splitlines()[-1].removeprefix("sha256:")
+        if done.returncode != 0:
+            raise await self._pull_failure(name, platform, done)
+        image_id = done.stdout.strip().splitlines()[-1].removeprefix("sha256:")
+        facts = await self._pulled.facts(image_id)
+        # Of a name that stands for one image only, Podman takes that, whatever its platform.
+        if not facts.platform.serves(platform):
+            self._unwanted([image_id])
+            raise _not_for(platform, name, f"{facts.platform} only")
+        await self._pulled.keep(name, platform, image_id)
+        return Base(name, image_id, facts.digest)
+
+    async def _pull_failure(self, name: str, platform: str, done: Completed) -> Exception:
         cause = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no output"
         if NO_SPACE.search(done.stderr):
-            raise BuildFailed("DiskFull", f"cannot pull {name}: {cause}; free space", retryable=True)
-        if UNREACHABLE.search(done.stderr) or not ABSENT.search(done.stderr):
-            raise RegistryUnreachable(cause)
-        raise BuildFailed(
+            return BuildFailed("DiskFull", f"cannot pull {name}: {cause}; free space", retryable=True)
+        if UNREACHABLE.search(done.stderr):
+            return RegistryUnreachable(cause)
+        if not ABSENT.search(done.stderr):
+            # Another base in its place would be a surprise while its registry answers.
+            return BuildFailed(
+                "BaseNotGiven", f"the registry does not give {name} now: {cause}; it is tried again", retryable=True
+            )
+        if OF_OTHER_PLATFORMS.search(done.stderr) and (there := await offered(name, self._registry)):
+            return _not_for(platform, name, ", ".join(map(str, there)))
+        return BuildFailed(
             "BaseNotFound",
             f"the registry has no {name} for {platform} that the builder may pull: {cause}; correct build.base",
         )
 
     async def _without_registry(self, name: str, profile: TargetProfile, cause: str, on_line: OnLine) -> Base:
         on_line("system", cause)
-        if kept := await self._pulled_before(name, profile):
+        if kept := await self._pulled.find(name, profile.platform):
             on_line("system", f"using {name} as it was pulled before")
-            return Base(name, kept, await self._digest(kept))
+            return Base(name, kept, (await self._pulled.facts(kept)).digest)
         recipe = recipe_for(name)
         if recipe is None:
             raise BuildFailed(
@@ -140,26 +162,12 @@ class BaseResolver:
         on_line("system", f"in place of {name}: the base {recipe.name} from packages of {recipe.suite}")
         return Base(name, await self._bootstrapper.image_id(recipe, profile.architecture, on_line))
 
-    async def _digest(self, image_id: str) -> str:
-        if known := self._digests.get(image_id):
-            return known
-        inspected = await self._podman.run("image", "inspect", "--format", "{{.Digest}}", image_id)
-        digest = inspected.stdout.strip()
-        if inspected.returncode != 0 or not digest.startswith("sha256:"):
-            return ""
-        self._digests[image_id] = digest
-        return digest
 
-    async def _pulled_before(self, name: str, profile: TargetProfile) -> str | None:
-        if (name, profile.platform) in self._never_pulled:
-            return None
-        form = "linux/{{.Architecture}} {{.Id}}"
-        found = await self._podman.run("image", "inspect", "--format", form, name)
-        platform, _, image_id = found.stdout.strip().partition(" ")
-        if found.returncode == 0 and platform == f"linux/{profile.architecture}":
-            return image_id
-        self._never_pulled.add((name, profile.platform))
-        return None
+def _not_for(platform: str, name: str, there: str) -> BuildFailed:
+    return BuildFailed(
+        "BaseNotFound",
+        f"the registry has {name} for {there}, not for {platform}; correct build.base, or take this target out",
+    )
 
 
 def require_allowed(image: str, job: TargetJob) -> None:
@@ -172,16 +180,3 @@ def require_allowed(image: str, job: TargetJob) -> None:
         raise BuildFailed("BaseNotFound", f"{image} names no registry; correct build.base")
     if name.startswith(f"{registry}/") and not name.startswith((f"{registry}/{user}/", f"{registry}/{FOR_EVERYBODY}/")):
         raise BuildFailed("BaseNotFound", f"{image} is not an image of user {job.user_id}; correct build.base")
-
-
-def full_name(image: str) -> str:
-    """The name with registry and tag, as Docker reads short names."""
-    first, slash, rest = image.partition("/")
-    if not slash:
-        image = f"docker.io/library/{image}"
-    elif not ("." in first or ":" in first or first == "localhost"):
-        image = f"docker.io/{image}"
-    elif first == "docker.io" and "/" not in rest:
-        image = f"docker.io/library/{rest}"
-    tagged = "@" in image or ":" in image.rpartition("/")[2]
-    return image if tagged else f"{image}:latest"

@@ -38,6 +38,7 @@ class ImageBuilder:
         profiles = load_profiles() if profiles is None else profiles
         self.podman = Podman(work_dir, settings.storage_driver)
         cache = settings.base_cache or work_dir / "bases"
+        self.machine = OwnMachine(self.podman)
         bases = BaseResolver(
             self.podman,
             Bootstrapper(self.podman, cache, settings),
@@ -45,9 +46,9 @@ class ImageBuilder:
             settings.registry_timeout,
             settings.unreachable_memory,
             settings.base_registries,
+            unwanted=self.machine.leavings.unwanted,
         )
         self._bench = Workbench(settings, profiles, uploads, access, bases, self.podman, on_pushed)
-        self.machine = OwnMachine(self.podman)
         self._able = False
 
     async def probe(self) -> str:

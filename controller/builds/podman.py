@@ -74,9 +74,20 @@ class Podman:
         ]  # fmt: skip
 
     def holds(self, image_id: str) -> bool:
-        """Whether the image of this id is in the storage, without asking Podman: by the record that containers/storage
-        keeps of each (https://github.com/containers/storage, "images")."""
-        return (self.storage / f"{self._driver}-images" / image_id).is_dir()
+        """Whether the image of this id is in the storage, without asking Podman."""
+        return self.recorded(image_id) != 0
+
+    def recorded(self, image_id: str) -> int:
+        """A number for the storage's record of the image: another one when the image was removed and has come again;
+        0 where it is not there."""
+        try:
+            return self.record(image_id).stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
+    def record(self, image_id: str) -> Path:
+        """The folder that containers/storage keeps of each image (https://github.com/containers/storage, "images")."""
+        return self.storage / f"{self._driver}-images" / image_id
 
     def environment(self, temporary: Path | None = None) -> dict[str, str]:
         """That of this process, with the builder's settings; `temporary` is where unfinished blobs go."""

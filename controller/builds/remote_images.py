@@ -8,6 +8,7 @@ from controller.builds.bases import Base
 from controller.builds.cancelling import despite_cancel
 from controller.builds.model import BuildFailed
 from controller.builds.podman import Podman
+from controller.builds.pulled_bases import tag_of
 
 # For an architecture as Go spells it, a base in this machine's storage that no user chose. Raises BuildFailed.
 FindHelper = Callable[[str], Awaitable[Base]]
@@ -38,9 +39,10 @@ async def exists(podman: Podman, image: str) -> bool:
 async def send(own: Podman, podman: Podman, base: Base) -> None:
     """Afterwards the base of this machine's storage is in the other one's, by its id and its name. Raises
     BuildFailed."""
-    names = await own.run("image", "inspect", "--format", "{{range .RepoTags}}{{.}} {{end}}", base.image_id)
-    # With its name, which becomes a part of the history of what is built on it.
-    name = next(iter(names.stdout.split()), base.image_id)
+    told = await own.run("image", "inspect", "--format", "{{range .RepoTags}}{{.}} {{end}}", base.image_id)
+    names, by_id = told.stdout.split(), tag_of(base.image_id)
+    # With its name, which becomes a part of the history of what is built on it: the one that counts on this machine.
+    name = by_id if by_id in names else next(iter(names), base.image_id)
     archive = own.temporary / f"send-{secrets.token_hex(8)}.tar"
     try:
         await checked(own, "save", "--quiet", "--format", "oci-archive", "--output", str(archive), name)

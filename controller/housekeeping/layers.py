@@ -11,6 +11,7 @@ import structlog
 
 from controller.builds.base_uses import BaseUses
 from controller.builds.podman import Podman
+from controller.builds.pulled_bases import PulledBases
 from controller.housekeeping.package_caches import PackageCache, PackageCaches
 from controller.housekeeping.plan import DAY, BuildRecord, CachedLayers, Policy, plan_layers
 from controller.housekeeping.sizes import StorageSize
@@ -28,6 +29,7 @@ class LayerCache:
         self._podman = podman
         self._busy = busy
         self._uses = BaseUses(podman.folder)
+        self._pulled = PulledBases(podman)
         self._packages = PackageCaches(podman.cache, packages)
 
     async def unneeded(self, builds: list[BuildRecord], policy: Policy, now: float) -> list[str]:
@@ -47,6 +49,7 @@ class LayerCache:
         caches = await asyncio.to_thread(self._packages.found)
         removed += await self._shrink(young, storage, sum(cache.bytes for cache in caches), policy)
         await self._remove_packages(caches, await asyncio.to_thread(storage.bytes), policy, now)
+        await asyncio.to_thread(self._pulled.forget_removed)
         return removed
 
     async def _shrink(self, young: list[CachedLayers], storage: StorageSize, packages: int, policy: Policy) -> int:

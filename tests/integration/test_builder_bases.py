@@ -15,8 +15,10 @@ from controller.builds.model import BuildFailed, RegistryAccess
 from controller.builds.podman import Podman
 from controller.builds.recovery import close, recover
 from controller.builds.targets import load_profiles
+from controller.spec.image_names import full_name
 from tests.support.building import BASE_CACHE, mounts_below, processes_of
 from tests.support.waiting import eventually
+from tests.unit.test_image_names import IMPOSSIBLE, VALID
 
 pytestmark = [pytest.mark.podman, pytest.mark.xdist_group("builder")]
 
@@ -98,12 +100,14 @@ async def test_an_unreachable_registry_is_not_asked_by_every_build(podman: Podma
     assert deaf.calls > asked
 
 
-async def test_a_base_that_was_pulled_before_serves_when_its_registry_is_gone(podman: Podman, deaf: Deaf) -> None:
-    resolver = BaseResolver(podman, Bootstrapper(podman, BASE_CACHE), NOBODY, connect_timeout=5)
-    base = await resolver.resolve("debian:bookworm-slim", PROFILE, podman.temporary, lambda *_: None)
-    await podman.run("tag", base.image_id, "docker.io/someone/own:1")
-    found = await resolver.resolve("someone/own:1", PROFILE, podman.temporary, lambda *_: None)
-    assert (found.name, found.image_id) == ("docker.io/someone/own:1", base.image_id)
+async def test_podman_reads_the_names_that_a_spec_may_say_and_no_impossible_one(podman: Podman) -> None:
+    taken: list[str] = []
+    refused: list[str] = []
+    for name in (*VALID, *IMPOSSIBLE):
+        status = (await podman.run("image", "exists", full_name(name))).returncode
+        # 1: there is none; 125: there can be none.
+        {1: taken, 125: refused}[status].append(name)
+    assert (tuple(taken), tuple(refused)) == (VALID, IMPOSSIBLE)
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 import re
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ class Lie:
     media_type: str = "text/html"
     length: bool = True
     status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def fits(self, request: web.Request) -> bool:
         return request.method == self.method and re.search(self.path, request.path) is not None
@@ -48,7 +49,7 @@ class LyingProxy:
         if lie is None:
             return await self._passed(request)
         self.told += 1
-        answer = web.StreamResponse(status=lie.status, headers={"Content-Type": lie.media_type})
+        answer = web.StreamResponse(status=lie.status, headers={"Content-Type": lie.media_type, **lie.headers})
         if lie.length:
             answer.content_length = len(lie.body)
         else:
@@ -60,8 +61,8 @@ class LyingProxy:
         return answer
 
     async def _passed(self, request: web.Request) -> web.Response:
-        # With the name under which it was asked: the registry tells places of uploads by it.
-        headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
+        # With the name under which it was asked: the registry tells places of uploads by it. Some come several times.
+        headers = [(name, value) for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP]
         async with (
             aiohttp.ClientSession(auto_decompress=False) as session,
             session.request(

@@ -84,18 +84,20 @@ def push_tiny(
     repository: str,
     *,
     architecture: str = "amd64",
+    variant: str = "",
     label: str = "",
     extra_bytes: int = 0,
     stop_signal: str = "",
 ) -> Artifact:
-    """Pushes an image whose digest differs with every argument; `extra_bytes` of noise make it larger."""
+    """Pushes an image whose digest differs with every argument; `extra_bytes` of noise make it larger. Its programs are
+    this machine's, whatever architecture it says."""
     layers = [_tar_gz(_root_files())]
     if extra_bytes:
         layers.append(_tar_gz({"noise": os.urandom(extra_bytes)}, compress_level=1))
     how = {"Cmd": ["/bin/sleep", "1000000"], "Env": ["PATH=/bin"], "Labels": {"test": label}}
-    config = {
-        "architecture": architecture,
-        "os": "linux",
+    platform = {"os": "linux", "architecture": architecture, "variant": variant}
+    config: dict[str, object] = {
+        **{key: value for key, value in platform.items() if value},
         "config": {**how, "StopSignal": stop_signal} if stop_signal else how,
         "rootfs": {"type": "layers", "diff_ids": [_digest(gzip.decompress(layer)) for layer in layers]},
         "history": [{"created_by": "test"} for _ in layers],
