@@ -192,9 +192,8 @@ async def with_stack(folder: DemoFolder, keep: bool, ending: Ending) -> str:
         return await demonstrate(Run(folder, stack, env, keep, ending))
 
 
-async def main(keep: bool) -> str:
+async def main(folder: DemoFolder, keep: bool) -> str:
     """The last line. Whatever happens, nothing of the demonstration is left but bases, and the logs of a failure."""
-    folder = DemoFolder(ROOT / ".demo")
     with folder.locked():
         ending = Ending()
         if folder.run.exists():
@@ -212,15 +211,18 @@ async def main(keep: bool) -> str:
 def run() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", action="store_true", help="hold it open until Ctrl-C")
-    keep = parser.parse_args().keep
+    parser.add_argument("--folder", type=Path, default=ROOT / ".demo", help="where it works (default: %(default)s)")
+    parser.add_argument("--bases", type=Path, help="where made base images are kept (default: in its folder)")
+    chosen = parser.parse_args()
+    folder = DemoFolder(chosen.folder.absolute(), chosen.bases)
     if lacking := missing():
         sys.exit(f"demo: {lacking}")
     try:
-        print(f"\n{asyncio.run(main(keep))}")
+        print(f"\n{asyncio.run(main(folder, chosen.keep))}")
     except asyncio.CancelledError:
         sys.exit("demo: ended before its end; nothing of it is left")
     except (DemoFailed, StartFailed) as error:
-        sys.exit(f"demo: {error}\ndemo: the logs of this run are in {ROOT / '.demo' / 'logs'}")
+        sys.exit(f"demo: {error}\ndemo: the logs of this run are in {folder.logs}")
     except (FolderInUse, CannotCleanUp) as error:
         sys.exit(f"demo: {error}")
 

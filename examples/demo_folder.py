@@ -19,7 +19,7 @@ LOGS = ("controller/controller.log", "controller/broker/broker.log", "controller
 
 
 class FolderInUse(Exception):
-    """Another demonstration runs in this checkout."""
+    """Another demonstration runs in this folder."""
 
 
 class CannotCleanUp(Exception):
@@ -27,11 +27,12 @@ class CannotCleanUp(Exception):
 
 
 class DemoFolder:
-    """`bases` stays from run to run, `logs` has those of a run that failed, all else is of one run."""
+    """`bases` stays from run to run, in `root` unless it is given; `logs` has those of a run that failed, all else is
+    of one run."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, bases: Path | None = None) -> None:
         self._root = root
-        self.bases = root / "bases"
+        self.bases = bases or root / "bases"
         self.logs = root / "logs"
         self.run = root / "run"
         self.controller = self.run / "controller"
@@ -41,7 +42,7 @@ class DemoFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Holds the folder until the block or this process ends. Raises FolderInUse."""
-        self._root.mkdir(exist_ok=True)
+        self._root.mkdir(parents=True, exist_ok=True)
         with (self._root / "lock").open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,12 @@ from controller.local.stack import LocalStack
 from edge_agent.runtime.enrollment import EnrollmentRequest, enroll_blocking
 from longshore.client import Client, project
 from longshore.v1.device_pb2 import DeviceFacts
+from tests.support.grpcurl import HOW_TO_GET, find_grpcurl
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("grpcurl")]
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "grpcurl.md"
-HOW_TO_GET = "grpcurl is missing; get it: go install github.com/fullstorydev/grpcurl/cmd/grpcurl@latest"
-PLACES = (ROOT / ".tools" / "bin", Path.home() / "go" / "bin")
 # No such registry exists: its builds wait for another try, and cost nothing.
 SPEC = """
 version: 1
@@ -57,13 +55,9 @@ def title(example: Example) -> str:
     return "-".join(re.findall(r"[\w.]+", example.command.replace("$ADDRESS", ""))[-2:])
 
 
-def search_path() -> str:
-    return os.pathsep.join([os.environ.get("PATH", ""), *map(str, PLACES)])
-
-
 @pytest.fixture(scope="module")
 def grpcurl() -> str:
-    found = shutil.which("grpcurl", path=search_path())
+    found = find_grpcurl()
     if found is None:
         pytest.skip(HOW_TO_GET)
     return found
