@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -182,6 +182,12 @@ async def demonstrate(run: Run) -> str:
     return f"demo: {answered}/{total} requests answered, accuracy {right / total:.3f}, deploy to ready {seconds:.1f} s"
 
 
+def beside_proxy(environ: MutableMapping[str, str]) -> None:
+    """Afterwards what runs here is asked directly, whatever proxy this machine uses for all else."""
+    known = environ.get("no_proxy") or environ.get("NO_PROXY")
+    environ["no_proxy"] = environ["NO_PROXY"] = ",".join(filter(None, (known, "127.0.0.1", "localhost")))
+
+
 async def with_stack(folder: DemoFolder, keep: bool, ending: Ending) -> str:
     say("start a broker, a registry and a controller")
     stack = LocalStack(folder.controller, builds=Builds(base_cache=folder.bases))
@@ -217,6 +223,7 @@ def run() -> None:
     folder = DemoFolder(chosen.folder.absolute(), chosen.bases)
     if lacking := missing():
         sys.exit(f"demo: {lacking}")
+    beside_proxy(os.environ)
     try:
         print(f"\n{asyncio.run(main(folder, chosen.keep))}")
     except asyncio.CancelledError:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,13 +14,15 @@ from controller.builds.builder import ImageBuilder
 from controller.builds.model import BuildFailed, BuildState, RegistryAccess, TargetJob
 from controller.builds.settings import BuilderSettings
 from tests.support.building import BASE_CACHE, Workshop, open_workshop, processes_of
-from tests.support.package_index import PACKAGE, PASSWORD, PackageIndex, running_index
+from tests.support.debs import archive_of, flat_repository, make_package
+from tests.support.package_index import HIDDEN, PACKAGE, PASSWORD, PackageIndex, running_index
+from tests.support.password_proxy import PASSWORD as PROXY_PASSWORD
+from tests.support.password_proxy import PasswordProxy, password_proxy
 
 # One storage for all: the base is imported once. Each test has packages or labels of its own.
 pytestmark = [pytest.mark.podman, pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("builder")]
 
-PROXY_PASSWORD = "pr0xyPassw0rd"
-PROXY = f"http://proxyuser:{PROXY_PASSWORD}@127.0.0.1:9"
+NO_PROXY = "http://127.0.0.1:9"
 NASTY = "a \"b\" 'c' $HOME ${PATH} `id` $(id) \\ # ; && \t | é"
 
 
@@ -48,7 +50,7 @@ async def index(tmp_path: Path, workshop: Workshop, monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv("PIP_TIMEOUT", "600")
         monkeypatch.setenv("SSL_CERT_FILE", str(running.ca_file))
         for name in ("http_proxy", "https_proxy"):
-            monkeypatch.setenv(name, PROXY)
+            monkeypatch.setenv(name, NO_PROXY)
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         yield running
 
@@ -170,22 +172,78 @@ async def test_versions_that_exclude_each_other_are_a_conflict(workshop: Worksho
     assert failure.last_lines
 
 
-async def test_a_hosts_proxy_index_and_certificates_are_used_and_remain_nowhere(
+async def test_a_hosts_index_and_certificates_are_used_and_remain_nowhere(
     workshop: Workshop, index: PackageIndex, tmp_path: Path
 ) -> None:
     await workshop.build(workshop.job("secrets", {"packages": {"pypi": [PACKAGE]}}))
     assert index.asked.is_set()
-    archive = tmp_path / "image.tar"
-    workshop.podman(
-        "save", "--format", "docker-archive", "-o", str(archive), "localhost/longshore/build/x86-cpu:secrets"
-    )
-    history = workshop.podman("history", "--no-trunc", "--format", "json", "localhost/longshore/build/x86-cpu:secrets")
-    stored = archive.read_bytes() + history.encode()
+    stored = stored_of(workshop, "secrets", tmp_path)
     assert b"longshore_sample" in stored
     certificate = index.ca_file.read_bytes().splitlines()[2]
-    for text in (PASSWORD.encode(), PROXY_PASSWORD.encode(), f"127.0.0.1:{index.port}".encode(), certificate):
+    for text in (PASSWORD.encode(), f"127.0.0.1:{index.port}".encode(), certificate):
         assert text not in stored
-    assert not any(PASSWORD in line or PROXY_PASSWORD in line for line in workshop.output())
+    assert not any(PASSWORD in line for line in workshop.output())
+
+
+def stored_of(workshop: Workshop, build_id: str, scratch: Path) -> bytes:
+    """All that is in the image: layers, configuration, history."""
+    image, archive = f"localhost/longshore/build/x86-cpu:{build_id}", scratch / "image.tar"
+    workshop.podman("save", "--format", "docker-archive", "-o", str(archive), image)
+    return archive.read_bytes() + workshop.podman("history", "--no-trunc", "--format", "json", image).encode()
+
+
+@pytest.fixture
+def behind(monkeypatch: pytest.MonkeyPatch) -> Callable[[PasswordProxy], None]:
+    """Makes a proxy that of this machine."""
+
+    def set_up(proxy: PasswordProxy) -> None:
+        for name in ("http_proxy", "https_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+        # Where the registry of these tests is.
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+    return set_up
+
+
+async def test_an_index_behind_the_hosts_proxy_is_reached_and_the_proxy_remains_nowhere(
+    workshop: Workshop,
+    index: PackageIndex,
+    behind: Callable[[PasswordProxy], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", index.hidden_url)
+    async with password_proxy({HIDDEN: index.port}, {}) as proxy:
+        behind(proxy)
+        await workshop.build(workshop.job("proxied", {"packages": {"pypi": [PACKAGE]}, "workdir": "/proxied"}))
+    assert index.asked.is_set()
+    assert f"CONNECT {HIDDEN}:443" in proxy.served
+    stored = stored_of(workshop, "proxied", tmp_path)
+    assert b"longshore_sample" in stored
+    assert traces(proxy, stored, workshop) == []
+
+
+async def test_a_repository_behind_the_hosts_proxy_is_reached_and_the_proxy_remains_nowhere(
+    workshop: Workshop, behind: Callable[[PasswordProxy], None], tmp_path: Path
+) -> None:
+    make_package(tmp_path, "longshore-sample", {"/opt/sample": "from behind the proxy"}, architecture="all")
+    files = flat_repository("http://debs.invalid", archive_of(tmp_path, "longshore-sample"))
+    only = "rm -rf /etc/apt/sources.list.d; echo 'deb [trusted=yes] http://debs.invalid/ ./' > /etc/apt/sources.list"
+    below = await workshop.build(workshop.job("sources", {"steps": [only]}))
+    async with password_proxy({}, files) as proxy:
+        behind(proxy)
+        spec = {"base": f"{below.repository}:sources", "packages": {"apt": ["longshore-sample"]}}
+        await workshop.build(workshop.job("proxied-apt", spec))
+    assert "GET http://debs.invalid/./longshore-sample.deb" in proxy.served
+    stored = stored_of(workshop, "proxied-apt", tmp_path)
+    assert b"from behind the proxy" in stored
+    assert traces(proxy, stored, workshop) == []
+
+
+def traces(proxy: PasswordProxy, stored: bytes, workshop: Workshop) -> list[str]:
+    """What the image or the log tells of the proxy."""
+    told = (f"127.0.0.1:{proxy.port}", PROXY_PASSWORD)
+    return [text for text in told if text.encode() in stored or any(text in line for line in workshop.output())]
 
 
 async def test_a_cancel_in_a_step_leaves_nothing(workshop: Workshop, index: PackageIndex) -> None:

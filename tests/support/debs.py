@@ -40,9 +40,26 @@ def make_package(
         if path.is_file() and not path.is_symlink() and path.parent.name != "DEBIAN"
     ]
     (root / "DEBIAN/md5sums").write_text("".join(sums))
-    archive = folder / f"{name}.deb"
+    archive = archive_of(folder, name)
     subprocess.run(["dpkg-deb", "--root-owner-group", "--build", root, archive], check=True, capture_output=True)
     for option, suffix in (("--fsys-tarfile", ".data"), ("--ctrl-tarfile", ".control")):
         unpacked = subprocess.run(["dpkg-deb", option, archive], check=True, capture_output=True).stdout
         Path(f"{archive}{suffix}").write_bytes(unpacked)
     return read_package(archive)
+
+
+def archive_of(folder: Path, name: str) -> Path:
+    """Where `make_package` leaves the package itself."""
+    return folder / f"{name}.deb"
+
+
+def flat_repository(url: str, package: Path) -> dict[str, bytes]:
+    """The files of a repository with this one package, by URL; apt reads it as `deb [trusted=yes] URL/ ./`."""
+    content = package.read_bytes()
+    control = subprocess.run(["dpkg-deb", "--field", package], check=True, capture_output=True, text=True).stdout
+    places = f"Filename: ./{package.name}\nSize: {len(content)}\nSHA256: {hashlib.sha256(content).hexdigest()}\n"
+    packages = f"{control}{places}".encode()
+    listed = f"{hashlib.sha256(packages).hexdigest()} {len(packages)} Packages"
+    release = f"Date: Thu, 01 Jan 2026 00:00:00 UTC\nSHA256:\n {listed}\n"
+    files = {package.name: content, "Packages": packages, "Release": release.encode()}
+    return {f"{url}/./{name}": text for name, text in files.items()}

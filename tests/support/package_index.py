@@ -17,6 +17,7 @@ from controller.pki import CertificateAuthority
 
 PACKAGE = "longshore-sample"
 WHEEL = "longshore_sample-1.0-py3-none-any.whl"
+HIDDEN = "packages.invalid"
 USER, PASSWORD = "indexuser", "1ndexPassw0rd"
 AUTHORIZATION = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 
@@ -52,6 +53,11 @@ class PackageIndex:
     def url(self) -> str:
         return f"https://{USER}:{PASSWORD}@127.0.0.1:{self.port}/simple"
 
+    @property
+    def hidden_url(self) -> str:
+        """By a name that no resolver knows, at the usual port: for those who ask a proxy that knows it."""
+        return f"https://{USER}:{PASSWORD}@{HIDDEN}/simple"
+
     async def answer(self, request: web.Request) -> web.Response:
         if request.headers.get("Authorization") != AUTHORIZATION:
             return web.Response(status=401, headers={"WWW-Authenticate": "Basic"})
@@ -69,7 +75,7 @@ class PackageIndex:
 @asynccontextmanager
 async def running_index(folder: Path) -> AsyncIterator[PackageIndex]:
     ca = CertificateAuthority.create(folder / "ca")
-    certificate, key = ca.issue_server(["127.0.0.1"]).write(folder, "index")
+    certificate, key = ca.issue_server(["127.0.0.1", HIDDEN]).write(folder, "index")
     trust = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     trust.load_cert_chain(certificate, key)
     index = PackageIndex(0, folder / "ca" / "ca.crt")
