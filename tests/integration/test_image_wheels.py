@@ -50,7 +50,6 @@ async def opened(tmp_path_factory: pytest.TempPathFactory, index: WheelIndex) ->
 @pytest.fixture
 def workshop(opened: Workshop, index: WheelIndex, monkeypatch: pytest.MonkeyPatch) -> Workshop:
     monkeypatch.setenv("UV_DEFAULT_INDEX", index.url)
-    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     opened.lines.clear()
     return opened
