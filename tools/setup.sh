@@ -85,4 +85,3 @@ PYTHON=$(find_python)
 install_packages
 enable_emulation
 install_python_packages
-tools/grpcurl.sh

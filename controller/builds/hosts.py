@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -122,6 +122,9 @@ class BuilderPool:
         self._bundling = self._hosts.get(OWN) or Slots(bundle_slots)
         self._listeners: list[Callable[[], None]] = []
         self._freed = asyncio.Event()
+        # How many want that nothing is made, and what wakes them.
+        self._resting = 0
+        self._ended = asyncio.Event()
         self._recovered = asyncio.Event()
 
     @property
@@ -139,9 +142,29 @@ class BuilderPool:
         running = self._bundling.running + sum(host.running for host in self.hosts)
         return running > 0 or self._builder.machine.leavings.building
 
+    @property
+    def untidy(self) -> bool:
+        """Whether builds have left something on this machine that goes only when none runs there."""
+        return self._builder.machine.leavings.untidy
+
+    @asynccontextmanager
+    async def resting(self) -> AsyncIterator[None]:
+        """Nothing is made in the block: what runs ends before, as long as that takes, and no build begins."""
+        self._resting += 1
+        try:
+            while self.busy:
+                self._ended.clear()
+                await self._ended.wait()
+            yield
+        finally:
+            self._resting -= 1
+            self._wake()
+
     def takes(self, profile: str, kind: ArtifactKind) -> bool:
         """Whether a build could begin now. Where no host is able to build it at all the answer is yes too, once all
         were asked: the build says why it cannot be."""
+        if self._resting:
+            return False
         if kind is ArtifactKind.BUNDLE:
             return self._bundling.running < self._bundling.slots
         known = self._profiles.get(profile)
@@ -229,10 +252,15 @@ class BuilderPool:
                     raise away from failure
                 raise
 
-    def context(self, job: TargetJob) -> AbstractAsyncContextManager[Path]:
+    @asynccontextmanager
+    async def context(self, job: TargetJob) -> AsyncIterator[Path]:
         """The folder of an image's whole build context, made on this machine, while the block lasts. Raises
         BuildFailed."""
-        return self._builder.context(job)
+        try:
+            async with self._builder.context(job) as folder:
+                yield folder
+        finally:
+            self._ended.set()
 
     async def _build_on(self, host: BuilderHost, job: TargetJob, on_line: OnLine, on_state: OnState) -> BuildResult:
         host.running += 1
@@ -255,9 +283,10 @@ class BuilderPool:
             self._wake()
 
     def _host_for(self, platform: str, lost: Iterable[str]) -> BuilderHost | None:
-        """None while all that could build are busy or not asked yet. Raises BuildFailed where there is none."""
+        """None while nobody may build, all that could are busy, or not asked yet. Raises BuildFailed where there is
+        none."""
         lost = tuple(lost)
-        if self._is_unknown(platform, lost):
+        if self._resting or self._is_unknown(platform, lost):
             return None
         if not candidates(self._choices(), platform, lost):
             raise self._nobody(platform)
@@ -303,5 +332,6 @@ class BuilderPool:
 
     def _wake(self) -> None:
         self._freed.set()
+        self._ended.set()
         for listener in self._listeners:
             listener()

@@ -22,6 +22,11 @@ class Leavings:
         """Whether a build runs there."""
         return self._running > 0
 
+    @property
+    def untidy(self) -> bool:
+        """Whether something unwanted waits until no build runs."""
+        return self._untidy or bool(self._unwanted)
+
     async def begin(self) -> None:
         """Waits while something is removed: what a build has made would look like what another one left."""
         async with self._removing:

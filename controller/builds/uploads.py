@@ -69,6 +69,7 @@ class UploadStore:
         archive_limits: ArchiveLimits | None = None,
     ) -> None:
         self.archive_limits = archive_limits or ArchiveLimits()
+        self.folder = folder
         self._complete = folder / "complete"
         self._partial = folder / "partial"
         self._min_free_bytes = min_free_bytes

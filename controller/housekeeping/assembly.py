@@ -8,10 +8,12 @@ from controller.builds.materials_store import MaterialsStore
 from controller.builds.model import RegistryAccess
 from controller.builds.podman import Podman
 from controller.builds.uploads import UploadStore
+from controller.housekeeping.estate import Builders, Estate, NoBuilders
 from controller.housekeeping.journal import Journal
-from controller.housekeeping.keeper import Estate, Housekeeper
+from controller.housekeeping.keeper import Housekeeper
 from controller.housekeeping.layers import LayerCache
 from controller.housekeeping.plan import Policy
+from controller.housekeeping.space import Space
 from controller.settings import Housekeeping
 from controller.store import Store
 
@@ -44,12 +46,16 @@ def housekeeper(
     access: RegistryAccess,
     journal: Journal,
     *,
-    busy: Callable[[], bool] = lambda: False,
-    full: Callable[[], str] = lambda: "",
+    builders: Builders | None = None,
+    space: Space | None = None,
     collect: Callable[[], Awaitable[None]] | None = None,
 ) -> Housekeeper:
-    """Of the data folder `root`, whose journal is `journal_of(root)`. `busy`: whether a build runs; `full`, `collect`
-    as Housekeeper and Estate say."""
-    layers = LayerCache(Podman(root / "builder"), busy, [root / "bundles" / name for name in ("uv", "wheels")])
-    estate = Estate(store, uploads, logs, MaterialsStore(root / "materials"), layers, access, journal, collect)
-    return Housekeeper(estate, policy(settings), settings.interval_minutes * 60, full)
+    """Of the data folder `root`, whose journal is `journal_of(root)`. `collect` as Estate says."""
+    who, disks = builders or NoBuilders(), space or Space({}, 0)
+    packages = [root / "bundles" / name for name in ("uv", "wheels")]
+    layers = LayerCache(Podman(root / "builder"), lambda: who.busy, packages)
+    estate = Estate(
+        store, uploads, logs, MaterialsStore(root / "materials"), layers, access, journal, root / "registry", collect,
+        who, disks,
+    )  # fmt: skip
+    return Housekeeper(estate, policy(settings), settings.interval_minutes * 60)

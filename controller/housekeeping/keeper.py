@@ -4,57 +4,41 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
-from controller.builds.logs import BuildLogs
-from controller.builds.materials_store import MaterialsStore
-from controller.builds.model import RegistryAccess
-from controller.builds.registry_session import RegistryRefused, RegistryUnreachable
-from controller.builds.uploads import Content, UploadStore
-from controller.housekeeping.artifacts import remove_artifact
-from controller.housekeeping.journal import Journal
-from controller.housekeeping.layers import LayerCache
+from controller.builds.uploads import Content
+from controller.housekeeping.estate import Estate
+from controller.housekeeping.old_builds import OldBuilds
 from controller.housekeeping.plan import (
     DAY,
-    Artifact,
     BuildRecord,
     Policy,
     Removal,
+    Rows,
     Uses,
-    deletable,
     needed_builds,
     plan_builds,
     plan_logs,
+    plan_room,
     plan_uploads,
 )
-from controller.store import Store, Transaction
+from controller.store import Transaction
 
 log = structlog.get_logger()
 # Between forgetting a build and removing its artifacts and bills of materials: an identical request may just have been
 # answered with them.
 GRACE = 15.0
-# So often the registry frees space although nothing was removed: of pushes that were cut short there is no other trace.
-COLLECT_EVERY = DAY
 # The first round is after what a start does itself: ending what a killed controller left.
 FIRST = 60.0
-# While a disk is full, the next round comes as soon as this.
-WHEN_FULL = 600.0
-
-
-@dataclass(frozen=True)
-class Estate:
-    """What is kept in order. `collect` lets the registry free what nothing names any more; None where it is not ours.
-    It is called only when nothing builds."""
-
-    store: Store
-    uploads: UploadStore
-    logs: BuildLogs
-    materials: MaterialsStore
-    layers: LayerCache
-    access: RegistryAccess
-    journal: Journal
-    collect: Callable[[], Awaitable[None]] | None = None
+# So often it is looked whether a disk has become full, which brings the next round nearer; while it is, there is one
+# as often as this.
+LOOK, WHEN_FULL = 30.0, 600.0
+# What builds hinder from going waits for so long that a round finds none; then they wait for it.
+LONGEST_HINDERED = DAY
+# What was used within this time may be for a build that somebody is about to ask for.
+FRESH = 3600.0
 
 
 @dataclass(frozen=True)
@@ -68,20 +52,21 @@ class Findings:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _Needs:
     builds: list[BuildRecord]
     uses: Uses
-    needed_contents: set[str]
+    contents: set[str]
 
 
 class Housekeeper:
-    def __init__(self, estate: Estate, policy: Policy, interval: float, full: Callable[[], str]) -> None:
-        """`interval` in seconds; `full`: "" or why the disk has no room, which brings the next round nearer."""
+    def __init__(self, estate: Estate, policy: Policy, interval: float) -> None:
+        """`interval` in seconds."""
         self._estate = estate
         self._policy = policy
         self._interval = interval
-        self._full = full
-        self._collected = time.monotonic()
+        self._old_builds = OldBuilds(estate)
+        # Since when something has waited in vain for a moment in which nothing builds.
+        self._hindered_since: float | None = None
 
     async def run(self) -> None:
         """Until cancelled. A round that breaks is logged; the next one tries again."""
@@ -91,130 +76,135 @@ class Housekeeper:
                 await self.tidy()
             except Exception:
                 log.exception("housekeeping broke; the next round tries again")
-            full = await asyncio.to_thread(self._full)
-            await asyncio.sleep(min(WHEN_FULL, self._interval) if full else self._interval)
+            await self._pause()
 
     async def look(self) -> Findings:
         """What a round would remove; removes nothing."""
         now = time.time()
         sizes = await asyncio.to_thread(self._estate.logs.sizes)
         contents = await asyncio.to_thread(lambda: list(self._estate.uploads.contents()))
-        rows = await self._estate.store.transact(self._rows)
+        needs = await self._estate.store.transact(self._needs)
         return Findings(
-            plan_builds(rows.builds, rows.uses, self._policy, now),
-            tuple(plan_uploads(contents, rows.needed_contents, self._policy, now)),
-            tuple(plan_logs(sizes, rows.builds, self._policy, now)),
-            tuple(await self._estate.layers.unneeded(rows.builds, self._policy, now)),
+            plan_builds(needs.builds, needs.uses, self._policy, now),
+            tuple(plan_uploads(contents, needs.contents, self._policy, now)),
+            tuple(plan_logs(sizes, needs.builds, self._policy, now)),
+            tuple(await self._estate.layers.unneeded(needs.builds, self._policy, now)),
         )
 
     async def tidy(self, grace: float = GRACE) -> None:
-        """One round."""
-        await self._finish_logs()
+        """One round. What breaks in it is logged, and hinders nothing else: on a full disk there is always something
+        that cannot be done, and something that can."""
         findings = await self.look()
-        forgotten = await self._forget(findings.builds)
-        if forgotten or self._estate.journal.read():
-            await asyncio.sleep(grace)
-        await self._remove_materials()
-        if await self._remove_artifacts() or time.monotonic() - self._collected > COLLECT_EVERY:
-            await self._collect()
-        await asyncio.to_thread(self._remove_uploads, findings.uploads)
-        for build_id in findings.logs:
-            self._estate.logs.remove(build_id)
-            log.info("build log removed", build=build_id)
-        rows = await self._estate.store.transact(self._rows)
-        await self._estate.layers.tidy(rows.builds, self._policy, time.time())
+        await self._guarded(self._finish_logs)
+        await self._guarded(partial(self._remove_uploads, findings.uploads))
+        await self._guarded(partial(self._remove_logs, findings.logs))
+        await self._guarded(partial(self._old_builds.forget, self._plan_old, grace))
+        if await asyncio.to_thread(self._lacks_room) or self._is_hindered_too_long():
+            await self._guarded(partial(self._tidy_at_rest, grace))
+        else:
+            await self._guarded(self._tidy_layers)
+            await self._guarded(self._old_builds.collect)
+        self._note_hindrance()
+
+    async def _guarded(self, part: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await part()
+        except Exception:
+            log.exception("a part of housekeeping broke; the next round tries again")
+
+    async def _tidy_at_rest(self, grace: float) -> None:
+        """What builds hinder; and what is young, for as long as there is no room."""
+        await self._guarded(self._spare_uploads)
+        async with self._estate.builders.resting():
+            await self._guarded(self._tidy_layers)
+            rows = await self._estate.store.transact(self._needs)
+            await self._guarded(partial(self._estate.layers.make_room, rows.builds, self._estate.space.lacks))
+            await self._guarded(partial(self._free_registry, grace))
+
+    async def _tidy_layers(self) -> None:
+        needs = await self._estate.store.transact(self._needs)
+        await self._estate.layers.tidy(needs.builds, self._policy, time.time())
+
+    async def _free_registry(self, grace: float) -> None:
+        """The registry frees what it can; then builds that nothing needs are forgotten, for as long as its disk has no
+        room. Only while nothing builds."""
+        emptied = await self._old_builds.remove_noted(resting=True)
+        await self._old_builds.collect(resting=True)
+        # Of a registry that does not do as it is asked, nobody knows what forgetting more would bring.
+        while emptied and (missing := await asyncio.to_thread(self._estate.space.missing, self._estate.registry)):
+            emptied = await self._old_builds.forget(partial(self._plan_young, missing), grace, resting=True)
+            await self._old_builds.collect(resting=True)
+
+    async def _spare_uploads(self) -> None:
+        """Files that no build needs, oldest use first, for as long as their disk has no room."""
+        uploads, lacks = self._estate.uploads, self._estate.space.lacks
+        contents = await asyncio.to_thread(lambda: sorted(uploads.contents(), key=lambda each: each.last_used))
+        needs = await self._estate.store.transact(self._needs)
+        fresh = time.time() - FRESH
+        if await asyncio.to_thread(lacks, uploads.folder):
+            await asyncio.to_thread(uploads.remove_partial, fresh)
+        for content in contents:
+            if not await asyncio.to_thread(lacks, uploads.folder):
+                return
+            if content.digest not in needs.contents and content.last_used < fresh:
+                await asyncio.to_thread(self._remove_uploads_now, (content,))
 
     async def _finish_logs(self) -> None:
         """Compresses logs that a killed controller left as they were."""
-        rows = await self._estate.store.transact(self._rows)
-        ended = {build.id for build in rows.builds if build.ended}
+        needs = await self._estate.store.transact(self._needs)
+        ended = {build.id for build in needs.builds if build.ended}
         for build_id in self._estate.logs.unfinished():
             if build_id in ended:
                 await self._estate.logs.finish(build_id)
 
-    async def _forget(self, removal: Removal) -> bool:
-        """Removes the records of builds, and their logs. Whether there were any."""
-        if not removal.builds:
-            return False
-        self._estate.journal.add(removal.artifacts)
-        for build_id in await self._estate.store.transact(lambda tx: self._remove_rows(tx, removal), frees=True):
+    async def _remove_logs(self, build_ids: tuple[str, ...]) -> None:
+        for build_id in build_ids:
             self._estate.logs.remove(build_id)
-            log.info("build removed", build=build_id)
-        return True
+            log.info("build log removed", build=build_id)
 
-    async def _remove_materials(self) -> None:
-        """Those of builds that are forgotten, and from which no other build has its artifact."""
-        # Before the rows: a build that is added meanwhile is among them.
-        kept = await asyncio.to_thread(self._estate.materials.builds)
-        needed = await self._estate.store.transact(lambda tx: tx.keeping.described())
-        for build_id in sorted(kept - needed):
-            await asyncio.to_thread(self._estate.materials.remove, build_id)
+    async def _remove_uploads(self, contents: tuple[Content, ...]) -> None:
+        await asyncio.to_thread(self._remove_uploads_now, contents)
+        before = time.time() - self._policy.uploads_days * DAY
+        await asyncio.to_thread(self._estate.uploads.remove_partial, before)
 
-    def _remove_rows(self, tx: Transaction, removal: Removal) -> list[str]:
-        """Only what may still go: a deployment may have come to use one of them."""
-        now = plan_builds(tx.keeping.builds(), tx.keeping.uses(), self._policy, time.time())
-        gone = [build_id for build_id in removal.builds if build_id in set(now.builds)]
-        tx.keeping.remove(gone)
-        return gone
+    def _remove_uploads_now(self, contents: tuple[Content, ...]) -> None:
+        removed = [each for each in contents if self._estate.uploads.remove(each.digest, each.last_used)]
+        if removed:
+            log.info("uploads removed", count=len(removed), bytes=sum(each.size for each in removed))
 
-    async def _remove_artifacts(self) -> int:
-        """Those that are noted. How many it removed."""
-        noted = self._estate.journal.read()
-        if not noted:
-            return 0
-        rows = await self._estate.store.transact(self._rows)
-        free, waiting = deletable(noted, rows.builds, rows.uses)
-        self._estate.journal.remove(noted - set(free) - set(waiting))
-        return await self._remove_each(sorted(free))
+    def _plan_old(self, rows: Rows) -> Removal:
+        return plan_builds(rows.builds, rows.uses, self._policy, time.time())
 
-    async def _remove_each(self, artifacts: list[Artifact]) -> int:
-        """How many it removed. One that cannot be removed now is noted for the next round, and hinders no other."""
-        removed, refused = 0, list[str]()
-        for artifact in artifacts:
-            try:
-                removed += await self._remove_one(artifact)
-            except RegistryRefused as error:
-                refused.append(str(error))
-            except RegistryUnreachable as error:
-                log.warning("artifacts cannot be removed now", artifact=artifact.digest, error=str(error))
-                break
-            except Exception:
-                log.exception("an artifact cannot be removed", repository=artifact.repository, digest=artifact.digest)
-        if refused:
-            log.warning("the registry refuses to remove artifacts", count=len(refused), first=refused[0])
-        return removed
+    def _plan_young(self, missing: int, rows: Rows) -> Removal:
+        return plan_room(rows.builds, rows.uses, self._policy, missing)
 
-    async def _remove_one(self, artifact: Artifact) -> bool:
-        """Asks the rows once more: removing those before took a while, in which it may have been built again."""
-        if not await self._estate.store.transact(lambda tx: _may_go(tx, artifact)):
-            return False
-        await remove_artifact(artifact.repository, artifact.digest, self._estate.access)
-        await self._estate.store.transact(lambda tx: tx.tags.forget(*artifact.place))
-        self._estate.journal.remove([artifact])
-        log.info("artifact removed", repository=artifact.repository, digest=artifact.digest)
-        return True
-
-    async def _collect(self) -> None:
-        if self._estate.collect is None or await self._estate.store.transact(lambda tx: tx.keeping.building()):
-            return
-        self._collected = begin = time.monotonic()
-        await self._estate.collect()
-        log.info("the registry has freed what nothing names", seconds=round(time.monotonic() - begin, 1))
-
-    def _remove_uploads(self, contents: tuple[Content, ...]) -> None:
-        freed = 0
-        for content in contents:
-            if self._estate.uploads.remove(content.digest, content.last_used):
-                freed += content.size
-        self._estate.uploads.remove_partial(time.time() - self._policy.uploads_days * DAY)
-        if contents:
-            log.info("uploads removed", count=len(contents), bytes=freed)
-
-    def _rows(self, tx: Transaction) -> _Rows:
+    def _needs(self, tx: Transaction) -> _Needs:
         builds, uses = tx.keeping.builds(), tx.keeping.uses()
-        return _Rows(builds, uses, tx.keeping.contents(needed_builds(builds, uses, self._policy.revisions_keep)))
+        return _Needs(builds, uses, tx.keeping.contents(needed_builds(builds, uses, self._policy.revisions_keep)))
 
+    def _lacks_room(self) -> bool:
+        estate = self._estate
+        return any(map(estate.space.lacks, (estate.uploads.folder, estate.registry, *estate.layers.folders)))
 
-def _may_go(tx: Transaction, artifact: Artifact) -> bool:
-    """As `deletable` says, of one artifact and in a moment."""
-    return not tx.keeping.building(artifact.project) and not tx.keeping.refers_to(*artifact.place)
+    def _is_hindered_too_long(self) -> bool:
+        since = self._hindered_since
+        return since is not None and time.monotonic() - since >= LONGEST_HINDERED
+
+    def _note_hindrance(self) -> None:
+        estate = self._estate
+        hindered = estate.layers.hindered or estate.builders.untidy or self._old_builds.collection_due
+        if not (hindered and estate.builders.busy):
+            self._hindered_since = None
+        elif self._hindered_since is None:
+            self._hindered_since = time.monotonic()
+
+    async def _pause(self) -> None:
+        """Until the next round: the interval, or less where a disk has no room."""
+        began = time.monotonic()
+        was_full = await asyncio.to_thread(self._estate.space.condition)
+        while (passed := time.monotonic() - began) < self._interval:
+            full = await asyncio.to_thread(self._estate.space.condition)
+            if full and (not was_full or passed >= WHEN_FULL):
+                return
+            was_full = full
+            await asyncio.sleep(min(LOOK, self._interval - passed))

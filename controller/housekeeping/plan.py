@@ -5,8 +5,9 @@ revisions that a device names and of the revision before each of these, and any 
 have. Never anything of a build that has not ended.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from controller.builds.uploads import Content
@@ -55,8 +56,9 @@ class BuildRecord:
     name: str
     ended: float
     succeeded: bool
-    # (repository, digest) of what its targets and its index are.
+    # (repository, digest) of what its targets and its index are, and the size of each.
     artifacts: frozenset[tuple[str, str]] = frozenset()
+    bytes_of: Mapping[tuple[str, str], int] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,14 @@ class Uses:
 
     deployments: tuple[DeploymentUse, ...] = ()
     artifacts: frozenset[tuple[str, str]] = frozenset()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """All builds, and all uses."""
+
+    builds: Sequence[BuildRecord]
+    uses: Uses
 
 
 @dataclass(frozen=True)
@@ -108,6 +118,27 @@ def plan_builds(builds: Sequence[BuildRecord], uses: Uses, policy: Policy, now: 
         and build.id not in kept
         and (build.user_id, build.project_id) not in busy
     ]
+    return _removal(gone, builds, uses)
+
+
+def plan_room(builds: Sequence[BuildRecord], uses: Uses, policy: Policy, missing: int) -> Removal:
+    """Builds that no deployment or device may need and that are not among the last of their name, however young: those
+    that ended first, until what goes with them is as much as is missing. Only while nothing is built."""
+    kept = needed_builds(builds, uses, policy.revisions_keep) | _last_ones(builds, policy.builds_keep_last)
+    holders = Counter(place for build in builds for place in build.artifacts)
+    holders.update(uses.artifacts)
+    gone: list[BuildRecord] = []
+    for build in sorted(builds, key=lambda each: (each.ended, each.id)):
+        if missing <= 0:
+            break
+        if build.id not in kept:
+            gone.append(build)
+            holders.subtract(build.artifacts)
+            missing -= sum(build.bytes_of.get(place, 0) for place in build.artifacts if not holders[place])
+    return _removal(gone, builds, uses)
+
+
+def _removal(gone: Sequence[BuildRecord], builds: Sequence[BuildRecord], uses: Uses) -> Removal:
     ids = {build.id for build in gone}
     referred = referred_artifacts((build for build in builds if build.id not in ids), uses)
     artifacts = {
@@ -170,13 +201,13 @@ def plan_logs(sizes: Mapping[str, int], builds: Iterable[BuildRecord], policy: P
 def plan_layers(
     cached: Iterable[CachedLayers], builds: Iterable[BuildRecord], policy: Policy, now: float
 ) -> tuple[list[CachedLayers], list[CachedLayers]]:
-    """Images in the builder's storage that go, and those that may go, oldest use first, while the storage is too large.
-    Those of builds that have not ended are in neither."""
+    """Images in the builder's storage that go, and those that may go, oldest use first, while the storage is too large;
+    of each with its last use. Those of builds that have not ended are in neither."""
     ended = {build.id: build.ended for build in builds}
     rest = [each for each in cached if ended.get(each.build_id, 1.0)]
-    used = {each: ended.get(each.build_id, each.last_used) for each in rest}
-    old = [each for each in rest if used[each] < now - policy.cache_days * DAY]
-    young = sorted(set(rest) - set(old), key=lambda each: (used[each], each.name))
+    used = [replace(each, last_used=ended.get(each.build_id, each.last_used)) for each in rest]
+    old = [each for each in used if each.last_used < now - policy.cache_days * DAY]
+    young = sorted(set(used) - set(old), key=lambda each: (each.last_used, each.name))
     return old, young
 
 

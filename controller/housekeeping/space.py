@@ -30,6 +30,19 @@ class Space:
         """ "" where there is room, else a sentence: which disk, how much is free, how much is needed."""
         return next((text for name, path in self._folders.items() if (text := self._trouble(name, path))), "")
 
+    def lacks(self, path: Path) -> bool:
+        """Whether what lies at this path is on one of those disks, and that has no room."""
+        return self.missing(path) > 0
+
+    def missing(self, path: Path) -> int:
+        """How many bytes have to be freed on its disk before another build begins; 1 where files are missing, 0 where
+        nothing is, or where builds do not need that disk."""
+        folders = [folder for folder in self._folders.values() if folder.exists()]
+        if not path.exists() or path.stat().st_dev not in {folder.stat().st_dev for folder in folders}:
+            return 0
+        lacking = self._min_free_bytes - room_of(path).free_bytes
+        return max(lacking, 1) if self._trouble("", path) else 0
+
     def _trouble(self, name: str, path: Path) -> str:
         try:
             room = room_of(path)

@@ -67,6 +67,11 @@ class KeepingTable:
             query = query.where(BUILDS.c.user_id == project[0], BUILDS.c.project_id == project[1])
         return self._connection.execute(query.limit(1)).first() is not None
 
+    def joining(self, project: tuple[str, str]) -> bool:
+        """Whether the images of a build of this user's project are being joined."""
+        query = select(BUILDS.c.id).where(BUILDS.c.user_id == project[0], BUILDS.c.project_id == project[1])
+        return self._connection.execute(query.where(BUILDS.c.join_next > 0).limit(1)).first() is not None
+
     def refers_to(self, repository: str, digest: str) -> bool:
         """Whether a build made this artifact, or a device is wished to have it."""
         return any(
@@ -118,7 +123,7 @@ def _still_there() -> Any:
 
 
 def _record(row: Any, targets: list[Any]) -> BuildRecord:
-    made = [target.artifact for target in targets] + [row.image_index]
+    made = [value for value in (*(target.artifact for target in targets), row.image_index) if value is not None]
     over = all(target.state in DONE for target in targets) and not row.join_next
     return BuildRecord(
         row.id,
@@ -128,7 +133,8 @@ def _record(row: Any, targets: list[Any]) -> BuildRecord:
         # A build without a target would never end.
         ended=max([target.ended for target in targets] + [row.created]) if over else 0.0,
         succeeded=any(target.state == BuildState.SUCCEEDED for target in targets),
-        artifacts=frozenset((value["repository"], value["digest"]) for value in made if value is not None),
+        artifacts=frozenset((value["repository"], value["digest"]) for value in made),
+        bytes_of={(value["repository"], value["digest"]): value["size_bytes"] for value in made},
     )
 
 

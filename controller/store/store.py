@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
 from controller.errors import NotStored
+from controller.reserve import Reserve
 from controller.store.access import AccessTable
 from controller.store.build_queue import BuildQueueTable
 from controller.store.builds import BuildTable
@@ -27,7 +28,6 @@ from controller.store.events import EventTable
 from controller.store.images import ImageTable
 from controller.store.keeping import KeepingTable
 from controller.store.patience import Patience, not_stored
-from controller.store.reserve import Reserve
 from controller.store.signals import Signal
 from controller.store.tags import TagTable
 from controller.store.workloads import WorkloadTable

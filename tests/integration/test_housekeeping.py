@@ -1,130 +1,32 @@
 """Housekeeping with a real registry and real rows: what goes is gone everywhere, what is needed stays everywhere."""
 
-import asyncio
-import io
 import time
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from controller.builds.blobs import blob_of, push_blob
-from controller.builds.logs import BuildLogs
-from controller.builds.materials_store import MaterialsStore
-from controller.builds.model import Build, BuildState, BuiltArtifact, ContextFile, RegistryAccess
-from controller.builds.podman import Podman
+from controller.builds.model import BuildState, BuiltArtifact, RegistryAccess
 from controller.builds.referrers import attach_document, canonical, referrers, tag_of
 from controller.builds.registry import INDEX_TYPE, digest_of, has_manifest, put_manifest, read_manifest
 from controller.builds.registry_session import RegistryRefused, RegistrySession
-from controller.builds.uploads import UploadStore
 from controller.deployments.model import Wish, WorkloadRow
-from controller.housekeeping import keeper
+from controller.housekeeping import old_builds
 from controller.housekeeping.artifacts import remove_artifact
 from controller.housekeeping.journal import Journal
-from controller.housekeeping.keeper import Estate, Housekeeper
-from controller.housekeeping.layers import LayerCache
-from controller.housekeeping.plan import DAY, Artifact, Policy
-from controller.store import Store, Transaction, open_store
-from tests.support.registry import RegistryUnderTest, running_registry
-from tests.support.rows import build, deployment
-from tests.support.tiny_images import Registry, push_tiny
-
-POLICY = Policy(builds_days=30, builds_keep_last=0, uploads_days=0, logs_days=90)
-LONG_AGO = time.time() - 80 * DAY
-
-
-@dataclass
-class House:
-    """A controller's folders, rows and registry, without a controller."""
-
-    folder: Path
-    registry: RegistryUnderTest
-    store: Store
-    uploads: UploadStore
-    logs: BuildLogs
-    materials: MaterialsStore
-
-    @property
-    def access(self) -> RegistryAccess:
-        return RegistryAccess(self.registry.address, self.registry.ca_file, self.registry.push_credentials)
-
-    def keeper(self, access: RegistryAccess | None = None) -> Housekeeper:
-        layers = LayerCache(Podman(self.folder / "builder"), lambda: False)
-        estate = Estate(
-            self.store, self.uploads, self.logs, self.materials, layers, access or self.access,
-            Journal(self.folder / "journal.json"), self.registry.registry.collect_garbage,
-        )  # fmt: skip
-        return Housekeeper(estate, POLICY, 3600, lambda: "")
-
-    async def push(self, name: str, place: str = "") -> BuiltArtifact:
-        """An image of 200 kB with a document."""
-        pusher = Registry(self.registry.address, self.registry.push_credentials(), self.registry.ca_file)
-        repository = f"alice/digits/{place or name}"
-        made = await asyncio.to_thread(push_tiny, pusher, repository, label=name, extra_bytes=200_000)
-        await attach_document(made.repository, made.digest, b'{"bom": "%s"}' % name.encode(), "text/x", self.access)
-        return BuiltArtifact(made.repository, made.digest, "linux/amd64", 200_000)
-
-    async def build(
-        self,
-        number: int,
-        artifact: BuiltArtifact,
-        ended: float = LONG_AGO,
-        files: Sequence[ContextFile] = (),
-        cached_from: str = "",
-    ) -> Build:
-        """A build that has succeeded, with log and bill of materials."""
-        made = build(BuildState.SUCCEEDED)
-        target = replace(made.targets[0], artifact=artifact, ended=ended, started=ended, cached_from=cached_from)
-        made = replace(made, id=f"b-{number}", targets=(target,), created=ended, files=tuple(files))
-        await self.store.transact(lambda tx: tx.builds.add(made, ""))
-        self.logs.append(made.id, target.key, "stdout", "built")
-        await self.logs.finish(made.id)
-        self.materials.save(made.id, target.key, b"{}")
-        return made
-
-    async def upload(self, content: bytes) -> ContextFile:
-        with self.uploads.intake() as intake:
-            digest, size = intake.add(io.BytesIO(content).read)
-            intake.commit()
-        return ContextFile("file", digest, size)
-
-    async def has(self, artifact: BuiltArtifact) -> bool:
-        return await has_manifest(artifact.repository, artifact.digest, self.access)
-
-    async def known(self) -> set[str]:
-        rows = await self.store.transact(lambda tx: tx.keeping.builds())
-        return {row.id for row in rows}
-
-    def registry_bytes(self) -> int:
-        data = self.folder / "registry" / "registry" / "data"
-        return sum(path.stat().st_size for path in data.rglob("*") if path.is_file())
+from controller.housekeeping.plan import Artifact
+from controller.store import Transaction
+from tests.support.house import House, open_house
+from tests.support.rows import build
 
 
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
-    store = open_store(tmp_path / "controller.db")
-    async with running_registry(tmp_path / "registry") as registry:
-        yield House(
-            tmp_path, registry, store, UploadStore(tmp_path / "uploads", 0), BuildLogs(tmp_path / "logs"),
-            MaterialsStore(tmp_path / "materials"),
-        )  # fmt: skip
-    store.close()
-
-
-async def deploy(house: House, made: Build, revision: int = 1) -> None:
-    """A deployment whose revision of this number is this build's."""
-    row = replace(deployment(revision=revision), build_id=made.id)
-
-    def put(tx: Transaction) -> None:
-        if revision == 1:
-            tx.deployments.add(row)
-        else:
-            tx.deployments.change(row)
-        tx.deployments.add_revision(row, "")
-
-    await house.store.transact(put)
+    async with open_house(tmp_path) as opened:
+        yield opened
 
 
 def _tag(tx: Transaction, tag: str, image: BuiltArtifact) -> None:
@@ -140,8 +42,8 @@ async def test_what_nothing_needs_is_gone_everywhere_and_what_is_deployed_stays_
     for tag, image in (("v1", images[0]), ("v2", images[1])):
         await house.store.transact(partial(_tag, tag=tag, image=image))
     await house.build(4, images[3], ended=time.time())
-    await deploy(house, previous)
-    await deploy(house, present, 2)
+    await house.deploy(previous)
+    await house.deploy(present, 2)
     workload = WorkloadRow("dep-1", "dev-1", 1, Wish.RUN, images[4], b"")
     await house.store.transact(lambda tx: tx.workloads.put(workload))
     before = house.registry_bytes()
@@ -237,7 +139,7 @@ async def test_what_a_push_that_was_cut_short_had_sent_goes_now_and_then(
         await push_blob(session, blob_of("text/x", bytes(300_000)))
     await house.keeper().tidy(grace=0)
     assert house.registry_bytes() >= before + 300_000
-    monkeypatch.setattr(keeper, "COLLECT_EVERY", 0.0)
+    monkeypatch.setattr(old_builds, "COLLECT_EVERY", 0.0)
     await house.keeper().tidy(grace=0)
     assert house.registry_bytes() < before + 1000
     assert await house.has(image)
@@ -278,7 +180,7 @@ async def test_one_artifact_that_cannot_be_removed_hinders_no_other(
             raise troubles.pop(0)
         await remove_artifact(repository, digest, access)
 
-    monkeypatch.setattr(keeper, "remove_artifact", troubled)
+    monkeypatch.setattr(old_builds, "remove_artifact", troubled)
     await house.keeper().tidy(grace=0)
     assert [await house.has(image) for image in images] == [True, True, False]
     await house.keeper().tidy(grace=0)
@@ -296,7 +198,7 @@ async def test_an_artifact_that_is_built_again_while_others_are_removed_stays(
         await remove_artifact(repository, digest, access)
         await house.build(9, images[1], ended=time.time())
 
-    monkeypatch.setattr(keeper, "remove_artifact", slow)
+    monkeypatch.setattr(old_builds, "remove_artifact", slow)
     await house.keeper().tidy(grace=0)
     assert [await house.has(image) for image in images] == [False, True]
 

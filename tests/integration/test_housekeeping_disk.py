@@ -4,7 +4,6 @@ import asyncio
 import io
 import os
 import shutil
-import tarfile
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from controller.housekeeping.plan import DAY, BuildRecord, Policy
 from controller.housekeeping.sizes import size_below
 from controller.settings import Broker, Endpoint, Housekeeping, Registry, Settings
 from controller.setup import set_up
+from tests.support.layers import import_image, keep_layers, kept
 from tests.support.waiting import eventually
 
 NOW = time.time()
@@ -40,36 +40,11 @@ def podman(tmp_path: Path) -> Iterator[Podman]:
     recovery.close(podman)
 
 
-async def keep_layers(podman: Podman, build_id: str) -> None:
-    """An image of 1 MB as a build leaves it."""
-    await import_image(podman, build_id, f"localhost/longshore/build/x86-cpu:{build_id}")
-
-
 async def keep_base(podman: Podman, name: str, days: float, *names: str) -> None:
     """An image of 1 MB on which a build stood last so many days ago."""
     image_id = await import_image(podman, name, *names)
     BaseUses(podman.folder).note(image_id)
     os.utime(podman.folder / "used" / image_id, (NOW - days * DAY, NOW - days * DAY))
-
-
-async def import_image(podman: Podman, build_id: str, *names: str) -> str:
-    """Its id."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        entry = tarfile.TarInfo(build_id)
-        entry.size = 2**20
-        archive.addfile(entry, io.BytesIO(os.urandom(2**20)))
-    path = podman.temporary / f"{build_id}.tar"
-    path.write_bytes(buffer.getvalue())
-    done = await podman.run("import", "-q", str(path), *names)
-    assert done.returncode == 0, done.stderr
-    path.unlink()
-    return done.stdout.strip().splitlines()[-1].removeprefix("sha256:")
-
-
-async def kept(podman: Podman) -> list[str]:
-    listed = await podman.run("images", "--format", "{{.Tag}}")
-    return sorted(listed.stdout.split())
 
 
 @pytest.mark.podman

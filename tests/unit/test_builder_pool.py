@@ -322,3 +322,56 @@ async def test_what_runs_nothing_builds_while_the_other_is_away_and_says_no_for_
     with pytest.raises(BuildFailed) as caught:
         await alone.build("arm64-cpu")
     assert (caught.value.reason, caught.value.retryable) == ("EmulationUnavailable", False)
+
+
+async def test_a_rest_waits_for_what_runs_and_lets_nothing_begin() -> None:
+    pool = Pool(ScriptedPlace("local", AMD), ScriptedPlace("far", AMD), slots=2)
+    await pool.ready()
+    heard: list[bool] = []
+    pool.pool.on_free(lambda: heard.append(True))
+    pool.builder.go.clear()
+    running = asyncio.create_task(pool.build())
+    await until_machines(pool, 1)
+    seen: list[str] = []
+
+    async def rest() -> None:
+        async with pool.pool.resting():
+            seen.append(f"rest with {len(pool.builder.machines)} begun")
+            await asyncio.to_thread(lambda: None)
+            assert not pool.pool.busy
+
+    resting = asyncio.create_task(rest())
+    await until(lambda: not pool.pool.takes("x86-cpu", ArtifactKind.IMAGE))
+    assert not pool.pool.takes("x86-cpu", ArtifactKind.BUNDLE)
+    # One that lost its host meanwhile looks for another one.
+    waiting = asyncio.create_task(pool.build())
+    await asyncio.sleep(0)
+    assert seen == []
+    heard.clear()
+    pool.builder.go.set()
+    await running
+    await resting
+    assert seen == ["rest with 1 begun"]
+    await waiting
+    assert heard
+    assert pool.pool.takes("x86-cpu", ArtifactKind.BUNDLE)
+
+
+async def test_a_rest_that_is_given_up_holds_nobody_up() -> None:
+    pool = Pool(ScriptedPlace("local", AMD))
+    await pool.ready()
+    pool.builder.go.clear()
+    running = asyncio.create_task(pool.build(kind=ArtifactKind.BUNDLE))
+    await until_machines(pool, 1)
+
+    async def rest() -> None:
+        async with pool.pool.resting():
+            raise AssertionError("a bundle is being made")
+
+    resting = asyncio.create_task(rest())
+    await until(lambda: not pool.pool.takes("x86-cpu", ArtifactKind.IMAGE))
+    resting.cancel()
+    await asyncio.wait([resting])
+    pool.builder.go.set()
+    await running
+    assert pool.pool.takes("x86-cpu", ArtifactKind.IMAGE)

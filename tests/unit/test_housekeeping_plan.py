@@ -15,11 +15,13 @@ from controller.housekeeping.plan import (
     CachedLayers,
     DeploymentUse,
     Policy,
+    Removal,
     Uses,
     deletable,
     plan_builds,
     plan_layers,
     plan_logs,
+    plan_room,
     plan_uploads,
 )
 
@@ -177,3 +179,25 @@ def test_bases_go_by_their_last_use_among_the_layers_of_builds() -> None:
     old, young = plan_layers([*bases, CachedLayers("layers", "b-1")], [record(1, 10)], POLICY, NOW)
     assert [each.name for each in old] == ["base-31"]
     assert [each.name for each in young] == ["base-15", "layers", "base-1"]
+
+
+def sized(number: int, days: float, digest: str, size: int) -> BuildRecord:
+    place = ("registry/alice/digits", digest)
+    return replace(record(number, days), artifacts=frozenset({place}), bytes_of={place: size})
+
+
+def test_as_much_goes_as_is_missing_oldest_first_and_what_several_builds_have_frees_nothing_before_the_last() -> None:
+    builds = [sized(1, 5, "a", 10), sized(2, 4, "a", 10), sized(3, 3, "b", 10), sized(4, 2, "c", 10), record(5, -1)]
+    assert plan_room(builds, Uses(), POLICY, 0) == Removal()
+    assert plan_room(builds, Uses(), POLICY, 1).builds == ("b-1", "b-2")
+    assert plan_room(builds, Uses(), POLICY, 11).builds == ("b-1", "b-2", "b-3")
+    everything = plan_room(builds, Uses(), POLICY, 1000)
+    assert everything.builds == ("b-1", "b-2", "b-3", "b-4")
+    assert {artifact.digest for artifact in everything.artifacts} == {"a", "b", "c"}
+
+
+def test_however_little_room_there_is_what_is_deployed_or_wished_and_the_last_ones_stay() -> None:
+    builds = [sized(number, 9 - number, str(number), 10) for number in range(1, 6)]
+    uses = Uses((DeploymentUse(1, {1: "b-1"}),), frozenset({("registry/alice/digits", "3")}))
+    policy = replace(POLICY, builds_keep_last=1)
+    assert plan_room(builds, uses, policy, 1000).builds == ("b-2", "b-4")

@@ -1,4 +1,4 @@
-"""Room on the database's disk that nobody else takes: what frees space can be stored when nothing else can."""
+"""Room on a disk that nobody else takes: what frees space takes some itself, and is done when nothing else can be."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ BYTES = 4 * 2**20
 
 
 class Reserve:
-    """A file. It is only for the one thread that writes the database, and blocks for as long as the disk takes."""
+    """A file. For one thread at a time; blocks for as long as the disk takes."""
 
     def __init__(self, path: Path, size: int = BYTES) -> None:
         self._path = path
