@@ -6,9 +6,9 @@ PY := $(VENV)/bin/python
 JOBS ?= 2
 PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadgroup
 
-.PHONY: help demo test test-slow faults check bench setup protos format clean
+.PHONY: help demo test test-slow faults check release-contract bench setup protos format clean
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup:  ## system packages and the virtual environment
 	@tools/setup.sh
@@ -25,8 +25,11 @@ test-slow: setup  ## the slowest tests (emulated builds)
 faults: setup  ## long fault runs
 	@$(PYTEST) -m faults $(ARGS)
 
-check: setup  ## format, lint, strict types, protos fresh and linted, import rules
+check: setup  ## format, lint, strict types, protos fresh, linted and compatible, import rules
 	@tools/check.sh
+
+release-contract: setup  ## at a release: from now on the contract has to stay compatible with what it is now
+	@tools/check.sh --release
 
 bench: setup  ## measurements (NAME=deploy_latency runs one)
 	@$(PY) -m bench $(NAME)

@@ -109,7 +109,7 @@ class Controller:
             self.settings.housekeeping.revisions_keep,
         )  # fmt: skip
         self._deployments = DeploymentService(self._store, self._builds)
-        self._devices = DeviceService(self._store, self._ca, self.settings.public.address, profiles)
+        self._devices = DeviceService(self._store, self._ca, profiles)
         self._messages = DeviceMessages(self._store, self._broker_settings())
         self._sessions = Sessions(self._messages.invite)
         self._journal = journal_of(root)
@@ -168,7 +168,9 @@ class Controller:
         deployment_pb2_grpc.add_DeploymentServiceServicer_to_server(
             DeploymentServicer(self._deployments, self._store, self._sessions), server
         )
-        device_pb2_grpc.add_DeviceServiceServicer_to_server(DeviceServicer(self._devices), server)
+        device_pb2_grpc.add_DeviceServiceServicer_to_server(
+            DeviceServicer(self._devices, self._ca, self.settings.public.address), server
+        )
         event_pb2_grpc.add_EventServiceServicer_to_server(EventServicer(self._feed), server)
         agent_pb2_grpc.add_AgentServiceServicer_to_server(self._agent_servicer(), server)
         await _add_standard_services(server)

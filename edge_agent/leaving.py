@@ -35,6 +35,7 @@ async def _remove_all(backend: DeployBackend) -> int:
         for seen in instances:
             await backend.stop(seen.handle, GRACE_SECONDS)
             await backend.remove(seen.handle)
+        await backend.forget(None)
         await backend.prune(frozenset())
         return len(instances)
     finally:

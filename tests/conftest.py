@@ -1,5 +1,6 @@
 """What holds for all tests: those that need more than this machine gives are skipped, and say what is missing."""
 
+import functools
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ settings.register_profile(
 )
 settings.load_profile("longshore")
 
+NO_CONTAINERS = "no containers here"
 PROGRAMS = {
     "podman": "podman",
     "mosquitto": "mosquitto",
@@ -31,15 +33,19 @@ PROGRAMS = {
 def missing_for_containers() -> str:
     """Why tests with real containers cannot run here; empty where they can."""
     if os.geteuid() != 0:
-        return "needs root, for network namespaces and Podman; run it as root"
-    lacking = [package for program, package in PROGRAMS.items() if _program(program) is None]
-    if lacking:
+        return "needs root, for network namespaces and Podman; run it as root: sudo make test"
+    if lacking := missing_packages():
         return f"needs the packages {' '.join(lacking)}; tools/setup.sh installs them"
     made = subprocess.run(
         ["unshare", "--net", "--pid", "--mount", "--uts", "--ipc", "--cgroup", "--fork", "true"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     return f"needs namespaces, which this machine refuses: {made.stderr.strip()}" if made.returncode else ""
+
+
+@functools.cache
+def missing_packages() -> list[str]:
+    return [package for program, package in PROGRAMS.items() if _program(program) is None]
 
 
 def _program(name: str) -> str | None:
@@ -51,9 +57,29 @@ def _program(name: str) -> str | None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     _refuse_lost_groups(config, items)
     with_containers = [item for item in items if item.get_closest_marker("podman") is not None]
+    if "CI" in os.environ and missing_packages():
+        # Nobody reads there what was skipped: `pytest_runtest_setup` fails them.
+        return
     if with_containers and (reason := missing_for_containers()):
         for item in with_containers:
-            item.add_marker(pytest.mark.skip(reason=reason))
+            item.add_marker(pytest.mark.skip(reason=f"{NO_CONTAINERS}: {reason}"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if "CI" in os.environ and item.get_closest_marker("podman") is not None and (lacking := missing_packages()):
+        pytest.fail(f"CI lacks the packages {' '.join(lacking)}; tools/setup.sh installs them", pytrace=False)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The last words of a run that left out the tests with containers say so."""
+    why = [
+        report.longrepr[2] for report in terminalreporter.getreports("skipped") if isinstance(report.longrepr, tuple)
+    ]
+    if left_out := [text for text in why if NO_CONTAINERS in text]:
+        terminalreporter.section("NOT TESTED", red=True)
+        reason = left_out[0].partition(f"{NO_CONTAINERS}: ")[2]
+        terminalreporter.line(f"{len(left_out)} tests with containers did not run; each {reason}", red=True)
 
 
 def _refuse_lost_groups(config: pytest.Config, items: list[pytest.Item]) -> None:

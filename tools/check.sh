@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The gate: format, lint, strict types, protos fresh and linted, import rules.
+# The gate: format, lint, strict types, protos fresh, linted and compatible, import rules. With --release it makes the
+# contract as it is now the one that the later ones have to be compatible with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 BIN=.venv/bin
@@ -13,6 +14,11 @@ install_buf() {
   npm install --silent --no-fund --no-audit --prefix .tools '@bufbuild/buf@^1.50' >/dev/null
 }
 
+if [ "${1:-}" = --release ]; then
+  install_buf
+  exec .tools/node_modules/.bin/buf build protos --exclude-source-info -o protos/released.binpb
+fi
+
 step() { echo "check: $1"; shift; "$@"; }
 step format "$BIN/ruff" format --check -q .
 step lint "$BIN/ruff" check -q .
@@ -20,6 +26,7 @@ step types "$BIN/mypy"
 step "protos fresh" "$BIN/python" tools/protos.py --check
 install_buf
 step "protos lint" .tools/node_modules/.bin/buf lint protos
+step "protos compatible" .tools/node_modules/.bin/buf breaking protos --against protos/released.binpb
 step imports "$BIN/lint-imports" --no-logo 2>/dev/null || "$BIN/lint-imports"
 step "sizes" "$BIN/python" tools/sizes.py
 echo "check: all is well"

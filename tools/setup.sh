@@ -85,3 +85,4 @@ PYTHON=$(find_python)
 install_packages
 enable_emulation
 install_python_packages
+tools/grpcurl.sh

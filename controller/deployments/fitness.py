@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from controller.builds.model import ArtifactKind
 from controller.builds.targets import load_profiles
 from controller.deployments.model import LeftOut
+from controller.devices.facts import Abilities, abilities
 from controller.devices.model import Device
 from controller.spec.model import MinimumSpec
-from longshore.v1 import device_pb2
 
 # How the facts of a bare-metal agent name its backend.
 BUNDLES = "virtualenv"
@@ -16,13 +16,13 @@ GIB = 2**30
 
 def unfit(device: Device, minimum: MinimumSpec, kind: ArtifactKind) -> LeftOut | None:
     """Why the device gets no workload; None where it can have one. What it has not told counts as not there."""
-    facts = device_pb2.DeviceFacts.FromString(device.facts)
+    facts = abilities(device.facts)
     for reason, text in (*_wrong_backend(facts, kind), *_too_small(facts, minimum), *_unaccelerated(device, minimum)):
         return LeftOut(device.name, reason, text)
     return None
 
 
-def _wrong_backend(facts: device_pb2.DeviceFacts, kind: ArtifactKind) -> Iterator[tuple[str, str]]:
+def _wrong_backend(facts: Abilities, kind: ArtifactKind) -> Iterator[tuple[str, str]]:
     runs_bundles = facts.backend.startswith(BUNDLES)
     if kind is ArtifactKind.BUNDLE and not runs_bundles:
         yield "NoSuchBackend", f"it does not run bundles (its backend: {facts.backend or 'not known yet'})"
@@ -30,7 +30,7 @@ def _wrong_backend(facts: device_pb2.DeviceFacts, kind: ArtifactKind) -> Iterato
         yield "NoSuchBackend", f"it does not run images (its backend: {facts.backend})"
 
 
-def _too_small(facts: device_pb2.DeviceFacts, minimum: MinimumSpec) -> Iterator[tuple[str, str]]:
+def _too_small(facts: Abilities, minimum: MinimumSpec) -> Iterator[tuple[str, str]]:
     if minimum.cpu is not None and facts.cpus < minimum.cpu:
         has = facts.cpus or "an unknown number"
         yield "DeviceTooSmall", f"build.minimum.cpu asks for {minimum.cpu:g} cores, it has {has}"

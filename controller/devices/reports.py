@@ -9,11 +9,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from controller.deployments.assess import reassess, reassess_all
 from controller.deployments.model import InstanceRow, Wish
 from controller.deployments.placing import place
+from controller.devices.facts import abilities, merged
 from controller.devices.model import Device, Presence
 from controller.devices.service import device_event
 from controller.events.model import EventKind, NewEvent
 from controller.store import Transaction
-from longshore.v1 import device_pb2, mqtt_pb2, types_pb2
+from longshore.v1 import mqtt_pb2, types_pb2
 
 log = structlog.get_logger()
 
@@ -52,7 +53,7 @@ def store_snapshot(tx: Transaction, device_id: str, snapshot: mqtt_pb2.StatusSna
     device = tx.devices.get(device_id)
     if device is None or snapshot.sequence <= device.snapshot_sequence:
         return
-    facts = _known_facts(device.facts, snapshot)
+    facts = merged(device.facts, snapshot.facts)
     observed = min(max(snapshot.observed_generation, device.observed_generation), device.generation)
     tx.devices.change(
         device_id, snapshot_sequence=snapshot.sequence, observed_generation=observed,
@@ -63,7 +64,7 @@ def store_snapshot(tx: Transaction, device_id: str, snapshot: mqtt_pb2.StatusSna
     if snapshot.observed_generation >= device.generation:
         touched |= _forget_deleted(tx, device_id, {status.deployment_id for status in snapshot.instances})
     reassess_all(tx, touched)
-    if _abilities(facts) != _abilities(device.facts):
+    if abilities(facts) != abilities(device.facts):
         for deployment in tx.deployments.running():
             reassess(tx, place(tx, deployment))
 
@@ -84,19 +85,6 @@ def store_journal(tx: Transaction, device_id: str, batch: mqtt_pb2.JournalBatch)
         last = entry.number
     tx.devices.change(device_id, journal_id=journal_id, journal_number=last)
     return mqtt_pb2.JournalAck(journal_id=journal_id, number=last)
-
-
-def _known_facts(before: bytes, snapshot: mqtt_pb2.StatusSnapshot) -> bytes:
-    """What is known now: an agent that has just started may not have found out all of it again."""
-    known = device_pb2.DeviceFacts.FromString(before)
-    known.MergeFrom(snapshot.facts)
-    return known.SerializeToString()
-
-
-def _abilities(facts: bytes) -> tuple[str, int, int]:
-    """What of a device's facts decides which workloads it can have."""
-    told = device_pb2.DeviceFacts.FromString(facts)
-    return told.backend, told.cpus, told.memory_bytes
 
 
 def _set_presence(tx: Transaction, device: Device, presence: Presence, reason: str) -> None:

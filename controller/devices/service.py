@@ -1,6 +1,5 @@
 """Enrollment and reading of devices."""
 
-import base64
 import re
 import time
 from collections.abc import Mapping
@@ -19,7 +18,6 @@ from controller.spec.fields import LABEL
 from controller.store import Store, Transaction
 from controller.store.rows import Page
 from longshore.errors import Reason
-from longshore.v1 import device_pb2
 
 DEFAULT_LIFETIME = timedelta(hours=1)
 LONGEST_LIFETIME = timedelta(days=30)
@@ -42,18 +40,15 @@ class Enrollment:
 
 
 class DeviceService:
-    def __init__(
-        self, store: Store, ca: CertificateAuthority, public_address: str, profiles: Mapping[str, object]
-    ) -> None:
+    def __init__(self, store: Store, ca: CertificateAuthority, profiles: Mapping[str, object]) -> None:
         self._store = store
         self._ca = ca
-        self._public_address = public_address
         self._profiles = profiles
 
     async def create_token(
         self, name: str, labels: Mapping[str, str], profile: str, lifetime: timedelta
     ) -> tuple[str, float]:
-        """A join token, and when it ends. Errors: InvalidRequest."""
+        """The secret of a one-time token, and when it ends. Errors: InvalidRequest."""
         if name:
             _check_name("device_name", name)
         if profile and profile not in self._profiles:
@@ -67,7 +62,7 @@ class DeviceService:
         secret, expires = new_secret(), time.time() + lifetime.total_seconds()
         token = EnrollToken(hash_secret(secret), name, labels, profile, expires)
         await self._store.transact(lambda tx: tx.access.add_enroll_token(token))
-        return self._join_token(secret), expires
+        return secret, expires
 
     async def enroll(self, enrollment: Enrollment) -> tuple[Device, str]:
         """The new device and its certificate (PEM). The token is spent only if all goes well.
@@ -92,12 +87,6 @@ class DeviceService:
         if profile not in self._profiles:
             known = ", ".join(sorted(self._profiles))
             raise InvalidRequest(field, f"no target profile {profile!r}; known: {known}")
-
-    def _join_token(self, secret: str) -> str:
-        token = device_pb2.JoinToken(
-            controller_address=self._public_address, ca_certificate=self._ca.certificate_pem, secret=secret
-        )
-        return base64.urlsafe_b64encode(token.SerializeToString()).decode().rstrip("=")
 
     def _enroll(self, tx: Transaction, enrollment: Enrollment) -> tuple[Device, str]:
         token = tx.access.spend_enroll_token(hash_secret(enrollment.token_secret))

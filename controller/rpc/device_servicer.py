@@ -1,11 +1,11 @@
 """DeviceService, EventService and AgentService."""
 
+import base64
 from collections.abc import AsyncIterator
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from controller.devices.desired import desired_state
 from controller.devices.model import Device
 from controller.devices.service import DeviceService, Enrollment
 from controller.errors import InvalidRequest, PermissionDenied
@@ -14,6 +14,7 @@ from controller.events.model import NO_PROJECT
 from controller.pki import CertificateAuthority
 from controller.rpc import convert
 from controller.rpc.access import require_project, visible_user
+from controller.rpc.desired import desired_state
 from controller.rpc.interceptor import caller
 from controller.rpc.sessions import Sessions
 from controller.store import Store, Transaction
@@ -26,8 +27,12 @@ GREATEST_GENERATION = 2**53
 
 
 class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
-    def __init__(self, devices: DeviceService) -> None:
+    """`public_address` is where a machine with a token of `ca` enrolls."""
+
+    def __init__(self, devices: DeviceService, ca: CertificateAuthority, public_address: str) -> None:
         self._devices = devices
+        self._ca = ca
+        self._public_address = public_address
 
     async def CreateEnrollToken(
         self, request: device_pb2.CreateEnrollTokenRequest, context: Any
@@ -36,10 +41,10 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
             lifetime = request.lifetime.ToTimedelta()
         except (OverflowError, ValueError):
             raise InvalidRequest("lifetime", "expected more than 0 and at most 30 days") from None
-        token, expires = await self._devices.create_token(
+        secret, expires = await self._devices.create_token(
             request.device_name, dict(request.labels), request.profile, lifetime
         )
-        return device_pb2.CreateEnrollTokenResponse(token=token, expires=convert.timestamp(expires))
+        return device_pb2.CreateEnrollTokenResponse(token=self._token(secret), expires=convert.timestamp(expires))
 
     async def GetDevice(self, request: device_pb2.GetDeviceRequest, context: Any) -> device_pb2.GetDeviceResponse:
         return device_pb2.GetDeviceResponse(device=convert.device_to(await self._devices.find(request.device)))
@@ -48,6 +53,13 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
         page = convert.page_from(request.page)
         found, token = await self._devices.page(request.profile, dict(request.labels), page)
         return device_pb2.ListDevicesResponse(devices=map(convert.device_to, found), next_page_token=token)
+
+    def _token(self, secret: str) -> str:
+        """All that a machine needs to enroll, in one word."""
+        token = device_pb2.JoinToken(
+            controller_address=self._public_address, ca_certificate=self._ca.certificate_pem, secret=secret
+        )
+        return base64.urlsafe_b64encode(token.SerializeToString()).decode().rstrip("=")
 
 
 class EventServicer(event_pb2_grpc.EventServiceServicer):

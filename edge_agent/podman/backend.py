@@ -11,8 +11,8 @@ import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
+from edge_agent.podman import abilities, machine, secrets, spec, trust
 from edge_agent.podman import exec as podman_exec
-from edge_agent.podman import machine, spec, trust
 from edge_agent.podman.connection import Connection
 from edge_agent.podman.container import HANDLE_VERSION, Container
 from edge_agent.podman.deaths import wait_for_end
@@ -22,11 +22,11 @@ from edge_agent.podman.inventory import Inventory
 from edge_agent.podman.ledger import Ledger
 from edge_agent.podman.logs import read_log
 from edge_agent.podman.service import PodmanService
+from edge_agent.podman.volumes import Volumes
 from edge_agent.runtime.backend import (
     BackendError,
     BackendFacts,
     BackendUnavailable,
-    Capabilities,
     ExecResult,
     ExecSession,
     Handle,
@@ -39,19 +39,9 @@ from edge_agent.runtime.backend import (
     Unsupported,
 )
 from edge_agent.runtime.fitting import refuse_unsupported
-from edge_agent.runtime.model import ArtifactKind, Workload
+from edge_agent.runtime.model import Workload
+from edge_agent.runtime.shares import chosen_cores
 
-CAPABILITIES = Capabilities(
-    artifacts=frozenset({ArtifactKind.IMAGE}),
-    exec=True,
-    stats=True,
-    mounts=True,
-    devices=True,
-    cpu_limit=True,
-    memory_limit=True,
-    pids_limit=True,
-    isolation="container",
-)
 # A killed process that is in the middle of a system call ends with a delay.
 KILL_SECONDS = 10.0
 
@@ -83,20 +73,33 @@ class PodmanBackend:
             ledger=Ledger(self._service.folder / "images.json"),
         )
         self._inventory = Inventory(self._connection, owner)
+        self._volumes = Volumes(self._connection, owner)
+        self._secrets = secrets.SecretFolders(secrets.place(owner))
+        self._abilities: abilities.Abilities | None = None
         self._closed = False
 
     async def probe(self) -> BackendFacts:
         try:
-            version = await self._connection.call("GET", "version")
+            info = await self._connection.call("GET", "info")
         except BackendUnavailable as error:
-            return BackendFacts("podman", "", CAPABILITIES, f"{error.reason}: {error.message}")
+            return BackendFacts("podman", "", abilities.UNKNOWN, f"{error.reason}: {error.message}")
         except ApiError as error:
-            return BackendFacts("podman", "", CAPABILITIES, f"PodmanUnavailable: {error}")
-        return BackendFacts("podman", str(version["Version"]), CAPABILITIES)
+            return BackendFacts("podman", "", abilities.UNKNOWN, f"PodmanUnavailable: {error}")
+        self._abilities = abilities.abilities(info)
+        return BackendFacts("podman", str(info["version"]["Version"]), self._abilities.capabilities)
 
     async def prepare(self, workload: Workload, progress: Callable[[Progress], None]) -> None:
-        refuse_unsupported(workload, CAPABILITIES)
-        await self._images.prepare(workload, progress)
+        able = await self._able()
+        refuse_unsupported(workload, able.capabilities)
+        await self._images.prepare(workload, progress, able.store)
+
+    async def _able(self) -> abilities.Abilities:
+        if self._abilities is None:
+            try:
+                self._abilities = abilities.abilities(await self._connection.call("GET", "info"))
+            except ApiError as error:
+                raise BackendUnavailable("PodmanUnavailable", str(error)) from error
+        return self._abilities
 
     async def start(self, workload: Workload) -> Handle:
         await self._remove_leftovers(workload)
@@ -110,21 +113,31 @@ class PodmanBackend:
             raise
 
     async def _launch(self, workload: Workload) -> Handle:
-        body = spec.create_body(workload, self._owner)
+        setting = await self._setting(workload)
+        body = spec.create_body(workload, self._owner, setting)
         container_id = str(body["name"])
         try:
+            await self._volumes.ensure(workload)
             container_id = str((await self._connection.call("POST", "containers/create", body=body))["Id"])
             self._inventory.begin_start(container_id)
             await self._connection.call("POST", f"containers/{container_id}/start")
             await self._inventory.finish_start(container_id)
         except ApiError as error:
-            await self._discard(container_id)
+            await self._discard(container_id, setting.secret_folder)
             raise start_error(workload, error.message) from error
         except Exception:
             # Whatever it was: a container that nobody knows of would hold its port, and be found again and again.
-            await self._discard(container_id)
+            await self._discard(container_id, setting.secret_folder)
             raise
         return Handle(HANDLE_VERSION, container_id)
+
+    async def _setting(self, workload: Workload) -> spec.Setting:
+        refuse_unsupported(workload, (await self._able()).capabilities)
+        image = await self._images.facts(workload.artifact)
+        others = await self._inventory.containers()
+        taken = [other.cpu_set for other in others if self._inventory.runs(other)]
+        folder, files = self._secrets.write(workload)
+        return spec.Setting(image.user, image.variables, chosen_cores(workload.resources, taken), folder, files)
 
     async def _remove_leftovers(self, workload: Workload) -> None:
         for old in await self._inventory.containers():
@@ -134,10 +147,11 @@ class PodmanBackend:
                     raise BackendError("AlreadyRunning", message, retryable=True)
                 await self.remove(old.handle)
 
-    async def _discard(self, container: str) -> None:
+    async def _discard(self, container: str, secret_folder: str) -> None:
         """Removes what a failed start has left, by id or name; best effort, since the caller gets the first error."""
         with contextlib.suppress(BackendError):
             await self._delete(container)
+        self._secrets.remove(secret_folder)
         self._inventory.forget(container)
 
     async def list(self) -> Sequence[Observed]:
@@ -179,8 +193,10 @@ class PodmanBackend:
                 await self._connection.call("POST", f"containers/{container.id}/kill", params={"signal": str(number)})
 
     async def remove(self, handle: Handle) -> None:
-        if await self._inventory.find(handle.value) is not None:
+        container = await self._inventory.find(handle.value)
+        if container is not None:
             await self._delete(handle.value)
+            self._secrets.remove(container.secret_folder)
             self._inventory.forget(handle.value)
 
     async def _delete(self, name: str) -> None:
@@ -225,6 +241,10 @@ class PodmanBackend:
 
     async def prune(self, keep: frozenset[str]) -> None:
         await self._images.prune(keep)
+        self._secrets.keep_only({container.secret_folder for container in await self._inventory.containers()})
+
+    async def forget(self, deployment_id: str | None) -> None:
+        await self._volumes.remove(deployment_id)
 
     async def close(self) -> None:
         self._closed = True

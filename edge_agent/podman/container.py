@@ -64,7 +64,18 @@ class Container:
         pairs = [entry.partition("=") for entry in self.labels[f"{LABEL}.ports"].split(",") if entry]
         return {name: int(port) for name, _, port in pairs}
 
+    @property
+    def cpu_set(self) -> str:
+        """The cores that were chosen for it; empty for all."""
+        return self.labels.get(f"{LABEL}.cores", "")
+
+    @property
+    def secret_folder(self) -> str:
+        return self.labels.get(f"{LABEL}.secrets", "")
+
     def addresses(self) -> tuple[tuple[str, tuple[str, int]], ...]:
+        if self.labels.get(f"{LABEL}.network") == "host":
+            return tuple((name, ("127.0.0.1", port)) for name, port in self.ports.items())
         return tuple((name, self.published[port]) for name, port in self.ports.items() if port in self.published)
 
 

@@ -5,15 +5,17 @@ import base64
 import contextlib
 import json
 import os
-from collections.abc import Awaitable, Callable
+import shutil
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edge_agent.podman import trust
 from edge_agent.podman.connection import Connection
 from edge_agent.podman.errors import ApiError, pull_error
-from edge_agent.podman.ledger import Ledger
-from edge_agent.podman.registry import total_size
+from edge_agent.podman.ledger import Entry, Ledger
+from edge_agent.podman.registry import layer_sizes
 from edge_agent.runtime.backend import BackendError, Progress
 from edge_agent.runtime.model import Artifact, Workload
 from edge_agent.runtime.platforms import check_platform, os_and_architecture
@@ -22,6 +24,14 @@ SAMPLE_SECONDS = 0.25
 # More at a time would only share the same link, and each be slower.
 FETCHES_AT_A_TIME = 3
 Credentials = Callable[[], Awaitable[tuple[str, str]]]
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """The user that an image names ("" for root), and the names of the variables that it sets."""
+
+    user: str
+    variables: frozenset[str]
 
 
 class Images:
@@ -44,25 +54,37 @@ class Images:
         self._ledger = ledger
         self._locks: dict[str, asyncio.Lock] = {}
         self._turns = asyncio.Semaphore(FETCHES_AT_A_TIME)
+        self._facts: dict[str, ImageFacts] = {}
 
-    async def prepare(self, workload: Workload, progress: Callable[[Progress], None]) -> None:
-        """What `DeployBackend.prepare` promises."""
+    async def prepare(self, workload: Workload, progress: Callable[[Progress], None], store: Path) -> None:
+        """What `DeployBackend.prepare` promises; `store` is where Podman keeps images."""
         artifact = workload.artifact
         check_platform(artifact.reference, *os_and_architecture(artifact.platform))
         async with self._locks.setdefault(artifact.digest, asyncio.Lock()):
             image = await self._inspect(artifact)
             if image is None:
                 async with self._turns:
-                    await self._fetch(artifact, progress)
+                    await self._fetch(artifact, progress, store)
                 image = await self._inspect(artifact)
         if image is None:
             raise BackendError("ImagePullFailed", f"podman pulled {artifact.reference}, but lacks it", retryable=True)
         check_platform(artifact.reference, str(image.get("Os", "")), str(image.get("Architecture", "")))
 
+    async def facts(self, artifact: Artifact) -> ImageFacts:
+        """Raises BackendError "NotPrepared" where the image is not on the device."""
+        if artifact.digest not in self._facts:
+            image = await self._inspect(artifact)
+            if image is None:
+                raise BackendError("NotPrepared", f"{artifact.reference} is not on this device", retryable=False)
+            config = image.get("Config") or {}
+            variables = frozenset(entry.partition("=")[0] for entry in config.get("Env") or ())
+            self._facts[artifact.digest] = ImageFacts(str(config.get("User") or ""), variables)
+        return self._facts[artifact.digest]
+
     async def prune(self, keep: frozenset[str]) -> None:
         """What `DeployBackend.prune` promises. Podman refuses to remove what a container uses."""
-        for digest, reference in self._ledger.entries().items():
-            if digest not in keep and await self._remove(reference):
+        for digest, entry in self._ledger.entries().items():
+            if digest not in keep and await self._remove(entry.reference):
                 self._ledger.forget(digest)
 
     async def _remove(self, reference: str) -> bool:
@@ -83,13 +105,15 @@ class Images:
         digests = [name.rpartition("@")[2] for name in image.get("RepoDigests") or ()]
         return image if artifact.digest in digests else None
 
-    async def _fetch(self, artifact: Artifact, progress: Callable[[Progress], None]) -> None:
+    async def _fetch(self, artifact: Artifact, progress: Callable[[Progress], None], store: Path) -> None:
         user, password = await self._credentials()
         registry = artifact.repository.partition("/")[0]
         if self._registry_ca is not None:
             trust.trust(registry, self._registry_ca, self._certs_folder)
-        self._ledger.record(artifact.digest, artifact.reference)
-        total = await self._connection.in_lasting_thread(total_size, artifact, (user, password), self._registry_ca)
+        self._ledger.record(artifact.digest, Entry(artifact.reference))
+        layers = await self._connection.in_lasting_thread(layer_sizes, artifact, (user, password), self._registry_ca)
+        self._check_room(artifact, layers, store)
+        total = sum(layers.values())
         progress(Progress(0, total))
         sampling = asyncio.create_task(self._report(total, progress))
         try:
@@ -98,7 +122,19 @@ class Images:
             sampling.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await sampling
+        self._ledger.record(artifact.digest, Entry(artifact.reference, layers))
         progress(Progress(total, total))
+
+    def _check_room(self, artifact: Artifact, layers: Mapping[str, int], store: Path) -> None:
+        """Refuses what cannot fit: each layer lies there as it came until it is unpacked, which does not shrink it."""
+        need, free = 2 * self._ledger.missing(layers), shutil.disk_usage(store).free
+        if need > free:
+            raise BackendError(
+                "DiskFull",
+                f"cannot fetch {artifact.reference}: it needs at least {_mib(need)} below {store}, {_mib(free)} are "
+                "free; free space on this device, or delete deployments from it",
+                retryable=True,
+            )
 
     def _pull(self, reference: str, user: str, password: str) -> None:
         """Every line of the answer is looked at: a failed pull answers with status 200."""
@@ -122,6 +158,10 @@ class Images:
             if size > best:
                 best = size
                 progress(Progress(min(best, total) if total else best, total))
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.0f} MiB"
 
 
 def _folder_size(folder: Path) -> int:

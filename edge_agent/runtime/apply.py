@@ -139,6 +139,8 @@ class Executor:
         self._commit(step.deployment_id, lambda record: recovered(record, step.revision))
 
     async def _forget(self, step: Forget) -> None:
+        if step.gone:
+            await self._backend.forget(step.deployment_id)
         self._commit(step.deployment_id, lambda record: None)
 
     def _failed(self, workload: Workload, stage: Stage, error: BackendError) -> None:

@@ -256,6 +256,11 @@ class DeployBackend(Protocol):
         fetched."""
         ...
 
+    async def forget(self, deployment_id: str | None) -> None:
+        """What is kept for the deployment itself is gone: its volumes; of all deployments of this agent for None.
+        Idempotent. The caller has removed its instances before."""
+        ...
+
     async def close(self) -> None:
         """Connections and watchers are closed; instances run on."""
         ...

@@ -119,6 +119,8 @@ class FakeEngine:
         self.fetched_by: dict[str, set[str]] = {}
         self.instances: dict[Handle, FakeInstance] = {}
         self.taken_ports: set[int] = set()
+        # (deployment id, name) of each volume.
+        self.volumes: set[tuple[str, str]] = set()
         # Set to a sentence: every verb raises BackendUnavailable with it. Instances run on.
         self.unavailable = ""
         # Where the named port of a deployment answers, instead of an address that nothing listens at.
@@ -192,6 +194,7 @@ class FakeEngine:
             started_at=self.clock(),
         )
         self.instances[instance.handle] = instance
+        self.volumes |= {(workload.deployment_id, volume.name) for volume in workload.volumes}
         for line in program.lines:
             self.write(instance.handle, line)
         if program.runs_for is not None:
@@ -399,6 +402,11 @@ class FakeBackend:
         for digest in self.engine.present - keep - used:
             if self.owner in self.engine.fetched_by.get(digest, set()):
                 self.engine.present.discard(digest)
+
+    async def forget(self, deployment_id: str | None) -> None:
+        self.engine.enter("forget", deployment_id or "")
+        for key in [key for key in self.engine.volumes if deployment_id in (None, key[0])]:
+            self.engine.volumes.discard(key)
 
     async def close(self) -> None:
         self._closed.set()

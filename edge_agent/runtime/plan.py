@@ -94,7 +94,10 @@ class Recover(Step):
 
 @dataclass(frozen=True)
 class Forget(Step):
-    """Nothing of the deployment is left to be remembered."""
+    """Nothing of the deployment is left to be remembered; where it is `gone` from what is wished, nothing is kept for
+    it either."""
+
+    gone: bool = False
 
 
 def plan(
@@ -113,13 +116,14 @@ def plan(
             continue
         mine = instances.get(key, ())
         if key in desired.stopped:
-            steps += _clear(key, mine, key in records, wish)
+            steps += _clear(key, mine, key in records, wish, gone=False)
         else:
             steps += _keep_running(Case(wish, mine, records.get(key) or Record(key)), now)
     wished = {wish.deployment_id for wish in desired.workloads}
     for key in sorted((instances.keys() | records.keys()) - wished - held):
         record = records.get(key)
-        steps += _clear(key, instances.get(key, ()), record is not None, record.fallback if record else None)
+        fallback = record.fallback if record else None
+        steps += _clear(key, instances.get(key, ()), record is not None, fallback, gone=True)
     return steps
 
 
@@ -142,7 +146,9 @@ def by_deployment(observed: Sequence[Observed]) -> dict[str, tuple[Observed, ...
     return {key: newest_first(group) for key, group in groups.items()}
 
 
-def _clear(key: str, instances: Sequence[Observed], remembered: bool, workload: Workload | None) -> Iterator[Step]:
+def _clear(
+    key: str, instances: Sequence[Observed], remembered: bool, workload: Workload | None, *, gone: bool
+) -> Iterator[Step]:
     """Stop and remove everything of a deployment that is not to run."""
     running = [i for i in instances if i.phase is Phase.RUNNING]
     if running:
@@ -150,7 +156,7 @@ def _clear(key: str, instances: Sequence[Observed], remembered: bool, workload: 
     elif instances:
         yield Remove(key, instances[0])
     elif remembered:
-        yield Forget(key)
+        yield Forget(key, gone)
 
 
 def _keep_running(case: Case, now: float) -> Iterator[Step]:

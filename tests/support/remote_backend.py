@@ -224,6 +224,9 @@ class RemoteBackend:
         found: Stats = await self._call("stats", handle)
         return found
 
+    async def forget(self, deployment_id: str | None) -> None:
+        await self._call("forget", deployment_id)
+
     async def prune(self, keep: frozenset[str]) -> None:
         await self._call("prune", keep)
 

@@ -13,7 +13,7 @@ import pytest
 from edge_agent.podman import container, frames, machine, spec
 from edge_agent.podman.config import HostFacts, render
 from edge_agent.podman.errors import pull_error, start_error
-from edge_agent.podman.ledger import Ledger
+from edge_agent.podman.ledger import Entry, Ledger
 from edge_agent.podman.logs import LogFile
 from edge_agent.runtime.backend import Phase
 from edge_agent.runtime.model import Artifact, Check, Port, Resources, TcpProbe, Workload
@@ -32,7 +32,7 @@ WORKLOAD = Workload(
 
 def inspected(**state: object) -> dict[str, Any]:
     """As Podman 4.3 answers."""
-    labels = spec.create_body(WORKLOAD, "device-1")["labels"]
+    labels = spec.create_body(WORKLOAD, "device-1", spec.Setting())["labels"]
     ports = {
         "8080/tcp": [{"HostIp": "", "HostPort": "41234"}],
         "9090/tcp": [{"HostIp": "10.0.0.1", "HostPort": "19090"}],
@@ -57,7 +57,7 @@ def inspected(**state: object) -> dict[str, Any]:
 
 def test_create_body_names_limits_and_takes_all_rights_away() -> None:
     limited = replace(WORKLOAD, resources=Resources(cpu_millis=1500, memory_bytes=1 << 20, pids=7))
-    body = spec.create_body(limited, "device-1")
+    body = spec.create_body(limited, "device-1", spec.Setting())
     assert body["resource_limits"] == {
         "cpu": {"period": 100000, "quota": 150000},
         "memory": {"limit": 1 << 20},
@@ -70,8 +70,63 @@ def test_create_body_names_limits_and_takes_all_rights_away() -> None:
     assert "devices" not in body
 
 
+def restricted(image_user: str = "", **changes: Any) -> dict[str, object]:
+    return spec.create_body(replace(WORKLOAD, **changes), "device-1", spec.Setting(image_user))
+
+
+PRIVATE = {"nsmode": "private"}
+
+
+def test_nothing_is_allowed_that_is_not_named() -> None:
+    body = restricted()
+    assert (body["read_only_filesystem"], body["no_new_privileges"], body["user"]) == (True, True, "1000:1000")
+    assert [body[kind] for kind in ("netns", "pidns", "ipcns")] == [
+        {"nsmode": m} for m in ("bridge", "private", "private")
+    ]
+    assert "seccomp_profile_path" not in body
+    mounts: Any = body["mounts"]
+    assert [(m["type"], m["destination"]) for m in mounts] == [("tmpfs", p) for p in ("/tmp", "/var/tmp", "/run")]
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "loosened"),
+    [
+        ("writable-root", "read_only_filesystem", False),
+        ("new-privileges", "no_new_privileges", False),
+        ("seccomp-unconfined", "seccomp_profile_path", "unconfined"),
+        ("host-network", "netns", {"nsmode": "host"}),
+        ("host-pid", "pidns", {"nsmode": "host"}),
+        ("host-ipc", "ipcns", {"nsmode": "host"}),
+        ("CAP_SYS_NICE", "cap_add", ["SYS_NICE"]),
+    ],
+)
+def test_each_default_is_loosened_by_its_name_alone(name: str, field: str, loosened: object) -> None:
+    tight, loose = restricted(), restricted(allow=frozenset({name}))
+    assert loose[field] == loosened != tight.get(field)
+    rest = {"name", "labels", "mounts", "portmappings", field}
+    assert {k: v for k, v in loose.items() if k not in rest} == {k: v for k, v in tight.items() if k not in rest}
+
+
+@pytest.mark.parametrize(
+    ("image_user", "root"),
+    [("", True), ("0", True), ("root:wheel", True), ("0:0", True), ("app", False), ("1234:0", False)],
+)
+def test_root_of_an_image_becomes_a_user_unless_root_is_allowed(image_user: str, root: bool) -> None:
+    assert ("user" in restricted(image_user)) is root
+    assert "user" not in restricted(image_user, allow=frozenset({"root"}))
+
+
+def test_a_share_of_the_processor_is_told_to_numeric_libraries_unless_somebody_else_does() -> None:
+    setting = spec.Setting(image_variables=frozenset({"OMP_NUM_THREADS"}))
+    shared = replace(WORKLOAD, resources=Resources(cpu_millis=1500), environment=(("NPROC", "7"),))
+    env: Any = spec.create_body(shared, "device-1", setting)["env"]
+    assert "OMP_NUM_THREADS" not in env
+    assert (env["NPROC"], env["OPENBLAS_NUM_THREADS"], env["PYTHON_CPU_COUNT"]) == ("7", "2", "2")
+    assert spec.create_body(WORKLOAD, "device-1", setting)["env"] == dict(WORKLOAD.environment)
+
+
 def test_accelerators_are_asked_for_by_their_cdi_names() -> None:
-    body = spec.create_body(replace(WORKLOAD, devices=("nvidia.com/gpu=all",)), "device-1")
+    body = spec.create_body(replace(WORKLOAD, devices=("nvidia.com/gpu=all",)), "device-1", spec.Setting())
     assert body["devices"] == [{"path": "nvidia.com/gpu=all"}]
 
 
@@ -218,10 +273,13 @@ def test_reader_that_is_slow_loses_no_file_that_was_seen(tmp_path: Path) -> None
 
 def test_ledger_keeps_what_it_was_told_and_survives_its_loss(tmp_path: Path) -> None:
     path = tmp_path / "images.json"
-    Ledger(path).record("sha256:a", "r/a@sha256:a")
-    Ledger(path).record("sha256:b", "r/b@sha256:b")
+    Ledger(path).record("sha256:a", Entry("r/a@sha256:a"))
+    Ledger(path).record("sha256:b", Entry("r/b@sha256:b", {"sha256:base": 100}))
     Ledger(path).forget("sha256:a")
-    assert Ledger(path).entries() == {"sha256:b": "r/b@sha256:b"}
+    assert Ledger(path).entries() == {"sha256:b": Entry("r/b@sha256:b", {"sha256:base": 100})}
+    assert Ledger(path).missing({"sha256:base": 100, "sha256:code": 7}) == 7
+    path.write_text('{"sha256:a": "r/a@sha256:a"}')
+    assert Ledger(path).entries() == {"sha256:a": Entry("r/a@sha256:a")}
     path.write_text("{")
     assert Ledger(path).entries() == {}
 

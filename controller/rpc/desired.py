@@ -1,4 +1,4 @@
-"""The desired state of a device, as a whole document."""
+"""The desired state of a device as the message that it fetches: a whole document."""
 
 from controller.deployments.model import Deployment, Wish, WorkloadRow
 from controller.devices.model import Device
