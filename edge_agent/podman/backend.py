@@ -11,16 +11,14 @@ import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
-from edge_agent.podman import abilities, machine, secrets, spec, trust
+from edge_agent.podman import abilities, machine, spec, trust
 from edge_agent.podman import exec as podman_exec
 from edge_agent.podman.connection import Connection
 from edge_agent.podman.container import HANDLE_VERSION, Container
-from edge_agent.podman.deaths import wait_for_end
 from edge_agent.podman.errors import ApiError, start_error
 from edge_agent.podman.images import Images
 from edge_agent.podman.inventory import Inventory
 from edge_agent.podman.ledger import Ledger
-from edge_agent.podman.logs import read_log
 from edge_agent.podman.service import PodmanService
 from edge_agent.podman.volumes import Volumes
 from edge_agent.runtime.backend import (
@@ -38,8 +36,11 @@ from edge_agent.runtime.backend import (
     TerminalSize,
     Unsupported,
 )
+from edge_agent.runtime.deaths import wait_for_end
 from edge_agent.runtime.fitting import refuse_unsupported
+from edge_agent.runtime.log_file import read_log
 from edge_agent.runtime.model import Workload
+from edge_agent.runtime.secret_files import SecretFolders, place
 from edge_agent.runtime.shares import chosen_cores
 
 # A killed process that is in the middle of a system call ends with a delay.
@@ -74,7 +75,7 @@ class PodmanBackend:
         )
         self._inventory = Inventory(self._connection, owner)
         self._volumes = Volumes(self._connection, owner)
-        self._secrets = secrets.SecretFolders(secrets.place(owner))
+        self._secrets = SecretFolders(place(owner))
         self._abilities: abilities.Abilities | None = None
         self._closed = False
 

@@ -12,9 +12,9 @@ from edge_agent.podman import container as containers
 from edge_agent.podman import machine, spec
 from edge_agent.podman.connection import Connection
 from edge_agent.podman.container import Container
-from edge_agent.podman.deaths import DeathWatch
 from edge_agent.podman.errors import ApiError
 from edge_agent.runtime.backend import BackendError, BackendUnavailable, Observed
+from edge_agent.runtime.deaths import DeathWatch
 
 # While nothing dies and no verb is called, Podman is not asked again before this many seconds.
 LIST_AGE = 120.0
@@ -153,7 +153,7 @@ class Inventory:
             return
         self._known[container.id] = container
         if container.claims_to_run:
-            self.deaths.add(container)
+            self.deaths.add(container.id, lambda: machine.open_process(container.pid, container.id))
 
     async def _inspect(self, container_id: str) -> Container | None:
         try:

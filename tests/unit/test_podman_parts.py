@@ -14,8 +14,8 @@ from edge_agent.podman import container, frames, machine, spec
 from edge_agent.podman.config import HostFacts, render
 from edge_agent.podman.errors import pull_error, start_error
 from edge_agent.podman.ledger import Entry, Ledger
-from edge_agent.podman.logs import LogFile
 from edge_agent.runtime.backend import Phase
+from edge_agent.runtime.log_file import LogFile
 from edge_agent.runtime.model import Artifact, Check, Port, Resources, TcpProbe, Workload
 
 WORKLOAD = Workload(

@@ -1,11 +1,13 @@
-"""Reads the log file that Podman's monitor writes (k8s-file), losing nothing when it is replaced at its size limit.
+"""Reads the log file of an instance, losing nothing when it is replaced at its size limit.
 
-Podman's own followers lose lines then. A line of the file is `<time> <stream> <P|F> <text>`; P parts are joined up to
-F.
+A line of the file is `<time> <stream> <P|F> <text>`; P parts are joined up to F. Podman's monitor writes it so
+(k8s-file), and Podman's own followers lose lines when it is replaced; so does the bare-metal agent's supervisor, which
+keeps the file before under the same name with ".1" behind it.
 """
 
 import asyncio
 import collections
+import contextlib
 import os
 from collections.abc import AsyncGenerator, Iterator
 from datetime import datetime
@@ -48,10 +50,22 @@ class LogFile:
         except FileNotFoundError:
             self._gone = True
             return
-        self._newest = os.fstat(fresh.fileno()).st_ino
+        inode = os.fstat(fresh.fileno()).st_ino
+        if not self._newest:
+            # Opened after its successor: a file that is replaced in between is then seen once, not twice or never.
+            self._open_older(inode)
+        self._newest = inode
         self._files.append(fresh)
         if len(self._files) > MOST_FILES:
             self._drop_oldest()
+
+    def _open_older(self, successor: int) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            older = self._path.with_name(f"{self._path.name}.1").open("rb")
+            if os.fstat(older.fileno()).st_ino == successor:
+                older.close()
+            else:
+                self._files.append(older)
 
     def read(self) -> Iterator[LogLine]:
         """Lines written since the last call."""

@@ -1,4 +1,4 @@
-"""Secrets as files: in memory only, at a path that nobody can guess, for as long as their container is there."""
+"""Secrets as files: in memory only, at a path that nobody can guess, for as long as their instance is there."""
 
 import os
 import secrets
@@ -16,8 +16,12 @@ class SecretFolders:
     def __init__(self, place: Path) -> None:
         self._place = place
 
-    def write(self, workload: Workload) -> tuple[str, Mapping[str, Path]]:
-        """The name of a new folder, empty where there is no secret, and the file of each secret's target."""
+    def write(self, workload: Workload, user: int | None = None) -> tuple[str, Mapping[str, Path]]:
+        """The name of a new folder, empty where there is no secret, and the file of each secret's target.
+
+        Only `user` may read them, where that is given; else whoever finds them, of whom there is nobody but the
+        instance to which they are shown.
+        """
         if not workload.secrets:
             return "", {}
         name = secrets.token_hex(16)
@@ -31,8 +35,10 @@ class SecretFolders:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(secret.content)
+            if user is not None:
+                os.chown(path, user, user)
             # The umask must not take reading away from a user inside whose number is not known here.
-            path.chmod(0o444)
+            path.chmod(0o444 if user is None else 0o400)
             files[secret.target] = path
         return name, files
 

@@ -1,10 +1,9 @@
-"""Hears of the end of containers from the kernel: at once, and with no Podman process running."""
+"""Hears of the end of instances from the kernel: at once, and with no other process running."""
 
 import asyncio
 import os
+from collections.abc import Callable
 
-from edge_agent.podman import machine
-from edge_agent.podman.container import Container
 from edge_agent.runtime.bell import Bell
 
 
@@ -15,15 +14,16 @@ class DeathWatch:
         self.bell = Bell()
         self._watched: dict[int, str] = {}
 
-    def add(self, container: Container) -> None:
-        """Watches the container's process; a second call changes nothing. Rings at once if it has ended."""
-        if container.id in self._watched.values():
+    def add(self, instance: str, open_process: Callable[[], int | None]) -> None:
+        """Watches the instance's process, of which `open_process` gives a pidfd, or None if it has ended: then this
+        rings at once. A second call for one instance changes nothing."""
+        if instance in self._watched.values():
             return
-        process = machine.open_process(container.pid, container.id)
+        process = open_process()
         if process is None:
             self.bell.ring()
             return
-        self._watched[process] = container.id
+        self._watched[process] = instance
         asyncio.get_running_loop().add_reader(process, self._ended, process)
 
     def _ended(self, process: int) -> None:
