@@ -44,6 +44,11 @@ async def undisturbed(site: Site, steady: deployment_pb2.Deployment) -> bool:
     return await fetch(answer) == "steady" and status_of(answer).restarts == 0
 
 
+def built_anew(name: str) -> str:
+    """A service that answers its name, with an image that no other has."""
+    return spec_text(name, ANSWER=name).replace("build:\n", f"build:\n  workdir: /{name}\n")
+
+
 async def follow_log(site: Site, name: str) -> tuple[asyncio.subprocess.Process, asyncio.StreamReader]:
     """`longshore logs NAME --follow`, and what it prints."""
     following = await site.start_longshore("logs", name, "--follow", "-u", "alice", "-p", "tests")
@@ -134,7 +139,7 @@ async def test_device_that_is_offline_is_waited_for(site: Site, steady: deployme
 
 async def test_registry_that_is_down_delays_pushes_and_pulls(site: Site, steady: deployment_pb2.Deployment) -> None:
     await site.stack.registry.kill()
-    fresh = await site.deploy(spec_text("fresh", ANSWER="fresh").replace("/app", "/srv"), build=True)
+    fresh = await site.deploy(built_anew("fresh"), build=True)
     answer = await site.eventually(
         fresh, lambda a: a.deployment.reason == "RegistryUnreachable", seconds=120, why="the build waits"
     )
@@ -151,8 +156,7 @@ async def test_builders_podman_that_is_broken_is_waited_for(
     working = builders_podman.readlink()
     replace(builders_podman, "#!/bin/sh\necho 'its storage is broken' >&2\nexit 125\n")
     try:
-        text = spec_text("unbuilt", ANSWER="unbuilt").replace("build:\n", "build:\n  workdir: /unbuilt\n")
-        unbuilt = await site.deploy(text, build=True)
+        unbuilt = await site.deploy(built_anew("unbuilt"), build=True)
         answer = await site.reaches(unbuilt, "BUILDING", "PodmanUnavailable")
         assert "its storage is broken" in answer.deployment.message
         assert await undisturbed(site, steady)
@@ -172,7 +176,7 @@ def replace(program: Path, script: str) -> None:
 async def test_device_that_cannot_reach_the_registry_backs_off_until_it_is_back(
     site: Site, steady: deployment_pb2.Deployment
 ) -> None:
-    text = spec_text("pulled", ANSWER="pulled").replace("build:\n", "build:\n  workdir: /pulled\n")
+    text = built_anew("pulled")
     built = await site.call(site.client.build, site.write(text), PROJECT, files=["server.py"])
     await site.call(site.client.wait_for_build, built.id, timeout=240)
     await site.stack.registry.kill()
