@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edge_agent.runtime.backend import LogLine, LogQuery
+from edge_agent.runtime.log_tail import seek_tail
 
 CHUNK = 256 * 1024
 BUSY_SECONDS = 0.01
@@ -66,6 +67,14 @@ class LogFile:
                 older.close()
             else:
                 self._files.append(older)
+
+    def skip_to_tail(self, query: LogQuery) -> None:
+        """Passes over what comes before the tail that is asked for, or most of it. For a log of which nothing was read
+        yet."""
+        self.look()
+        if self._files:
+            for _ in range(seek_tail(self._files, query.tail, pending=query.follow)):
+                self._drop_oldest()
 
     def read(self) -> Iterator[LogLine]:
         """Lines written since the last call."""
@@ -138,5 +147,7 @@ async def _keep_looking(log: LogFile) -> None:
 
 
 def _first_lines(log: LogFile, query: LogQuery) -> collections.deque[LogLine]:
+    if query.tail:
+        log.skip_to_tail(query)
     kept = (line for line in log.read() if line.time >= query.since)
     return collections.deque(kept, maxlen=query.tail or None)
