@@ -84,7 +84,8 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     run = _add_command(commands, "run", "run what the controller wishes, until it is told to stop")
     run.add_argument("--advertise-host", help="address of this device in the endpoints of what it runs")
     run.add_argument("--poll-interval", type=float, metavar="SECONDS", help="while the broker is out of reach (60)")
-    run.add_argument("--resync-interval", type=float, metavar="SECONDS", help="while all is well (900)")
+    run.add_argument("--resync-interval", type=float, metavar="SECONDS", help="while all is well (21600)")
+    run.add_argument("--keepalive", type=float, metavar="SECONDS", help="until a silent broker is asked (240)")
     run.add_argument("--podman-url", metavar="URL", help="a running Podman service (one is started on demand)")
     run.add_argument("--log-level", choices=LOG_LEVELS)
     run.set_defaults(command=_run)
@@ -151,7 +152,7 @@ def _leave(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    names = ("advertise_host", "poll_interval", "resync_interval", "podman_url", "log_level")
+    names = ("advertise_host", "poll_interval", "resync_interval", "keepalive", "podman_url", "log_level")
     settings = load_settings(arguments.state_dir, {name: getattr(arguments, name) for name in names})
     identity = load_identity(settings.state_dir)
     with state_lock(settings.state_dir):

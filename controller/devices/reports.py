@@ -70,12 +70,15 @@ def store_snapshot(tx: Transaction, device_id: str, snapshot: mqtt_pb2.StatusSna
 
 
 def store_journal(tx: Transaction, device_id: str, batch: mqtt_pb2.JournalBatch) -> mqtt_pb2.JournalAck | None:
-    """Events of the device's instances, each number once. Answers what is durable from now on."""
+    """Events of the device's instances, each number once; what is newer than the last snapshot is true now. Answers
+    what is durable from now on."""
     device = tx.devices.get(device_id)
     if device is None or not batch.entries:
         return None
     journal_id = batch.entries[0].journal_id
     last = device.journal_number if journal_id == device.journal_id else 0
+    newest = max(device.snapshot_sequence, device.session)
+    touched: set[str] = set()
     for entry in batch.entries:
         if entry.number <= last or entry.journal_id != journal_id:
             continue
@@ -83,7 +86,14 @@ def store_journal(tx: Transaction, device_id: str, batch: mqtt_pb2.JournalBatch)
             log.warning("journal has a gap", device=device_id, after=last, next=entry.number)
         _append_instance_event(tx, device_id, entry)
         last = entry.number
+        if entry.sequence > newest:
+            newest = entry.sequence
+            touched |= _store_instance(tx, device_id, entry.instance)
     tx.devices.change(device_id, journal_id=journal_id, journal_number=last)
+    if touched:
+        # What an older snapshot says, which comes after it, is not true any more.
+        tx.devices.change(device_id, snapshot_sequence=newest)
+        reassess_all(tx, touched)
     return mqtt_pb2.JournalAck(journal_id=journal_id, number=last)
 
 
@@ -116,6 +126,14 @@ def _store_instances(tx: Transaction, device_id: str, snapshot: mqtt_pb2.StatusS
     for deployment_id in before.keys() - said.keys():
         tx.workloads.remove_instance(deployment_id, device_id)
     return wanted | before.keys()
+
+
+def _store_instance(tx: Transaction, device_id: str, status: types_pb2.InstanceStatus) -> set[str]:
+    """What is true of one instance now; the deployments that this concerns."""
+    if status.deployment_id not in {row.deployment_id for row in tx.workloads.of_device(device_id)}:
+        return set()
+    tx.workloads.put_instance(instance_row(device_id, status))
+    return {status.deployment_id}
 
 
 def _forget_deleted(tx: Transaction, device_id: str, still_there: set[str]) -> set[str]:

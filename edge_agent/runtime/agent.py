@@ -54,8 +54,8 @@ class Agent:
         self._address_doubtful = asyncio.Event()
         self._numbers = GrowingNumbers(settings.state_dir)
         self._facts = device_facts(version())
-        self._reconciler = Reconciler(backend, database, host, self._changed)
-        self._broker = BrokerLink(identity, self._numbers.next, self)
+        self._reconciler = Reconciler(backend, database, host, self._changed, next_sequence=self._numbers.next)
+        self._broker = BrokerLink(identity, self._numbers.next, self, settings.keepalive)
         self._snapshots = SnapshotPublisher(self._broker, self)
         self._journal = JournalPublisher(self._broker, database)
         self._metrics = MetricsPublisher(

@@ -28,7 +28,6 @@ from longshore.v1 import mqtt_pb2
 
 log = structlog.get_logger()
 
-KEEPALIVE = 30
 # How often paho may look at its clocks; its pings are late by this much at most.
 MISC_PERIOD = 10.0
 CONNECT_TIMEOUT = 15.0
@@ -45,8 +44,11 @@ class BrokerLost(Exception):
 class BrokerConnection:
     """To be opened once, read until it raises BrokerLost, and closed in any case."""
 
-    def __init__(self, identity: Identity, session: int) -> None:
+    def __init__(self, identity: Identity, session: int, keepalive: float) -> None:
+        """`keepalive`: seconds without a message after which the broker is asked whether it is there, and after one and
+        a half of which it takes a silent device for gone."""
         self.session = session
+        self._keepalive = round(keepalive)
         self._device_id = identity.device_id
         self._address = parse_address(identity.broker_address)
         self._loop = asyncio.get_running_loop()
@@ -136,7 +138,7 @@ class BrokerConnection:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = SESSION_EXPIRY
         host, port = self._address
-        self._client.connect(host, port, KEEPALIVE, clean_start=False, properties=properties)
+        self._client.connect(host, port, self._keepalive, clean_start=False, properties=properties)
         if isinstance(sock := self._client.socket(), ssl.SSLSocket):
             # Else a status that follows an acknowledgement waits 40 ms for the broker's delayed ACK.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from edge_agent.runtime.backoff import Backoff
 from edge_agent.runtime.broker_connection import BrokerConnection, BrokerLost
 from edge_agent.runtime.identity import Identity
+from edge_agent.runtime.settings import DEFAULT_KEEPALIVE
 from longshore.topics import Topic
 from longshore.v1 import mqtt_pb2
 
@@ -43,8 +44,15 @@ class BrokerLink:
     `next_session` gives a greater number at each call, across restarts of the agent.
     """
 
-    def __init__(self, identity: Identity, next_session: Callable[[], int], listener: BrokerListener) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        next_session: Callable[[], int],
+        listener: BrokerListener,
+        keepalive: float = DEFAULT_KEEPALIVE,
+    ) -> None:
         self._identity = identity
+        self._keepalive = keepalive
         self._next_session = next_session
         self._listener = listener
         self._connection: BrokerConnection | None = None
@@ -88,7 +96,7 @@ class BrokerLink:
 
     async def _connect_once(self) -> None:
         """One connection from beginning to end; always raises."""
-        connection = BrokerConnection(self._identity, self._next_session())
+        connection = BrokerConnection(self._identity, self._next_session(), self._keepalive)
         try:
             await connection.open()
             log.info("broker_connected", broker=self._identity.broker_address, session=connection.session)

@@ -87,7 +87,7 @@ class AgentDatabase:
 
     # The journal.
 
-    def append_journal(self, instance: types_pb2.InstanceStatus, occurred: float) -> int:
+    def append_journal(self, instance: types_pb2.InstanceStatus, occurred: float, sequence: int = 0) -> int:
         """The number of the new entry: one more than the last, across restarts. The status becomes the one that
         `workloads` tells for its deployment.
 
@@ -100,6 +100,7 @@ class AgentDatabase:
             entry = mqtt_pb2.JournalEntry(
                 number=number, journal_id=self.journal_id, instance=instance, occurred=timestamp(occurred)
             )
+            entry.sequence = sequence
             connection.execute("INSERT INTO journal VALUES (?, ?)", (number, entry.SerializeToString()))
             connection.execute(
                 "INSERT INTO workloads (deployment_id, status) VALUES (?, ?)"

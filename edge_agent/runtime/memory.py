@@ -21,13 +21,17 @@ class Memory:
     """Keeps working where the disk does not: then `problem` says so, and what could not be stored is tried again by
     `flush`. `changed` is called when `problem` changed."""
 
-    def __init__(self, database: AgentDatabase, clock: Clock, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, database: AgentDatabase, clock: Clock, changed: Callable[[], None], next_sequence: Callable[[], int]
+    ) -> None:
+        """`next_sequence`: as StatusSource's."""
         self._database = database
+        self._next_sequence = next_sequence
         self._clock = clock
         self._changed = changed
         self._records: dict[str, Record] = {}
         self._unsaved: set[str] = set()
-        self._waiting: deque[tuple[InstanceStatus, float]] = deque(maxlen=WAITING_LIMIT)
+        self._waiting: deque[tuple[InstanceStatus, float, int]] = deque(maxlen=WAITING_LIMIT)
         self.problem = ""
 
     @property
@@ -76,7 +80,7 @@ class Memory:
             self.flush()
 
     def journal(self, status: InstanceStatus, occurred: float) -> None:
-        self._waiting.append((status, occurred))
+        self._waiting.append((status, occurred, self._next_sequence()))
         self.flush()
 
     def drop(self, deployment_id: str) -> None:

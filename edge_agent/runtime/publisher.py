@@ -14,10 +14,9 @@ from longshore.v1 import device_pb2, mqtt_pb2, types_pb2
 
 log = structlog.get_logger()
 
-# The first change goes out at once; what changes within this time after it goes out together.
-SNAPSHOT_GAP = 0.01
-# More bytes of a fetch are told this often.
-PROGRESS_GAP = 1.0
+# The first change goes out at once; what changes within this time after it goes out together. Changes of state do not
+# wait for it: the journal tells them.
+SNAPSHOT_GAP = 1.0
 BATCH_SIZE = 100
 # A batch that is not acknowledged this long after it was sent is sent again; each time it waits twice as long, so that
 # a broker that keeps messages for a controller that is away does not fill with the same ones.
@@ -69,7 +68,6 @@ class SnapshotPublisher:
         self._source = source
         self._changed = asyncio.Event()
         self._published: mqtt_pb2.StatusSnapshot | None = None
-        self._published_at = 0.0
 
     def changed(self) -> None:
         """Something may have changed."""
@@ -81,17 +79,11 @@ class SnapshotPublisher:
         self._changed.set()
 
     async def run(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await self._changed.wait()
             self._changed.clear()
-            if not self._outlet.connected:
-                continue
-            snapshot = self._snapshot()
-            if (wait := self._premature(snapshot)) > 0:
-                loop.call_later(wait, self._changed.set)
-                await asyncio.sleep(SNAPSHOT_GAP)
-            elif snapshot != self._published:
+            snapshot = self._snapshot() if self._outlet.connected else None
+            if snapshot is not None and snapshot != self._published:
                 self._publish(snapshot)
                 await asyncio.sleep(SNAPSHOT_GAP)
 
@@ -103,28 +95,13 @@ class SnapshotPublisher:
             condition=self._source.condition(),
         )
 
-    def _premature(self, snapshot: mqtt_pb2.StatusSnapshot) -> float:
-        """For how many seconds this need not be said yet: more bytes of a fetch are no news each time."""
-        left = self._published_at + PROGRESS_GAP - time.monotonic()
-        if left <= 0 or self._published is None or snapshot == self._published:
-            return 0
-        return left if _without_progress(snapshot) == _without_progress(self._published) else 0
-
     def _publish(self, snapshot: mqtt_pb2.StatusSnapshot) -> None:
         numbered = mqtt_pb2.StatusSnapshot()
         numbered.CopyFrom(snapshot)
         numbered.sequence = self._source.next_sequence()
         numbered.time.FromNanoseconds(time.time_ns())
         if self._outlet.publish(Topic.STATUS, numbered):
-            self._published, self._published_at = snapshot, time.monotonic()
-
-
-def _without_progress(snapshot: mqtt_pb2.StatusSnapshot) -> mqtt_pb2.StatusSnapshot:
-    copy = mqtt_pb2.StatusSnapshot()
-    copy.CopyFrom(snapshot)
-    for instance in copy.instances:
-        instance.fetched_bytes = 0
-    return copy
+            self._published = snapshot
 
 
 class JournalPublisher:

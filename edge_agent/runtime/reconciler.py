@@ -1,6 +1,7 @@
 """Keeping what runs equal to what is wished: observe, plan, act, report; again and again."""
 
 import asyncio
+import itertools
 import random
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -38,7 +39,7 @@ class Reconciler:
     """Runs what is wished through a backend, for as long as `run` runs; what it started runs on afterwards.
 
     `on_change` is called after anything in `statuses()`, `condition` or `facts` changed; it must return at once.
-    `host` is the address that endpoints bear.
+    `host` is the address that endpoints bear; `next_sequence` numbers what is told, as the snapshots are numbered.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Reconciler:
         *,
         clock: Clock = system_clock,
         jitter: Callable[[], float] = random.random,
+        next_sequence: Callable[[], int] | None = None,
         resync: float = RESYNC,
         prune_interval: float = PRUNE_INTERVAL,
         prune_after_quiet: float = PRUNE_AFTER_QUIET,
@@ -60,7 +62,7 @@ class Reconciler:
         self._desired: Desired | None = None
         self._broken: tuple[Broken, ...] = ()
         self._reported_generation = 0
-        self._memory = Memory(database, clock, on_change)
+        self._memory = Memory(database, clock, on_change, next_sequence or itertools.count(1).__next__)
         self._observer = Observer(backend, clock, resync, on_change, self._wake.set)
         executor = Executor(backend, self._commit, self._progress, clock, jitter)
         self._lanes = Lanes(executor.execute, self._step_done, self._observer.down, clock)

@@ -7,6 +7,9 @@ from pathlib import Path
 
 DEFAULT_STATE_DIR = Path("/var/lib/longshore-agent")
 FILE_NAME = "agent.toml"
+# A quiet device has to cost little where each megabyte is paid for. Ways through NAT stay open for longer: RFC 5382
+# asks for two hours, and mobile networks keep five minutes.
+DEFAULT_KEEPALIVE = 240.0
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 TEMPLATE = """\
@@ -18,10 +21,14 @@ TEMPLATE = """\
 
 # Seconds between two looks at the controller while the broker is out of reach, and while all is well.
 #poll_interval = 60.0
-#resync_interval = 900.0
+#resync_interval = 21600.0
+
+# Seconds without a message after which the broker is asked whether it is still there. A device that lost its power or
+# its network without a word is shown as offline after one and a half times as long.
+#keepalive = 240.0
 
 # Seconds between two messages about what the instances use.
-#metrics_interval = 60.0
+#metrics_interval = 900.0
 
 # Address of a running Podman service, such as "unix:///run/podman/podman.sock"; empty: the agent starts one on demand.
 #podman_url = ""
@@ -43,8 +50,9 @@ class AgentSettings:
     # Empty: the local address of a connection to the controller.
     advertise_host: str = ""
     poll_interval: float = 60.0
-    resync_interval: float = 900.0
-    metrics_interval: float = 60.0
+    resync_interval: float = 21600.0
+    keepalive: float = DEFAULT_KEEPALIVE
+    metrics_interval: float = 900.0
     # Empty: the agent starts a Podman service on demand.
     podman_url: str = ""
     log_level: str = "info"
@@ -52,6 +60,8 @@ class AgentSettings:
     def __post_init__(self) -> None:
         _require(self.poll_interval >= 1, "poll_interval", self.poll_interval, "at least 1 second")
         _require(self.resync_interval >= 1, "resync_interval", self.resync_interval, "at least 1 second")
+        keepalive_fits = 5 <= self.keepalive <= 65_535
+        _require(keepalive_fits, "keepalive", self.keepalive, "from 5 to 65535 seconds")
         _require(self.metrics_interval >= 1, "metrics_interval", self.metrics_interval, "at least 1 second")
         _require(self.log_level in LOG_LEVELS, "log_level", self.log_level, f"one of {', '.join(LOG_LEVELS)}")
         _require(not set(self.advertise_host) & set(" /\t\n"), "advertise_host", self.advertise_host, "a host name")

@@ -160,3 +160,41 @@ async def test_a_device_that_is_not_known_changes_nothing(store: Store) -> None:
     await store.transact(lambda tx: reports.store_presence(tx, "dev-9", presence(1, online=True), time.time()))
     assert await store.transact(lambda tx: reports.store_journal(tx, "dev-9", journal(1))) is None
     assert await store.transact(lambda tx: tx.events.after(PROJECT, 0)) == ([], 0)
+
+
+def told(number: int, sequence: int, *, ready: bool) -> mqtt_pb2.JournalBatch:
+    entry = mqtt_pb2.JournalEntry(number=number, journal_id="j1", instance=status(ready=ready), sequence=sequence)
+    return mqtt_pb2.JournalBatch(entries=[entry])
+
+
+async def test_a_journal_entry_of_this_session_tells_what_is_true_before_the_next_snapshot_does(store: Store) -> None:
+    def say(tx: Transaction) -> None:
+        reports.store_presence(tx, "dev-1", presence(10, online=True), time.time())
+        reports.store_snapshot(tx, "dev-1", snapshot(11, status("STARTING", ready=False)), time.time())
+        reports.store_journal(tx, "dev-1", told(1, 12, ready=True))
+
+    await store.transact(say)
+    assert (await current(store)).condition.state is DeploymentState.READY
+    await store.transact(
+        lambda tx: reports.store_snapshot(tx, "dev-1", snapshot(11, status("STARTING", ready=False)), time.time())
+    )
+    assert (await current(store)).condition.state is DeploymentState.READY
+
+
+async def test_a_journal_entry_from_before_this_session_is_an_event_and_no_evidence(store: Store) -> None:
+    def say(tx: Transaction) -> None:
+        reports.store_presence(tx, "dev-1", presence(10, online=True), time.time())
+        reports.store_journal(tx, "dev-1", told(1, 9, ready=True))
+
+    await store.transact(say)
+    assert (await current(store)).condition.state is not DeploymentState.READY
+
+
+async def test_a_journal_entry_that_is_older_than_the_last_snapshot_changes_nothing(store: Store) -> None:
+    def say(tx: Transaction) -> None:
+        reports.store_presence(tx, "dev-1", presence(10, online=True), time.time())
+        reports.store_snapshot(tx, "dev-1", snapshot(13, status()), time.time())
+        reports.store_journal(tx, "dev-1", told(1, 12, ready=False))
+
+    await store.transact(say)
+    assert (await current(store)).condition.state is DeploymentState.READY

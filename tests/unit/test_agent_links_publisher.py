@@ -163,28 +163,6 @@ async def test_what_changed_without_a_connection_is_said_when_there_is_one() -> 
         assert len(outlet.snapshots()) == 1
 
 
-async def test_more_bytes_of_a_fetch_are_told_now_and_then_but_a_change_of_state_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(publisher, "SNAPSHOT_GAP", 0)
-    monkeypatch.setattr(publisher, "PROGRESS_GAP", 0.5)
-    outlet, device = Outlet(), Device()
-    snapshots = SnapshotPublisher(outlet, device)
-    async with running(snapshots):
-        for fetched in (1, 2, 3):
-            device.instance.fetched_bytes = fetched
-            snapshots.changed()
-            await settled()
-        assert [sent.instances[0].fetched_bytes for sent in outlet.snapshots()] == [1]
-        await until(lambda: len(outlet.snapshots()) == 2)
-        assert outlet.snapshots()[-1].instances[0].fetched_bytes == 3
-        device.instance.fetched_bytes = 4
-        device.instance.state = types_pb2.INSTANCE_STATE_STARTING
-        snapshots.changed()
-        await settled()
-        assert outlet.snapshots()[-1].instances[0].state == types_pb2.INSTANCE_STATE_STARTING
-
-
 async def test_one_batch_is_on_its_way_at_a_time_in_order() -> None:
     outlet, entries = Outlet(), Entries(BATCH_SIZE + 2)
     journal = JournalPublisher(outlet, entries)

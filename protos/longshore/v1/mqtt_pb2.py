@@ -27,7 +27,7 @@ from longshore.v1 import device_pb2 as longshore_dot_v1_dot_device__pb2
 from longshore.v1 import types_pb2 as longshore_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17longshore/v1/mqtt.proto\x12\x0clongshore.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19longshore/v1/device.proto\x1a\x18longshore/v1/types.proto\"V\n\x08Presence\x12\x0e\n\x06online\x18\x01 \x01(\x08\x12\x0f\n\x07session\x18\x02 \x01(\x03\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd7\x01\n\x0eStatusSnapshot\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x1b\n\x13observed_generation\x18\x02 \x01(\x03\x12/\n\tinstances\x18\x03 \x03(\x0b\x32\x1c.longshore.v1.InstanceStatus\x12(\n\x05\x66\x61\x63ts\x18\x04 \x01(\x0b\x32\x19.longshore.v1.DeviceFacts\x12\x11\n\tcondition\x18\x05 \x01(\t\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\";\n\x0cJournalBatch\x12+\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1a.longshore.v1.JournalEntry\"\x90\x01\n\x0cJournalEntry\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x12\n\njournal_id\x18\x02 \x01(\t\x12.\n\x08instance\x18\x03 \x01(\x0b\x32\x1c.longshore.v1.InstanceStatus\x12,\n\x08occurred\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"0\n\nJournalAck\x12\x12\n\njournal_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\"e\n\x07Metrics\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\tinstances\x18\x02 \x03(\x0b\x32\x1d.longshore.v1.InstanceMetrics\"\xa2\x02\n\x0fInstanceMetrics\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x12\n\ncpu_millis\x18\x03 \x01(\x03\x12\x12\n\nmemory_kib\x18\x04 \x01(\x03\x12\x17\n\x0fmemory_peak_kib\x18\x05 \x01(\x03\x12\x1e\n\x16network_received_bytes\x18\x06 \x01(\x03\x12\x1a\n\x12network_sent_bytes\x18\x07 \x01(\x03\x12\x18\n\x10\x62lock_read_bytes\x18\x08 \x01(\x03\x12\x1b\n\x13\x62lock_written_bytes\x18\t \x01(\x03\x12\x32\n\x0c\x61\x63\x63\x65lerators\x18\n \x03(\x0b\x32\x1c.longshore.v1.AcceleratorUse\"H\n\x0e\x41\x63\x63\x65leratorUse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x62usy_percent\x18\x02 \x01(\x05\x12\x12\n\nmemory_kib\x18\x03 \x01(\x03\"#\n\rDesiredNotice\x12\x12\n\ngeneration\x18\x01 \x01(\x03\"\xb1\x01\n\x11\x43hannelInvitation\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12&\n\x04logs\x18\x02 \x01(\x0b\x32\x16.longshore.v1.LogQueryH\x00\x12\'\n\x04\x65xec\x18\x03 \x01(\x0b\x32\x17.longshore.v1.ExecQueryH\x00\x12/\n\x0cport_forward\x18\x04 \x01(\x0b\x32\x17.longshore.v1.PortQueryH\x00\x42\x06\n\x04what\"|\n\x08LogQuery\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x0c\n\x04tail\x18\x02 \x01(\x05\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x66ollow\x18\x04 \x01(\x08\x12\x10\n\x08previous\x18\x05 \x01(\x08\"j\n\tExecQuery\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x02 \x03(\t\x12\x0b\n\x03tty\x18\x03 \x01(\x08\x12(\n\x04size\x18\x04 \x01(\x0b\x32\x1a.longshore.v1.TerminalSize\"0\n\tPortQuery\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17longshore/v1/mqtt.proto\x12\x0clongshore.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19longshore/v1/device.proto\x1a\x18longshore/v1/types.proto\"V\n\x08Presence\x12\x0e\n\x06online\x18\x01 \x01(\x08\x12\x0f\n\x07session\x18\x02 \x01(\x03\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd7\x01\n\x0eStatusSnapshot\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x1b\n\x13observed_generation\x18\x02 \x01(\x03\x12/\n\tinstances\x18\x03 \x03(\x0b\x32\x1c.longshore.v1.InstanceStatus\x12(\n\x05\x66\x61\x63ts\x18\x04 \x01(\x0b\x32\x19.longshore.v1.DeviceFacts\x12\x11\n\tcondition\x18\x05 \x01(\t\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\";\n\x0cJournalBatch\x12+\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1a.longshore.v1.JournalEntry\"\xa2\x01\n\x0cJournalEntry\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x12\n\njournal_id\x18\x02 \x01(\t\x12.\n\x08instance\x18\x03 \x01(\x0b\x32\x1c.longshore.v1.InstanceStatus\x12,\n\x08occurred\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08sequence\x18\x05 \x01(\x03\"0\n\nJournalAck\x12\x12\n\njournal_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\"e\n\x07Metrics\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\tinstances\x18\x02 \x03(\x0b\x32\x1d.longshore.v1.InstanceMetrics\"\xa2\x02\n\x0fInstanceMetrics\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x12\n\ncpu_millis\x18\x03 \x01(\x03\x12\x12\n\nmemory_kib\x18\x04 \x01(\x03\x12\x17\n\x0fmemory_peak_kib\x18\x05 \x01(\x03\x12\x1e\n\x16network_received_bytes\x18\x06 \x01(\x03\x12\x1a\n\x12network_sent_bytes\x18\x07 \x01(\x03\x12\x18\n\x10\x62lock_read_bytes\x18\x08 \x01(\x03\x12\x1b\n\x13\x62lock_written_bytes\x18\t \x01(\x03\x12\x32\n\x0c\x61\x63\x63\x65lerators\x18\n \x03(\x0b\x32\x1c.longshore.v1.AcceleratorUse\"H\n\x0e\x41\x63\x63\x65leratorUse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x62usy_percent\x18\x02 \x01(\x05\x12\x12\n\nmemory_kib\x18\x03 \x01(\x03\"#\n\rDesiredNotice\x12\x12\n\ngeneration\x18\x01 \x01(\x03\"\xb1\x01\n\x11\x43hannelInvitation\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12&\n\x04logs\x18\x02 \x01(\x0b\x32\x16.longshore.v1.LogQueryH\x00\x12\'\n\x04\x65xec\x18\x03 \x01(\x0b\x32\x17.longshore.v1.ExecQueryH\x00\x12/\n\x0cport_forward\x18\x04 \x01(\x0b\x32\x17.longshore.v1.PortQueryH\x00\x42\x06\n\x04what\"|\n\x08LogQuery\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x0c\n\x04tail\x18\x02 \x01(\x05\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x66ollow\x18\x04 \x01(\x08\x12\x10\n\x08previous\x18\x05 \x01(\x08\"j\n\tExecQuery\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x02 \x03(\t\x12\x0b\n\x03tty\x18\x03 \x01(\x08\x12(\n\x04size\x18\x04 \x01(\x0b\x32\x1a.longshore.v1.TerminalSize\"0\n\tPortQuery\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,23 +41,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOURNALBATCH']._serialized_start=433
   _globals['_JOURNALBATCH']._serialized_end=492
   _globals['_JOURNALENTRY']._serialized_start=495
-  _globals['_JOURNALENTRY']._serialized_end=639
-  _globals['_JOURNALACK']._serialized_start=641
-  _globals['_JOURNALACK']._serialized_end=689
-  _globals['_METRICS']._serialized_start=691
-  _globals['_METRICS']._serialized_end=792
-  _globals['_INSTANCEMETRICS']._serialized_start=795
-  _globals['_INSTANCEMETRICS']._serialized_end=1085
-  _globals['_ACCELERATORUSE']._serialized_start=1087
-  _globals['_ACCELERATORUSE']._serialized_end=1159
-  _globals['_DESIREDNOTICE']._serialized_start=1161
-  _globals['_DESIREDNOTICE']._serialized_end=1196
-  _globals['_CHANNELINVITATION']._serialized_start=1199
-  _globals['_CHANNELINVITATION']._serialized_end=1376
-  _globals['_LOGQUERY']._serialized_start=1378
-  _globals['_LOGQUERY']._serialized_end=1502
-  _globals['_EXECQUERY']._serialized_start=1504
-  _globals['_EXECQUERY']._serialized_end=1610
-  _globals['_PORTQUERY']._serialized_start=1612
-  _globals['_PORTQUERY']._serialized_end=1660
+  _globals['_JOURNALENTRY']._serialized_end=657
+  _globals['_JOURNALACK']._serialized_start=659
+  _globals['_JOURNALACK']._serialized_end=707
+  _globals['_METRICS']._serialized_start=709
+  _globals['_METRICS']._serialized_end=810
+  _globals['_INSTANCEMETRICS']._serialized_start=813
+  _globals['_INSTANCEMETRICS']._serialized_end=1103
+  _globals['_ACCELERATORUSE']._serialized_start=1105
+  _globals['_ACCELERATORUSE']._serialized_end=1177
+  _globals['_DESIREDNOTICE']._serialized_start=1179
+  _globals['_DESIREDNOTICE']._serialized_end=1214
+  _globals['_CHANNELINVITATION']._serialized_start=1217
+  _globals['_CHANNELINVITATION']._serialized_end=1394
+  _globals['_LOGQUERY']._serialized_start=1396
+  _globals['_LOGQUERY']._serialized_end=1520
+  _globals['_EXECQUERY']._serialized_start=1522
+  _globals['_EXECQUERY']._serialized_end=1628
+  _globals['_PORTQUERY']._serialized_start=1630
+  _globals['_PORTQUERY']._serialized_end=1678
 # @@protoc_insertion_point(module_scope)

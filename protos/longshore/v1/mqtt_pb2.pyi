@@ -52,7 +52,7 @@ Global___Presence: _TypeAlias = Presence  # noqa: Y015
 
 @_typing.final
 class StatusSnapshot(_message.Message):
-    """Device -> controller, retained: all that is true on the device. Sent on change."""
+    """Device -> controller, retained: all that is true on the device. Sent on change, at most once a second."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -63,7 +63,7 @@ class StatusSnapshot(_message.Message):
     CONDITION_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """Grows with every snapshot, across restarts of the agent: an older one is dropped."""
+    """Grows with every snapshot and every journal entry, across restarts of the agent: an older one is dropped."""
     observed_generation: _builtins.int
     """Generation of the newest desired state with which the device has compared what runs on it; 0 before it has
     looked. What `instances` does not name then is not there.
@@ -124,10 +124,15 @@ class JournalEntry(_message.Message):
     JOURNAL_ID_FIELD_NUMBER: _builtins.int
     INSTANCE_FIELD_NUMBER: _builtins.int
     OCCURRED_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Counts from 1 without gaps, across restarts of the agent."""
     journal_id: _builtins.str
     """Identifies the journal: another one begins when the agent's database was lost."""
+    sequence: _builtins.int
+    """As StatusSnapshot.sequence: an entry that is newer than the last snapshot, and than the session in which it arrives,
+    tells what is true now, before the next snapshot does.
+    """
     @_builtins.property
     def instance(self) -> _types_pb2.InstanceStatus: ...
     @_builtins.property
@@ -141,10 +146,11 @@ class JournalEntry(_message.Message):
         journal_id: _builtins.str = ...,
         instance: _types_pb2.InstanceStatus | None = ...,
         occurred: _timestamp_pb2.Timestamp | None = ...,
+        sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "occurred", b"occurred"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "journal_id", b"journal_id", "number", b"number", "occurred", b"occurred"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "journal_id", b"journal_id", "number", b"number", "occurred", b"occurred", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
