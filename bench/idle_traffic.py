@@ -1,0 +1,67 @@
+"""What a quiet device with one ready workload costs on its network: all bytes of its interface, headers included.
+
+Watched over one period of the agent's measurements, which is the longest of its rhythms but for the look at the
+controller every six hours: what one such look costs is measured by one, and added by its rhythm.
+"""
+
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.support.site import Site, running_site, spec_text
+
+REST = 60.0
+MONTH = 30 * 24 * 3600.0
+LOOK = """
+import asyncio, sys
+from pathlib import Path
+from edge_agent.runtime.controller_link import ControllerLink
+from edge_agent.runtime.identity import load_identity
+
+async def look():
+    link = ControllerLink(load_identity(Path(sys.argv[1])))
+    await link.get_desired(0)
+    await link.close()
+
+asyncio.run(look())
+"""
+
+
+def main() -> str:
+    with tempfile.TemporaryDirectory(prefix="longshore-bench-") as folder:
+        return asyncio.run(_measure(Path(folder)))
+
+
+async def _measure(folder: Path) -> str:
+    from edge_agent.runtime.settings import AgentSettings
+
+    settings = AgentSettings()
+    async with running_site(folder) as site:
+        deployment = await site.deploy(spec_text("idle").replace("500ms", "10s"))
+        await site.reaches(deployment, "READY")
+        await asyncio.sleep(REST)
+        before = await _bytes(site)
+        await asyncio.sleep(settings.metrics_interval)
+        quiet = await _bytes(site) - before
+        look = await _look(site)
+    month = (quiet / settings.metrics_interval + look / settings.resync_interval) * MONTH / 1e6
+    return (
+        f"idle_traffic: value={month:.2f} unit=MB_per_month quiet_bytes={quiet} "
+        f"seconds={settings.metrics_interval:.0f} look_bytes={look} "
+        f"looks_per_day={86400 / settings.resync_interval:.0f} keepalive_s={settings.keepalive:.0f} "
+        "rounds=1 (one workload, TLS, headers of Ethernet, IP and TCP included)"
+    )
+
+
+async def _bytes(site: Site) -> int:
+    """Received and sent by all interfaces of the device but its loopback and its containers' bridges."""
+    uplinks = "[ -e $i/bridge ] || [ -e $i/master ] || [ ${i##*/} = lo ] || cat $i/statistics/?x_bytes"
+    script = f"for i in /sys/class/net/*; do {uplinks}; done"
+    return sum(map(int, (await site.device.run("sh", "-c", script)).split()))
+
+
+async def _look(site: Site) -> int:
+    before = await _bytes(site)
+    await site.device.run(sys.executable, "-c", LOOK, str(site.folder / "agent"))
+    return await _bytes(site) - before
