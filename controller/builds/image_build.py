@@ -1,7 +1,8 @@
 """The way of one target from its request to an image in the registry."""
 
 import asyncio
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,15 +79,33 @@ class ImageBuild:
         on_state(BuildState.BUILDING)
         image = await self._make_image(profile, base, settings, log)
         about = image_notes(requirements_of(job, profile), base.name, base.digest, job.spec.steps)
-        notes = (*prepared.notes, *about)
-        async with reading_materials(machine.podman, image, job, log) as reading:
-            if not job.spec.push:
-                return BuildResult(None, notes, await reading)
+        with self._unwanted_unless_tried_again(log):
+            artifact, materials = await self._deliver(profile, image, on_state, log)
+        return BuildResult(artifact, (*prepared.notes, *about), materials)
+
+    @contextlib.contextmanager
+    def _unwanted_unless_tried_again(self, log: BuildLog) -> Iterator[None]:
+        """What may be tried again finds the layers of the image; what may not, or is not wished any more, leaves
+        none."""
+        try:
+            yield
+        except BaseException as error:
+            if not (isinstance(error, BuildFailed) and error.retryable):
+                self._machine.leavings.unwanted([*log.made_images(), kept_as(self._job)])
+            raise
+
+    async def _deliver(
+        self, profile: TargetProfile, image: str, on_state: OnState, log: BuildLog
+    ) -> tuple[BuiltArtifact | None, bytes]:
+        """The image in the registry, where it is to be pushed, and its bill of materials."""
+        async with reading_materials(self._machine.podman, image, self._job, log) as reading:
+            if not self._job.spec.push:
+                return None, await reading
             on_state(BuildState.PUSHING)
             artifact = await self._push(profile, image, log)
             materials = await reading
         await attach(artifact, materials, self._bench.access)
-        return BuildResult(artifact, notes, materials)
+        return artifact, materials
 
     async def context(self, on_line: OnLine) -> Path:
         """The folder of the whole build context, with nothing built yet. Raises BuildFailed."""
@@ -157,17 +176,15 @@ class ImageBuild:
         return host.programs(self._bench.settings)
 
     async def _push(self, profile: TargetProfile, image: str, log: BuildLog) -> BuiltArtifact:
-        repository = self._job.repository
-        target = f"{repository}:{self._job.build_id}"
+        repository, tag = self._job.repository, self._job.tag or self._job.build_id
+        target = f"{repository}:{tag}"
         log("system", f"pushing {target}")
-        try:
-            digest = await self._machine.push(image, target, self._folder, self._bench.access, log)
-        except BuildFailed as failure:
-            if not failure.retryable:
-                # What may be tried again finds its layers; what may not leaves none.
-                self._machine.leavings.unwanted([*log.made_images(), kept_as(self._job)])
-            raise
-        await in_thread(self._bench.on_pushed, self._job.user_id, self._job.project_id, repository, digest)
+        # The digest is known afterwards only, and a cancel or the end of this process may come before.
+        await self._tell(tag)
+        if self._job.again:
+            await self._tell_of_earlier_try(tag)
+        digest = await self._machine.push(image, target, self._folder, self._bench.access, log)
+        await self._tell(digest)
         try:
             manifest = await registry.read_manifest(repository, digest, self._bench.access)
         except registry.RegistryUnreachable as error:
@@ -176,6 +193,17 @@ class ImageBuild:
             ) from error
         log("system", f"pushed {repository}@{digest}, {manifest.size_bytes} bytes")
         return BuiltArtifact(repository, digest, profile.platform, manifest.size_bytes)
+
+    async def _tell(self, reference: str) -> None:
+        job = self._job
+        await in_thread(self._bench.on_pushed, job.user_id, job.project_id, job.repository, reference)
+
+    async def _tell_of_earlier_try(self, tag: str) -> None:
+        """What lies there loses its name now."""
+        # A registry that is away is what the push finds too.
+        with contextlib.suppress(registry.RegistryUnreachable):
+            if earlier := await registry.get_manifest(self._job.repository, tag, self._bench.access):
+                await self._tell(earlier.digest)
 
 
 def kept_as(job: TargetJob) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 
-from controller.builds.model import Build, BuildTarget, TargetJob
+from controller.builds.model import ArtifactKind, Build, BuildTarget, TargetJob
 from controller.spec.model import Spec
 
 COMPONENT = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*")
@@ -25,6 +25,8 @@ def target_job(
         profile=target.profile,
         kind=target.kind,
         target=target.key,
+        tag=image_tag(build, target),
+        again=target.attempts > 1,
         spec=spec.build,
         deploy=spec.deploy,
         files=build.files,
@@ -32,6 +34,12 @@ def target_job(
         secrets=secrets or {},
         no_cache=build.no_cache,
     )
+
+
+def image_tag(build: Build, target: BuildTarget) -> str:
+    """Under which a target's image is pushed: the build's id, which comes to name the index where there are several."""
+    images = [each for each in build.targets if each.kind is ArtifactKind.IMAGE]
+    return build.id if len(images) < 2 else f"{build.id}.{target.key}"
 
 
 def repository_path(build: Build, image: str | None = None) -> str:

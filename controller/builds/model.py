@@ -44,7 +44,8 @@ class TargetJob:
 
     `target` is the target's key (controller.spec.model.target_key). `secrets`: values by name, never to be logged.
     `no_cache`: every step is run, also where its layer is kept. `own_steps`: the spec's steps are Longshore's own, and
-    get the settings that installing packages takes.
+    get the settings that installing packages takes. `tag`: under which its image is pushed, and no other target's; the
+    build's id where it is empty. `again`: an earlier try may have pushed there.
     """
 
     build_id: str
@@ -61,6 +62,8 @@ class TargetJob:
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     no_cache: bool = False
     own_steps: bool = False
+    tag: str = ""
+    again: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@ does not stay there for ever."""
 
 from collections.abc import Callable
 
-# (user id, project id, repository, digest). It may be told of an artifact that is then not pushed after all, and more
-# than once of one. It may block as long as a small file takes, and never raises.
+# (user id, project id, repository, digest). Where the digest is not known before the push, it is told the tag first:
+# then whatever lies there was pushed. It may be told of what is then not pushed after all, and more than once of one
+# artifact. It may block as long as a small file takes, and never raises.
 OnPushed = Callable[[str, str, str, str], None]
 
 
-def nobody(user_id: str, project_id: str, repository: str, digest: str) -> None:
+def nobody(user_id: str, project_id: str, repository: str, reference: str) -> None:
     """Where what is pushed stays."""

@@ -43,10 +43,12 @@ def cancelled(target: BuildTarget) -> BuildTarget:
 
 
 def needs_naming(build: Build) -> bool:
-    """Whether its images are to be joined by an index, or its artifacts to be given the tags of the spec."""
+    """Whether its images are to be joined by an index, or given the build's id, or its artifacts the tags of the
+    spec."""
     images, bundles = (made(build, kind) for kind in ArtifactKind)
+    several = sum(target.kind is ArtifactKind.IMAGE for target in build.targets) > 1
     tagged = bool(build.tags) and build.state is BuildState.SUCCEEDED
-    return len(images) > 1 or (tagged and bool(images or bundles))
+    return (several and bool(images)) or (tagged and bool(images or bundles))
 
 
 def made(build: Build, kind: ArtifactKind) -> tuple[BuildTarget, ...]:

@@ -29,8 +29,6 @@ from controller.builds.targets import TargetProfile
 from controller.builds.tunnels import Tunnel
 from controller.files import write_durably
 
-PUSH_TRIES = 5
-
 
 class RemotePlace:
     """A host behind `tunnel`. `own`: this machine's Podman, which has the bases. `journal`: a folder of its own, where
@@ -203,37 +201,35 @@ class RemoteMachine:
 
     async def push(self, image: str, target: str, folder: Path, access: RegistryAccess, log: BuildLog) -> str:
         """By the host itself; by this machine where the host cannot reach the registry or does not trust it."""
-        name = f"docker://{target}"
-        for _ in range(PUSH_TRIES):
-            authfile = (await RegistryFiles(folder, access).options())[:2]
-            pushed = await self.podman.run("push", "--quiet", *authfile, image, name)
-            if pushed.returncode != 0 and UNREACHABLE.search(pushed.stderr):
-                log("system", "the builder host cannot push to the registry; the image travels through the controller")
-                return await self._push_from_here(image, target, folder, access)
-            if pushed.returncode != 0:
-                raise push_failure(pushed.stderr, target.rpartition(":")[0])
-            if digest := await _digest_at(target, image, access):
-                return digest
-            # Another target of the same build was pushed under the same tag in between.
-        raise BuildFailed("RegistryUnreachable", f"{target} is never what was pushed there", retryable=True)
+        authfile = (await RegistryFiles(folder, access).options())[:2]
+        pushed = await self.podman.run("push", "--quiet", *authfile, image, f"docker://{target}")
+        if pushed.returncode != 0 and UNREACHABLE.search(pushed.stderr):
+            log("system", "the builder host cannot push to the registry; the image travels through the controller")
+            return await self._push_from_here(image, target, folder, access)
+        if pushed.returncode != 0:
+            raise push_failure(pushed.stderr, target.rpartition(":")[0])
+        return await _digest_at(target, image, access)
 
     async def _push_from_here(self, image: str, target: str, folder: Path, access: RegistryAccess) -> str:
         archive = folder / "image.tar"
         await checked(self.podman, "save", "--quiet", "--format", "oci-archive", "--output", str(archive), image)
-        loaded = await checked(self._own, "load", "--quiet", "--input", str(archive))
-        await asyncio.to_thread(archive.unlink)
-        await asyncio.to_thread((folder / "scratch").mkdir, exist_ok=True)
+        kept = self._own.holds(image)
         try:
+            await checked(self._own, "load", "--quiet", "--input", str(archive))
+            await asyncio.to_thread(archive.unlink)
+            await asyncio.to_thread((folder / "scratch").mkdir, exist_ok=True)
             return await push(self._own, image, target, folder, access)
         finally:
-            await despite_cancel(self._own.run("rmi", "--no-prune", *loaded.split()[-1:]))
+            # Also where loading it was cut short; not what a build on this machine has made.
+            if not kept:
+                await despite_cancel(self._own.run("rmi", "--no-prune", image))
 
     async def remove_leftovers(self) -> None:
         """The service has removed containers and mounts; what a lost host has is removed when it is seen again."""
 
 
 async def _digest_at(target: str, image: str, access: RegistryAccess) -> str:
-    """The digest of what lies at this tag, where it is this image; else ""."""
+    """The digest of this image at this tag. Raises BuildFailed where something else lies there, or nothing."""
     repository, _, tag = target.rpartition(":")
     try:
         manifest = await registry.get_manifest(repository, tag, access)
@@ -241,7 +237,7 @@ async def _digest_at(target: str, image: str, access: RegistryAccess) -> str:
         raise BuildFailed(
             "RegistryUnreachable", f"pushed {target}, but cannot see it: {error}", retryable=True
         ) from error
-    if manifest is None:
-        return ""
-    config = json.loads(manifest.body).get("config") or {}
-    return manifest.digest if config.get("digest") == f"sha256:{image}" else ""
+    config = {} if manifest is None else json.loads(manifest.body).get("config") or {}
+    if manifest is None or config.get("digest") != f"sha256:{image}":
+        raise BuildFailed("RegistryUnreachable", f"{target} is not what was pushed there", retryable=True)
+    return manifest.digest

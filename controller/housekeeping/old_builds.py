@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
+from controller.builds.registry import get_manifest
 from controller.builds.registry_session import RegistryRefused, RegistryUnreachable
 from controller.housekeeping.artifacts import remove_artifact
 from controller.housekeeping.estate import Estate
@@ -87,10 +88,28 @@ class OldBuilds:
         if not noted:
             return True
         rows = await self._estate.store.transact(self._rows)
+        begun, pushing = deletable((each for each in noted if not each.looked_up), rows.builds, rows.uses)
+        await self._look_up([*begun, *pushing] if resting else begun)
+        noted = {artifact for artifact in self._estate.journal.read() if artifact.looked_up}
         free, waiting = deletable(noted, rows.builds, rows.uses)
         await asyncio.to_thread(self._estate.journal.remove, noted - set(free) - set(waiting))
         await self._remove_each(sorted([*free, *waiting] if resting else free), resting)
         return not self._estate.journal.read()
+
+    async def _look_up(self, pushes: list[Artifact]) -> None:
+        """Afterwards what lies under the tags of these pushes, which are over, is noted in their place."""
+        for push in pushes:
+            try:
+                found = await get_manifest(push.repository, push.digest, self._estate.access)
+            except RegistryRefused as error:
+                log.warning("the registry does not say what was pushed", tag=push.digest, error=str(error))
+            except RegistryUnreachable as error:
+                log.warning("the registry cannot be asked what was pushed", tag=push.digest, error=str(error))
+                break
+            else:
+                if found is not None:
+                    await asyncio.to_thread(self._estate.journal.add, [push._replace(digest=found.digest)])
+                await asyncio.to_thread(self._estate.journal.remove, [push])
 
     async def _remove_each(self, artifacts: list[Artifact], resting: bool) -> None:
         """One that cannot be removed now is noted for the next round, and hinders no other."""

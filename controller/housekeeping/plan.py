@@ -16,12 +16,17 @@ DAY = 86400.0
 
 
 class Artifact(NamedTuple):
-    """What lies in the registry, and the project whose builds push there."""
+    """What lies in the registry, and the project whose builds push there. `digest` is a tag while nobody has looked
+    what a push that was begun there has left."""
 
     user_id: str
     project_id: str
     repository: str
     digest: str
+
+    @property
+    def looked_up(self) -> bool:
+        return ":" in self.digest
 
     @property
     def project(self) -> tuple[str, str]:

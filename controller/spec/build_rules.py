@@ -32,8 +32,8 @@ CREATED = "org.opencontainers.image.created"
 # Of secrets that a builder gives to steps itself, such as its proxy's address.
 HOST_SECRETS = "longshore-"
 # Tags with a meaning of their own: lists of what belongs to an artifact ("Referrers Tag Schema" of the OCI distribution
-# specification 1.1), ids of builds, and names of bundles.
-RESERVED_TAG = re.compile(r"sha(256|384|512)-[0-9A-Fa-f]{32,}.*|b-[0-9a-f]{16}|.*\.bundle")
+# specification 1.1), ids of builds, alone or with a target's key behind, and names of bundles.
+RESERVED_TAG = re.compile(r"sha(256|384|512)-[0-9A-Fa-f]{32,}.*|b-[0-9a-f]{16}(\..*)?|.*\.bundle")
 # Packages that make root of a user.
 ROOT_TOOLS = frozenset(("sudo", "sudo-ldap", "doas", "opendoas"))
 # What a bundle cannot hold: the field, and why.

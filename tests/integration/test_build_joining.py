@@ -197,6 +197,24 @@ async def test_a_build_of_which_a_part_failed_moves_no_tag(bench: Bench, builder
     assert await named(bench, "latest") == ""
 
 
+async def test_images_of_one_build_are_pushed_under_tags_of_their_own(bench: Bench, builder: PushingBuilder) -> None:
+    builder.fails_for = {"armv7-cpu"}
+    async with bench.working():
+        one, both = await built(bench, ONE), await built(bench, replace(BOTH, no_cache=True))
+    assert {job.tag for job in builder.jobs} == {one.id, f"{both.id}.x86-cpu", f"{both.id}.armv7-cpu"}
+    assert not any(job.again for job in builder.jobs)
+    # The only one that was made has the build's id after all.
+    assert both.targets[0].artifact is not None
+    assert await named(bench, both.id) == both.targets[0].artifact.digest
+
+
+async def test_a_further_try_knows_that_an_earlier_one_may_have_pushed(bench: Bench, builder: PushingBuilder) -> None:
+    builder.failures = [BuildFailed("RegistryUnreachable", "away", retryable=True)]
+    async with bench.working():
+        await built(bench, ONE)
+    assert [job.again for job in builder.jobs] == [False, True]
+
+
 @pytest.mark.parametrize("parallel", [1, 4])
 async def test_bundles_bear_the_tags_with_their_key_behind(bench: Bench, parallel: int) -> None:
     bench.parallel = parallel

@@ -11,7 +11,11 @@ import pytest_asyncio
 
 from controller.builds import image_build, registry
 from controller.builds.builder import ImageBuilder
+from controller.builds.emulation import own_architecture
+from controller.builds.log import BuildLog
+from controller.builds.machine import OwnMachine
 from controller.builds.model import BuildFailed, BuildState, RegistryAccess, TargetJob
+from controller.builds.podman import Podman
 from controller.builds.settings import BuilderSettings
 from tests.support.building import BASE_CACHE, Workshop, open_workshop, processes_of
 from tests.support.debs import archive_of, flat_repository, make_package
@@ -29,6 +33,7 @@ NASTY = "a \"b\" 'c' $HOME ${PATH} `id` $(id) \\ # ; && \t | é"
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def module_workshop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Workshop]:
     async with open_workshop(tmp_path_factory.mktemp("builder")) as workshop:
+        await workshop.builder.operators_base(own_architecture())
         yield workshop
 
 
@@ -262,21 +267,72 @@ async def test_a_cancel_in_a_step_leaves_nothing(workshop: Workshop, index: Pack
     assert workshop.registry.stored() == stored
 
 
-@pytest.mark.parametrize("state", [BuildState.PREPARING, BuildState.BUILDING, BuildState.PUSHING])
-async def test_a_cancel_in_any_state_leaves_nothing(workshop: Workshop, state: BuildState) -> None:
-    entered = asyncio.Event()
+class Pushed(OwnMachine):
+    """Pushes, and never comes to say so."""
+
+    def __init__(self, podman: Podman, there: asyncio.Event) -> None:
+        super().__init__(podman)
+        self._there = there
+
+    async def push(self, image: str, target: str, folder: Path, access: RegistryAccess, log: BuildLog) -> str:
+        digest = await super().push(image, target, folder, access, log)
+        self._there.set()
+        await asyncio.Event().wait()
+        return digest
+
+
+@pytest.mark.parametrize("moment", ["PREPARING", "BUILDING", "PUSHING", "pushed"])
+async def test_a_cancel_at_any_moment_leaves_nothing(workshop: Workshop, moment: str) -> None:
+    there = asyncio.Event()
+    told: list[tuple[str, str, str, str]] = []
+    builder = telling_builder(workshop, told)
+    machine = Pushed(builder.podman, there) if moment == "pushed" else None
 
     def watch(current: BuildState) -> None:
-        if current == state:
-            entered.set()
+        if current == moment:
+            there.set()
 
-    job = workshop.job(f"state-{state.lower()}", {"workdir": f"/{state.lower()}"})
-    building = asyncio.create_task(workshop.builder.build(job, lambda *_: None, watch))
-    await asyncio.wait_for(entered.wait(), 60)
+    images, stored = workshop.images(), workshop.registry.stored()
+    job = workshop.job(f"at-{moment.lower()}", {"workdir": f"/{moment.lower()}"})
+    building = asyncio.create_task(builder.build(job, lambda *_: None, watch, machine))
+    await asyncio.wait_for(there.wait(), 60)
     building.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(building, 30)
     assert workshop.leftovers() == []
+    assert workshop.images() == images
+    if moment == "pushed":
+        assert workshop.registry.stored() > stored
+        # So that housekeeping removes it.
+        assert told == [(job.user_id, job.project_id, job.repository, job.build_id)]
+        assert await registry.has_manifest(job.repository, job.build_id, access_of(workshop))
+    else:
+        assert workshop.registry.stored() == stored
+
+
+async def test_what_an_earlier_try_has_pushed_is_told_before_its_name_is_taken_away(workshop: Workshop) -> None:
+    told: list[tuple[str, str, str, str]] = []
+    builder = telling_builder(workshop, told)
+    await workshop.build(workshop.job("again", {"workdir": "/earlier"}))
+    earlier = await registry.get_manifest(f"{workshop.registry.address}/alice/digits", "again", access_of(workshop))
+    assert earlier is not None
+    job = workshop.job("again", {"workdir": "/later"}, again=True)
+    result = await builder.build(job, lambda *_: None, lambda _: None)
+    assert result.artifact is not None
+    assert [reference for *_, reference in told] == ["again", earlier.digest, result.artifact.digest]
+
+
+def access_of(workshop: Workshop) -> RegistryAccess:
+    server = workshop.registry
+    return RegistryAccess(server.address, server.ca_file, server.push_credentials)
+
+
+def telling_builder(workshop: Workshop, told: list[tuple[str, str, str, str]]) -> ImageBuilder:
+    """One more in the workshop's folder, which says what it pushes."""
+    settings, folder = BuilderSettings(base_cache=BASE_CACHE), workshop.builder.podman.folder
+    return ImageBuilder(
+        folder, workshop.uploads, access_of(workshop), settings, on_pushed=lambda *what: told.append(what)
+    )
 
 
 async def test_a_cancel_does_not_touch_another_build(workshop: Workshop, index: PackageIndex) -> None:
@@ -315,15 +371,16 @@ async def test_what_was_pushed_is_told_although_the_build_fails_then(
 
     monkeypatch.setattr(image_build, "attach", broken)
     told: list[tuple[str, str, str, str]] = []
-    settings, folder = BuilderSettings(base_cache=BASE_CACHE), workshop.builder.podman.folder
-    server = workshop.registry
-    access = RegistryAccess(server.address, server.ca_file, server.push_credentials)
-    builder = ImageBuilder(folder, workshop.uploads, access, settings, on_pushed=lambda *what: told.append(what))
-    job = workshop.job("told", {})
-    await failure_with(builder, job)
-    ((user, project, repository, digest),) = told
-    assert (user, project, repository) == (job.user_id, job.project_id, job.repository)
-    assert await registry.has_manifest(repository, digest, access)
+    job = workshop.job("told", {}, tag="told.x86-cpu")
+    await failure_with(telling_builder(workshop, told), job)
+    assert {(user, project, repository) for user, project, repository, _ in told} == {
+        (job.user_id, job.project_id, job.repository)
+    }
+    begun, digest = [reference for *_, reference in told]
+    assert begun == "told.x86-cpu"
+    pushed = await registry.get_manifest(job.repository, begun, access_of(workshop))
+    assert pushed is not None
+    assert pushed.digest == digest
 
 
 async def failure_with(builder: ImageBuilder, job: TargetJob) -> BuildFailed:

@@ -129,6 +129,46 @@ async def test_what_a_build_pushed_that_then_failed_goes_once_its_project_builds
     assert not (house.folder / "journal.json").exists()
 
 
+async def test_what_a_push_that_was_begun_left_under_its_tag_goes_once_its_project_builds_no_more(
+    house: House,
+) -> None:
+    image, taken = await house.push("image"), await house.push("taken")
+    journal = Journal(house.folder / "journal.json")
+    for pushed in (image, taken):
+        manifest = await read_manifest(pushed.repository, pushed.digest, house.access)
+        await put_manifest(pushed.repository, "b-1.x86-cpu", manifest.body, manifest.media_type, house.access)
+        journal.note("alice", "digits", pushed.repository, "b-1.x86-cpu")
+    journal.note("alice", "digits", image.repository, "b-1.arm64-cpu")
+    noted = journal.read()
+    running = replace(build(BuildState.PUSHING), id="b-1")
+    await house.store.transact(lambda tx: tx.builds.add(running, ""))
+    await house.keeper().tidy(grace=0)
+    assert journal.read() == noted
+    failed = replace(running.targets[0], state=BuildState.FAILED, ended=time.time())
+    await house.store.transact(lambda tx: tx.builds.change_target("b-1", failed))
+    await house.build(2, taken, ended=time.time())
+    await house.keeper().tidy(grace=0)
+    assert [await house.has(pushed) for pushed in (image, taken)] == [False, True]
+    assert not await has_manifest(image.repository, "b-1.x86-cpu", house.access)
+    assert not (house.folder / "journal.json").exists()
+
+
+async def test_pushes_of_which_a_registry_that_is_down_tells_nothing_are_looked_at_later(house: House) -> None:
+    image = await house.push("image")
+    manifest = await read_manifest(image.repository, image.digest, house.access)
+    await put_manifest(image.repository, "b-1", manifest.body, manifest.media_type, house.access)
+    journal = Journal(house.folder / "journal.json")
+    journal.note("alice", "digits", image.repository, "b-1")
+    noted = journal.read()
+    await house.registry.registry.stop()
+    await house.keeper().tidy(grace=0)
+    assert journal.read() == noted
+    await house.registry.registry.start()
+    await house.keeper().tidy(grace=0)
+    assert not await house.has(image)
+    assert journal.read() == set()
+
+
 async def test_what_a_push_that_was_cut_short_had_sent_goes_now_and_then(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

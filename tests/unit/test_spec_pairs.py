@@ -121,7 +121,13 @@ def test_labels_that_the_builder_sets_are_not_a_users(label: str) -> None:
 
 @pytest.mark.parametrize(
     "tag",
-    [f"sha256-{'0a' * 32}", f"sha256-{'0A' * 32}.sig", "b-0123456789abcdef", "v1.x86-cpu.bundle"],
+    [
+        f"sha256-{'0a' * 32}",
+        f"sha256-{'0A' * 32}.sig",
+        "b-0123456789abcdef",
+        "b-0123456789abcdef.x86-cpu",
+        "v1.x86-cpu.bundle",
+    ],
 )
 def test_tags_that_the_builder_sets_are_not_a_users(tag: str) -> None:
     problem = only(f"tags: [v1, {tag}]")
