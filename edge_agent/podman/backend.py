@@ -37,6 +37,7 @@ from edge_agent.runtime.backend import (
     Unsupported,
 )
 from edge_agent.runtime.deaths import wait_for_end
+from edge_agent.runtime.fail_points import reach
 from edge_agent.runtime.fitting import refuse_unsupported
 from edge_agent.runtime.log_file import read_log
 from edge_agent.runtime.model import Workload
@@ -120,6 +121,7 @@ class PodmanBackend:
         try:
             await self._volumes.ensure(workload)
             container_id = str((await self._connection.call("POST", "containers/create", body=body))["Id"])
+            reach("start.created")
             self._inventory.begin_start(container_id)
             await self._connection.call("POST", f"containers/{container_id}/start")
             await self._inventory.finish_start(container_id)

@@ -18,6 +18,7 @@ from edge_agent.runtime.backend import (
     Progress,
 )
 from edge_agent.runtime.clock import Clock
+from edge_agent.runtime.fail_points import reach
 from edge_agent.runtime.model import Workload
 from edge_agent.runtime.plan import Account, Forget, GiveUp, Prepare, Recover, Remove, Start, Step, Stop
 from edge_agent.runtime.record import (
@@ -77,7 +78,10 @@ class Executor:
         }
 
     async def execute(self, step: Step) -> None:
+        kind = type(step).__name__.lower()
+        reach(f"{kind}.begin")
         await self._table[type(step)](step)
+        reach(f"{kind}.done")
 
     async def _prepare(self, step: Prepare) -> None:
         try:
@@ -89,6 +93,7 @@ class Executor:
         except Exception as error:  # noqa: BLE001 - logged with its traceback there
             self._crashed(step.workload, Stage.FETCH, error)
         else:
+            reach("prepare.fetched")
             self._commit(step.deployment_id, lambda record: prepared(record, step.workload))
 
     async def _start(self, step: Start) -> None:
@@ -104,6 +109,7 @@ class Executor:
         except Exception as error:  # noqa: BLE001 - logged with its traceback there
             self._crashed(step.workload, Stage.START, error)
         else:
+            reach("start.started")
             log.info("instance_started", deployment=step.deployment_id, revision=step.workload.revision)
             self._commit(step.deployment_id, lambda record: started(record, step.workload, handle, self._clock()))
 
@@ -111,7 +117,9 @@ class Executor:
         # Noted first: after a crash of this agent in between, the end must not pass for a failure.
         observed = step.observed
         self._commit(step.deployment_id, lambda record: _retired(record, observed))
+        reach("stop.noted")
         await self._backend.stop(observed.handle, step.grace)
+        reach("stop.stopped")
         log.info("instance_stopped", deployment=step.deployment_id, revision=observed.revision)
 
     async def _give_up(self, step: GiveUp) -> None:
@@ -123,6 +131,7 @@ class Executor:
                 record, step.workload, handle, lines, self._clock(), jitter
             ),
         )
+        reach("giveup.noted")
         await self._backend.stop(handle, step.workload.stop_grace)
 
     async def _account(self, step: Account) -> None:
@@ -141,6 +150,7 @@ class Executor:
     async def _forget(self, step: Forget) -> None:
         if step.gone:
             await self._backend.forget(step.deployment_id)
+            reach("forget.cleared")
         self._commit(step.deployment_id, lambda record: None)
 
     def _failed(self, workload: Workload, stage: Stage, error: BackendError) -> None:

@@ -7,6 +7,7 @@ import structlog
 
 from edge_agent.runtime.clock import Clock
 from edge_agent.runtime.database import AgentDatabase, StorageError
+from edge_agent.runtime.fail_points import reach
 from edge_agent.runtime.record import Record
 from edge_agent.runtime.record_codec import UnreadableRecord, decode, encode
 from longshore.v1.types_pb2 import InstanceStatus
@@ -97,7 +98,9 @@ class Memory:
             while self._unsaved:
                 self._save(next(iter(self._unsaved)))
             while self._waiting:
+                reach("journal.append")
                 self._database.append_journal(*self._waiting[0])
+                reach("journal.appended")
                 self._waiting.popleft()
         except StorageError as error:
             self._failed(error)

@@ -9,6 +9,7 @@ from edge_agent.runtime.backend import DeployBackend, Handle, Observed
 from edge_agent.runtime.case import Case
 from edge_agent.runtime.checks import Answer
 from edge_agent.runtime.clock import Clock
+from edge_agent.runtime.fail_points import reach
 from edge_agent.runtime.memory import Memory
 from edge_agent.runtime.model import Desired, Workload
 from edge_agent.runtime.plan import by_deployment
@@ -60,6 +61,7 @@ class Probers:
                     yield workload, alive[0]
 
     def _take_over(self, instance: Observed) -> None:
+        reach("adopt.seen")
         key = instance.deployment_id
         self._memory.put(key, watched(self._memory.get(key), instance, self._clock()))
         log.info("instance_adopted", deployment=key, revision=instance.revision)

@@ -9,6 +9,7 @@ import structlog
 from google.protobuf.message import Message
 
 from edge_agent.runtime.database import StorageError
+from edge_agent.runtime.fail_points import reach
 from longshore.topics import Topic
 from longshore.v1 import device_pb2, mqtt_pb2, types_pb2
 
@@ -129,6 +130,7 @@ class JournalPublisher:
         """All up to its number is durable at the controller. One of a journal that was lost says nothing."""
         if ack.journal_id != self._journal.journal_id:
             return
+        reach("journal.acknowledged")
         try:
             self._journal.acknowledge(ack.journal_id, ack.number)
         except StorageError as error:
@@ -169,6 +171,7 @@ class JournalPublisher:
             log.error("journal_not_readable", error=str(error))
             return
         if entries and self._outlet.publish(Topic.JOURNAL, mqtt_pb2.JournalBatch(entries=entries)):
+            reach("journal.published")
             self._awaited = entries[-1].number
             self._resend_at = time.monotonic() + self._patience
         elif not entries:

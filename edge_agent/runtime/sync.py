@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from edge_agent.runtime.backoff import Backoff, jittered
 from edge_agent.runtime.controller_link import ControllerRefused, ControllerUnavailable
 from edge_agent.runtime.database import StorageError
+from edge_agent.runtime.fail_points import reach
 from longshore.v1 import mqtt_pb2
 from longshore.v1.agent_pb2 import DesiredState
 
@@ -146,8 +147,11 @@ class DesiredSync:
     def _accept(self, desired: DesiredState) -> None:
         if desired.device_id != self._device_id:
             log.error("desired_state_of_another_device", device=self._device_id, other=desired.device_id)
-        elif self._store.store_desired(desired.SerializeToString(deterministic=True)):
+            return
+        reach("desired.received")
+        if self._store.store_desired(desired.SerializeToString(deterministic=True)):
             log.info("desired_state_stored", generation=desired.generation, workloads=len(desired.workloads))
+            reach("desired.stored")
             self._hold(desired)
 
     def _hold(self, desired: DesiredState) -> None:

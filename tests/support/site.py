@@ -174,10 +174,13 @@ class Site:
         token = await self.call(self.client.create_enroll_token, device_name=name, profile="x86-cpu")
         await self.device.run(*self.agent_argv("enroll", token.token))
 
-    async def start_agent(self) -> None:
+    async def start_agent(self, env: Mapping[str, str] | None = None) -> None:
+        """`env` is added to the agent's environment."""
         argv = self.device.command(self.agent_argv("run", "--poll-interval", "2"))
         with (self.folder / "agent.log").open("ab") as log:
-            self.agent = await asyncio.create_subprocess_exec(*argv, stdout=log, stderr=log)
+            self.agent = await asyncio.create_subprocess_exec(
+                *argv, stdout=log, stderr=log, env={**os.environ, **(env or {})}
+            )
 
     async def stop_agent(self, *, kill: bool = False) -> None:
         """Ends the agent; what it runs goes on."""

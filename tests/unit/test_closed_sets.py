@@ -23,7 +23,9 @@ from controller.events.model import EventKind
 from controller.rpc.errors import CODES
 from controller.rpc.permissions import PERMISSIONS
 from controller.settings import Settings
+from edge_agent.runtime.fail_points import POINTS
 from edge_agent.runtime.model import State
+from edge_agent.runtime.plan import Account, Forget, GiveUp, Prepare, Remove, Start, Stop
 from edge_agent.runtime.settings import AgentSettings
 from longshore.errors import Reason
 from longshore.topics import RULES, Topic
@@ -241,3 +243,13 @@ def test_every_reason_of_a_state_is_explained() -> None:
     assert "PortInUse" in given
     explained = words("states.md")
     assert {reason: file for reason, file in given.items() if reason not in explained} == {}
+
+
+def test_every_fail_point_is_reached_and_tested() -> None:
+    agent = "\n".join(path.read_text() for path in (ROOT / "edge_agent").rglob("*.py"))
+    reached = set(re.findall(r'reach\("([a-z.]+)"\)', agent))
+    steps = {step.__name__.lower() for step in (Prepare, Start, Stop, GiveUp, Account, Remove, Forget)}
+    reached |= {f"{step}.{moment}" for step in steps for moment in ("begin", "done")}
+    assert reached == set(POINTS)
+    tested = (ROOT / "tests/faults/test_fail_points.py").read_text()
+    assert {point.partition(".")[0] for point in POINTS} <= set(re.findall(r"\"([a-z]+)[.\"]", tested))
