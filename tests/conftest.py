@@ -27,6 +27,7 @@ PROGRAMS = {
     "iptables": "iptables",
     "nsenter": "util-linux",
     "ip": "iproute2",
+    "bwrap": "bubblewrap",
 }
 
 

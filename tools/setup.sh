@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 PACKAGES=(podman buildah runc conmon netavark aardvark-dns iptables iproute2 mosquitto docker-registry
   debian-archive-keyring qemu-user-static binfmt-support uidmap slirp4netns catatonit util-linux ca-certificates openssh-client
-  openssh-server stunnel4)
+  openssh-server stunnel4 bubblewrap)
 
 fail() { echo "setup: $*" >&2; exit 1; }
 

@@ -4,16 +4,13 @@ import contextlib
 import errno
 import os
 import re
-import struct
 from pathlib import Path
 
 from edge_agent.runtime.backend import Stats
+from edge_agent.runtime.sockets import listeners
 
 PROC = Path("/proc")
 CGROUPS = Path("/sys/fs/cgroup")
-# States and addresses in /proc/net/tcp: TCP_LISTEN; 127.0.0.0/8, ::1 and ::ffff:0:0/96.
-LISTENING = "0A"
-IPV4_LOOPBACK, IPV6_LOOPBACK, IPV4_IN_IPV6 = 127, bytes(15) + b"\1", bytes(10) + b"\xff\xff"
 
 
 def runs(pid: int, container_id: str) -> bool:
@@ -43,29 +40,10 @@ def open_process(pid: int, container_id: str) -> int | None:
 
 
 def listens(pid: int, port: int) -> bool | None:
-    """Whether a TCP socket listens at this port in the process's network, for others than that network itself; None
-    where the kernel does not tell. Format: Documentation/networking/proc_net_tcp.rst of the kernel."""
-    lines: list[str] = []
-    try:
-        lines += (PROC / str(pid) / "net" / "tcp").read_text().splitlines()[1:]
-        # Absent where IPv6 is switched off.
-        with contextlib.suppress(FileNotFoundError):
-            lines += (PROC / str(pid) / "net" / "tcp6").read_text().splitlines()[1:]
-    except OSError:
-        return None
-    return any(_listens(line, port) for line in lines)
-
-
-def _listens(line: str, port: int) -> bool:
-    _, local, _, state, *_ = line.split()
-    address, _, number = local.partition(":")
-    return state == LISTENING and int(number, 16) == port and not _is_loopback(address)
-
-
-def _is_loopback(text: str) -> bool:
-    words = [int(text[start : start + 8], 16) for start in range(0, len(text), 8)]
-    address = struct.pack(f"={len(words)}I", *words)
-    return address == IPV6_LOOPBACK or address.removeprefix(IPV4_IN_IPV6)[0] == IPV4_LOOPBACK
+    """Whether something in the container's network listens at this port, for others than that network itself; None
+    where the kernel does not tell."""
+    found = listeners(pid, port)
+    return None if found is None else bool(found)
 
 
 def ran_out_of_memory(container_id: str) -> bool:

@@ -447,36 +447,36 @@ class Prune:
         for workload in (kept, unneeded):
             await machine.backend.prepare(workload, ignore)
         await machine.backend.prune(frozenset([kept.artifact.digest]))
-        assert await is_prepared(machine, kept)
-        assert not await is_prepared(machine, unneeded)
+        assert await is_prepared(machine.backend, kept)
+        assert not await is_prepared(machine.backend, unneeded)
         seen = await find(machine.backend, handle)
         assert seen is not None
         assert seen.phase is Phase.RUNNING
         await machine.backend.remove(handle)
-        assert await is_prepared(machine, used)
+        assert await is_prepared(machine.backend, used)
 
     async def test_prune_leaves_what_another_agent_fetched(self, machine: Machine) -> None:
         workload = await machine.fresh_image(machine.workload(Program.POLITE))
         async with machine.other_owner() as other:
             await other.prepare(workload, ignore)
-        await machine.backend.prepare(workload, ignore)
-        await machine.backend.prune(frozenset())
-        assert await is_prepared(machine, workload)
+            await machine.backend.prepare(workload, ignore)
+            await machine.backend.prune(frozenset())
+            assert await is_prepared(other, workload)
 
 
 class BackendContract(ProbeAndPrepare, Start, ListAndWatch, StopAndRemove, Logs, ExecAndStats, Prune):
     """All promises."""
 
 
-async def is_prepared(machine: Machine, workload: Workload) -> bool:
+async def is_prepared(backend: DeployBackend, workload: Workload) -> bool:
     """Whether it can be started without a fetch. Starts it for a moment."""
     try:
-        handle = await machine.backend.start(workload)
+        handle = await backend.start(workload)
     except BackendError as error:
         if error.reason == "NotPrepared":
             return False
         raise
-    await machine.backend.remove(handle)
+    await backend.remove(handle)
     return True
 
 

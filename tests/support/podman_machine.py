@@ -143,14 +143,21 @@ class PodmanMachine:
     @asynccontextmanager
     async def taken_port(self) -> AsyncIterator[int]:
         port = await self.free_port()
-        program = f"import socket, signal; s = socket.create_server(('', {port})); signal.pause()"
-        holder = self.site.device.popen([sys.executable, "-c", program])
-        try:
-            await connect_when_open(self.site.device.address, port)
+        async with taken_port(self.site.device, port):
             yield port
-        finally:
-            os.killpg(holder.pid, signal.SIGKILL)
-            holder.wait()
+
+
+@asynccontextmanager
+async def taken_port(device: SimulatedDevice, port: int) -> AsyncIterator[None]:
+    """Within the block something on the device listens at this port."""
+    program = f"import socket, signal; s = socket.create_server(('', {port})); signal.pause()"
+    holder = device.popen([sys.executable, "-c", program])
+    try:
+        await connect_when_open(device.address, port)
+        yield
+    finally:
+        os.killpg(holder.pid, signal.SIGKILL)
+        holder.wait()
 
 
 async def connect_when_open(host: str, port: int) -> None:

@@ -18,7 +18,7 @@ import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from edge_agent.runtime.backend import (
     BackendError,
@@ -76,6 +76,17 @@ class Reply:
     value: Any = None
 
 
+class BackendOptions(Protocol):
+    """What the other process makes a backend with."""
+
+    @property
+    def environment(self) -> dict[str, str]: ...
+
+    def build(self) -> DeployBackend:
+        """In the other process."""
+        ...
+
+
 @dataclass(frozen=True)
 class PodmanOptions:
     """What a PodmanBackend is made with; `user` and `password` are its credentials."""
@@ -88,6 +99,34 @@ class PodmanOptions:
     url: str | None = None
     environment: dict[str, str] = field(default_factory=dict)
 
+    def build(self) -> DeployBackend:
+        from edge_agent.podman.backend import PodmanBackend
+
+        async def credentials() -> tuple[str, str]:
+            return self.user, self.password
+
+        return PodmanBackend(self.owner, self.state_dir, credentials, self.registry_ca, self.url)
+
+
+@dataclass(frozen=True)
+class VirtualenvOptions:
+    """What a VirtualenvBackend is made with."""
+
+    owner: str
+    state_dir: Path
+    user: str = ""
+    password: str = ""
+    registry_ca: Path | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def build(self) -> DeployBackend:
+        from baremetal_agent.virtualenv.backend import VirtualenvBackend
+
+        async def credentials() -> tuple[str, str]:
+            return self.user, self.password
+
+        return VirtualenvBackend(self.owner, self.state_dir, credentials, self.registry_ca)
+
 
 class RemoteBackend:
     """The verbs, carried out by the backend in the other process."""
@@ -99,7 +138,7 @@ class RemoteBackend:
         self._reading: asyncio.Task[None] | None = None
 
     @classmethod
-    async def launch(cls, command: Callable[[Sequence[str]], list[str]], options: PodmanOptions) -> "RemoteBackend":
+    async def launch(cls, command: Callable[[Sequence[str]], list[str]], options: BackendOptions) -> "RemoteBackend":
         """Starts the process by the command line that `command` makes of one."""
         argv = command([sys.executable, "-m", "tests.support.remote_backend"])
         root = Path(__file__).resolve().parents[2]
@@ -288,15 +327,8 @@ class _Server:
         verb: Callable[..., Awaitable[Any]] = getattr(self._backend, request.verb)
         return verb(*request.arguments)
 
-    async def _open(self, options: PodmanOptions) -> None:
-        from edge_agent.podman.backend import PodmanBackend
-
-        async def credentials() -> tuple[str, str]:
-            return options.user, options.password
-
-        self._backend = PodmanBackend(
-            options.owner, options.state_dir, credentials, options.registry_ca, options.url
-        )  # fmt: skip
+    async def _open(self, options: BackendOptions) -> None:
+        self._backend = options.build()
 
 
 def main() -> None:

@@ -1,0 +1,108 @@
+"""From a folder that says what to run to a process that does."""
+
+import fcntl
+import os
+import time
+
+from baremetal_agent.supervisor.output import PIPES, Output
+from baremetal_agent.supervisor.records import STARTED, STATUS, Launch, children, start_ticks, told, write, write_to
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+else:
+    import _signal as signal
+
+# Where bubblewrap finds the file that it tells its doings to.
+STATUS_FD = 3
+# Above all numbers that the workload is to find something at.
+HIGH_FD = 10
+IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+
+
+class NotStarted(Exception):
+    """Nothing runs; the text says why."""
+
+
+def start(launch: Launch, output: Output) -> int:
+    """The child: the workload, or bubblewrap around it. Raises NotStarted."""
+    began = time.time()
+    child = _spawn(launch)
+    first, init = _inside(child, output, launch) if launch.one("sandboxed") else (child, 0)
+    write(
+        STARTED,
+        f'{{"pid": {first}, "began": {start_ticks(first)}, "child": {child}, "init": {init}, "time": {began:.6f}}}',
+    )
+    return child
+
+
+def _spawn(launch: Launch) -> int:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            _become(launch)
+        except OSError as error:
+            os.write(writing, str(error).encode())
+        finally:
+            os._exit(127)
+    os.close(writing)
+    problem = os.read(reading, 4096)
+    os.close(reading)
+    if problem:
+        os.waitpid(child, 0)
+        raise NotStarted(problem.decode(errors="replace"))
+    return child
+
+
+def _become(launch: Launch) -> None:
+    """This process turns into the workload. Raises OSError."""
+    os.setsid()
+    for folder in launch.all("cgroup"):
+        write_to(f"{folder}/cgroup.procs", "0")
+    if launch.one("cores"):
+        os.sched_setaffinity(0, [int(core) for core in launch.one("cores").split(",")])
+    _limit(launch)
+    for number in (*IGNORED, signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    _connect()
+    os.chdir(launch.one("folder") or "/")
+    words = launch.all("arg")
+    environment = {name: value for name, _, value in (entry.partition("=") for entry in launch.all("env"))}
+    os.execve(words[0], words, environment)
+
+
+def _limit(launch: Launch) -> None:
+    for limit in launch.all("rlimit"):
+        import resource
+
+        kind, _, value = limit.partition(":")
+        resource.setrlimit(int(kind), (int(value), int(value)))
+
+
+def _connect() -> None:
+    # Opened for reading too, so that a workload that writes while nobody reads waits, and does not die.
+    opened = [os.open(name, os.O_RDWR) for name in PIPES.values()]
+    opened.append(os.open(STATUS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+    high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, HIGH_FD) for descriptor in opened]
+    for descriptor, number in zip(high, (1, 2, STATUS_FD), strict=True):
+        os.dup2(descriptor, number)
+
+
+def _inside(child: int, output: Output, launch: Launch) -> tuple[int, int]:
+    """The workload's own process, and the first one of its namespace (0 without one), which bubblewrap is about to
+    make."""
+    while True:
+        made = told("child-pid") or 0
+        if made and not launch.one("own_pids"):
+            return made, 0
+        inner = children(made) if made else []
+        if inner:
+            return inner[0], made
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            if told("exit-code") is None:
+                os.waitpid(child, 0)
+                raise NotStarted(output.last_words() or "the sandbox cannot be made")
+            # It was over before anybody could look.
+            return child, made
+        time.sleep(0.001)

@@ -1,0 +1,87 @@
+"""The sandbox where systemd does not make one: namespaces of its own, by bubblewrap (bwrap(1)).
+
+The workload sees the device's programs read-only, a temporary folder of its own, its own files and devices, and its
+own processes. It shares the device's network.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from baremetal_agent.supervisor.launching import STATUS_FD
+from baremetal_agent.virtualenv.commands import run
+from baremetal_agent.virtualenv.confinement import HOST_IPC, HOST_PID, WRITABLE_ROOT, Confinement, dropping
+from baremetal_agent.virtualenv.layout import Bind, Layout
+from baremetal_agent.virtualenv.system import System, covers, this_system
+
+PROGRAM = "bwrap"
+# Of root's rights those that are needed to become somebody else inside.
+NEEDED = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")
+
+
+async def usable() -> str:
+    """Why there can be no sandbox on this device; empty where there can."""
+    if shutil.which(PROGRAM) is None:
+        return "bubblewrap is not installed"
+    trial = Layout(("/bin/true",), (("PATH", "/usr/bin:/bin"),), "/", ())
+    ended = await run(*sandboxed(trial, Confinement(), this_system(), status=False))
+    return "" if ended.code == 0 else ended.last_words
+
+
+def sandboxed(layout: Layout, confinement: Confinement, system: System, *, status: bool = True) -> list[str]:
+    """The command that runs the layout's. `status`: bwrap tells its doings to the descriptor STATUS_FD."""
+    program = shutil.which(PROGRAM) or PROGRAM
+    argv = [program, *(["--json-status-fd", str(STATUS_FD)] if status else [])]
+    argv += [] if HOST_PID in confinement.allow else ["--unshare-pid"]
+    argv += [] if HOST_IPC in confinement.allow else ["--unshare-ipc"]
+    argv += ["--unshare-uts", "--unshare-cgroup-try", "--new-session"]
+    argv += _rights(confinement)
+    argv += [word for option in _files(layout, confinement, system) for word in option]
+    argv += [] if WRITABLE_ROOT in confinement.allow else ["--remount-ro", "/"]
+    argv += ["--chdir", layout.folder, "--"]
+    return [*argv, *(dropping(confinement) if os.geteuid() == 0 else []), *layout.words]
+
+
+def _rights(confinement: Confinement) -> Iterator[str]:
+    # Without root bwrap gives none by itself, and cannot give any.
+    if os.geteuid() == 0:
+        yield from ("--cap-drop", "ALL")
+        for name in (*NEEDED, *confinement.capabilities):
+            yield from ("--cap-add", name)
+
+
+def _files(layout: Layout, confinement: Confinement, system: System) -> Iterator[tuple[str, ...]]:
+    for folder in system.folders:
+        yield "--ro-bind", folder, folder
+    for link, target in system.links:
+        yield "--symlink", target, link
+    yield "--proc", "/proc"
+    yield "--dev", "/dev"
+    yield "--perms", "1777", "--size", str(confinement.shared_memory), "--tmpfs", "/dev/shm"
+    for folder in ("/tmp", "/var/tmp"):
+        yield "--perms", "1777", "--tmpfs", folder
+    yield "--dir", "/run"
+    roomy: set[Path] = set()
+    for bind in layout.binds:
+        yield from _room(bind.target, system, roomy)
+        yield _bind(bind)
+
+
+def _room(target: str, system: System, roomy: set[Path]) -> Iterator[tuple[str, ...]]:
+    """A place for something new below a folder that is shown read-only: an empty one that shows all else that was in
+    it. `roomy` are those that were made already."""
+    folder, others = covers(system, target) or (Path("/"), [])
+    if others and folder not in roomy:
+        roomy.add(folder)
+        yield "--tmpfs", str(folder)
+        for other in others:
+            if other.is_symlink():
+                yield "--symlink", str(other.readlink()), str(other)
+            else:
+                yield "--ro-bind", str(other), str(other)
+
+
+def _bind(bind: Bind) -> tuple[str, ...]:
+    option = "--dev-bind" if bind.device else "--ro-bind" if bind.read_only else "--bind"
+    return option, bind.source, bind.target

@@ -1,0 +1,25 @@
+"""A command beside a workload: in its namespaces, as its user, within its limits."""
+
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from baremetal_agent.virtualenv.confinement import Confinement, dropping
+from baremetal_agent.virtualenv.instances import Started
+
+NAMESPACES = ("--mount", "--pid", "--ipc", "--uts", "--cgroup", "--root", "--wd")
+JOIN = 'for folder in $0; do echo $$ > "$folder/cgroup.procs"; done; exec "$@"'
+
+
+def entering(
+    started: Started, confinement: Confinement, groups: Iterable[Path], command: Sequence[str], *, apart: bool
+) -> list[str]:
+    """The command line; `groups` are control groups, `apart` says that the workload has namespaces of its own."""
+    root = os.geteuid() == 0
+    argv = [*(dropping(confinement) if root else []), *command]
+    if apart:
+        user = [] if root else ["--user", "--preserve-credentials"]
+        argv = [shutil.which("nsenter") or "nsenter", f"--target={started.pid}", *user, *NAMESPACES, "--", *argv]
+    folders = " ".join(map(str, groups))
+    return ["/bin/sh", "-c", JOIN, folders, *argv] if folders else argv

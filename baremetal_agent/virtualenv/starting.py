@@ -1,0 +1,99 @@
+"""From a workload and its release to an instance that runs."""
+
+import secrets
+from dataclasses import replace
+
+from baremetal_agent.virtualenv.belongings import Belongings, Store, account
+from baremetal_agent.virtualenv.confinement import Confinement, allowed
+from baremetal_agent.virtualenv.instances import Instance, Instances
+from baremetal_agent.virtualenv.launcher import Launch, Launcher, Means
+from baremetal_agent.virtualenv.layout import lay_out
+from baremetal_agent.virtualenv.ports import choose_ports, variables
+from baremetal_agent.virtualenv.releases import Release
+from baremetal_agent.virtualenv.system import python_home
+from edge_agent.runtime.model import Workload
+from edge_agent.runtime.shares import chosen_cores, thread_variables
+
+# In the environment of each instance: whose it is can be seen from outside.
+MARKER = "LONGSHORE_INSTANCE"
+
+
+class Starter:
+    """For one event loop. `starting` are the ids of instances that are not started yet."""
+
+    def __init__(self, owner: str, boot: str, instances: Instances, launcher: Launcher, store: Store) -> None:
+        self.starting: set[str] = set()
+        self._owner = owner
+        self._boot = boot
+        self._instances = instances
+        self._launcher = launcher
+        self._store = store
+
+    async def start(self, workload: Workload, release: Release) -> Instance:
+        """Afterwards a new instance runs. Raises BackendError, OSError, and then nothing of it is left."""
+        means = await self._launcher.means()
+        belongings = self._store.gather(workload, own_user=bool(means.isolation))
+        try:
+            # No other start comes in between: what is chosen is chosen once its folder is there.
+            instance = self._described(workload, means, belongings)
+            self._instances.create(instance)
+        except BaseException:
+            self._store.drop_secrets(belongings.secrets)
+            raise
+        self.starting.add(instance.id)
+        try:
+            await self._launcher.start(self._launch(workload, release, instance, belongings))
+        except BaseException:
+            await self.discard(instance)
+            raise
+        finally:
+            self.starting.discard(instance.id)
+        return instance
+
+    async def discard(self, instance: Instance) -> None:
+        """Nothing is left of an instance that does not run."""
+        await self._launcher.clear(instance)
+        self._store.drop_secrets(instance.secrets)
+        self._instances.discard(instance)
+
+    def _described(self, workload: Workload, means: Means, belongings: Belongings) -> Instance:
+        others = [other for other in self._instances.all() if self._instances.ended(other) is None]
+        ports = choose_ports(workload, {number for other in others for _, number in other.ports})
+        name = f"{workload.name}-r{workload.revision}-{secrets.token_hex(4)}"
+        return Instance(
+            id=name,
+            owner=self._owner,
+            deployment_id=workload.deployment_id,
+            revision=workload.revision,
+            digest=workload.artifact.digest,
+            name=workload.name,
+            boot=self._boot,
+            launcher=self._launcher.name,
+            ports=ports,
+            uid=belongings.uid,
+            groups=belongings.granted.groups,
+            allow=tuple(sorted(allowed(workload, dict(ports).values()))),
+            apart=bool(means.isolation),
+            cgroup=f"longshore-{self._owner}/{name}",
+            cores=chosen_cores(workload.resources, [other.cores for other in others]),
+            secrets=belongings.secrets,
+        )
+
+    def _launch(self, workload: Workload, release: Release, instance: Instance, belongings: Belongings) -> Launch:
+        given = {name for name, _ in (*release.description.environment, *workload.environment)}
+        own = {**dict(belongings.granted.variables), **variables(workload, dict(instance.ports)), MARKER: instance.id}
+        user = account(self._instances.path(instance.id), instance.uid)
+        defaults = thread_variables(workload.resources, given)
+        home = python_home(release.environment)
+        confinement = Confinement(
+            uid=instance.uid,
+            groups=instance.groups,
+            allow=frozenset(instance.allow),
+            resources=replace(workload.resources, cpu_set=instance.cores),
+        )
+        return Launch(
+            instance=instance,
+            layout=lay_out(workload, release, [*belongings.binds, *user], own, defaults),
+            confinement=confinement,
+            shown=(home,) if home is not None else (),
+        )

@@ -1,0 +1,215 @@
+"""Instances under a supervisor of our own, each: where systemd is not the first process."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from pathlib import Path
+
+import structlog
+
+import baremetal_agent
+from baremetal_agent.supervisor.output import PIPES
+from baremetal_agent.supervisor.records import LAUNCH, STATUS, number
+from baremetal_agent.virtualenv import bubblewrap
+from baremetal_agent.virtualenv.cgroups import Joined, find_cgroups
+from baremetal_agent.virtualenv.entering import entering
+from baremetal_agent.virtualenv.instances import LOG, Ended, Instance, Instances, Started
+from baremetal_agent.virtualenv.launcher import Launch, Means
+from baremetal_agent.virtualenv.processes import descendants, is_same, usage_of_tree
+from baremetal_agent.virtualenv.supervised import described, limits_without_groups
+from edge_agent.runtime.backend import BackendError, LogLine, LogQuery, Stats
+from edge_agent.runtime.deaths import wait_for_end
+from edge_agent.runtime.log_file import read_log
+
+log = structlog.get_logger()
+
+# How long a supervisor may take to write down how a dead workload ended.
+SETTLE_SECONDS = 5.0
+START_SECONDS = 30.0
+PROGRAM = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from baremetal_agent.supervisor.main import main; sys.exit(main(sys.argv[2:]))"
+)
+
+
+class Supervision:
+    """`Launcher` with a small process for each instance, which outlives the agent."""
+
+    name = "supervisor"
+
+    def __init__(self, instances: Instances, boot: str) -> None:
+        self._instances = instances
+        self._boot = boot
+        self._cgroups = find_cgroups()
+        self._means: Means | None = None
+
+    async def means(self) -> Means:
+        if self._means is None:
+            lacking = await bubblewrap.usable()
+            isolation = "" if lacking else "bubblewrap"
+            if lacking:
+                log.warning("no_sandbox", why=lacking)
+            if self._cgroups is not None:
+                self._means = Means(self._cgroups.controllers, f"cgroup-v{self._cgroups.version}", isolation, lacking)
+            else:
+                self._means = Means(limits_without_groups(isolation), "rlimit", isolation, lacking)
+        return self._means
+
+    async def start(self, launch: Launch) -> Started:
+        means = await self.means()
+        folder = self._instances.path(launch.instance.id)
+        for pipe in PIPES.values():
+            os.mkfifo(folder / pipe, 0o600)
+        fields = described(
+            launch, self._join(launch), confined=bool(means.isolation), grouped=self._cgroups is not None
+        )
+        (folder / LAUNCH).write_bytes(b"".join(f"{key}={value}\0".encode() for key, value in fields))
+        await self._spawn(launch.instance)
+        started = self._instances.started(launch.instance)
+        if started is None:
+            raise BackendError("StartFailed", f"{launch.instance.name} left no trace of its start", retryable=True)
+        return started
+
+    def _join(self, launch: Launch) -> Joined:
+        if self._cgroups is None:
+            return Joined()
+        try:
+            return self._cgroups.create(launch.instance.cgroup, launch.confinement.resources)
+        except OSError as error:
+            message = f"cannot limit {launch.instance.name}: {error}"
+            raise BackendError("StartFailed", message, retryable=True) from error
+
+    async def _spawn(self, instance: Instance, *mode: str) -> None:
+        """Afterwards a supervisor lives, or has done its work. Raises BackendError with why nothing runs."""
+        lock = self._instances.lock(instance)
+        if lock is None:
+            return
+        reading, writing = os.pipe()
+        try:
+            root = str(Path(baremetal_agent.__file__).parents[1])
+            argv = [sys.executable, "-I", "-S", "-X", "utf8", "-c", PROGRAM, root]
+            process = await asyncio.create_subprocess_exec(
+                *argv, str(self._instances.path(instance.id)), str(lock), str(writing), *mode,
+                pass_fds=(lock, writing), start_new_session=True,
+                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+            )  # fmt: skip
+            await process.wait()
+        finally:
+            # The lock stays for as long as the supervisor has the file open.
+            os.close(lock)
+            os.close(writing)
+        await _await_report(instance, reading)
+
+    async def attend(self, instance: Instance) -> Ended | None:
+        ended = self._instances.ended(instance)
+        if ended is not None:
+            return ended
+        started = self._instances.started(instance)
+        if started is None and self._instances.supervisor(instance):
+            # Of an agent that was killed while it started this; the supervisor goes on.
+            return None
+        if started is not None and is_same(started.pid, started.began):
+            await self._replace(instance)
+            return None
+        await self._settle(instance)
+        return self._instances.ended(instance) or self._lost(instance)
+
+    async def _replace(self, instance: Instance) -> None:
+        if not self._instances.supervisor(instance):
+            log.warning("supervisor_lost", instance=instance.id, deployment=instance.deployment_id)
+            try:
+                await self._spawn(instance, "adopt")
+            except BackendError as error:
+                log.error("supervisor_not_replaced", instance=instance.id, error=error.message)
+
+    async def _settle(self, instance: Instance) -> None:
+        """Its process has gone; its supervisor is about to write down how it ended, unless that is gone too."""
+        supervisor = self.watch(instance)
+        if supervisor is not None:
+            try:
+                await wait_for_end(supervisor, SETTLE_SECONDS)
+            finally:
+                os.close(supervisor)
+
+    def _lost(self, instance: Instance) -> Ended:
+        """An end that nobody was left to note, noted now."""
+        status = self._instances.path(instance.id) / STATUS
+        code = number(status.read_text(), "exit-code") if status.exists() else None
+        cut_off = "MonitorLost" if instance.boot == self._boot else "PowerLost"
+        ended = Ended(code, status.stat().st_mtime) if code is not None else Ended(None, 0.0, cut_off)
+        self._instances.note_end(instance, ended)
+        return ended
+
+    def watch(self, instance: Instance) -> int | None:
+        pid = self._instances.supervisor(instance)
+        try:
+            supervisor = os.pidfd_open(pid)
+        except OSError:
+            return None
+        # Only one that still holds the instance, whatever its number has come to mean.
+        if self._instances.supervisor(instance) == pid:
+            return supervisor
+        os.close(supervisor)
+        return None
+
+    async def kill(self, instance: Instance) -> None:
+        started = self._instances.started(instance)
+        if started is None or not is_same(started.pid, started.began):
+            return
+        group = self._cgroups.processes(instance.cgroup) if self._cgroups is not None else []
+        # With the first process of a namespace all others end.
+        for pid in [started.init] if started.init else [*group, started.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    async def clear(self, instance: Instance) -> None:
+        if self._cgroups is not None:
+            self._cgroups.remove(instance.cgroup)
+
+    async def logs(self, instance: Instance, query: LogQuery) -> AsyncGenerator[LogLine, None]:
+        async with contextlib.aclosing(read_log(self._instances.path(instance.id) / LOG, query)) as lines:
+            async for line in lines:
+                yield line
+
+    def entering(self, instance: Instance, started: Started, command: Sequence[str]) -> list[str]:
+        groups = self._cgroups.folders(instance.cgroup) if self._cgroups is not None else ()
+        return entering(started, instance.confinement, groups, command, apart=instance.apart)
+
+    def processes(self, instance: Instance, started: Started) -> Iterable[int]:
+        return (started.pid, *descendants(started.init or started.pid))
+
+    def stats(self, instance: Instance, started: Started) -> Stats:
+        counted = self._cgroups.stats(instance.cgroup) if self._cgroups is not None else None
+        return counted or usage_of_tree(started.pid)
+
+
+async def _await_report(instance: Instance, reading: int) -> None:
+    """The supervisor says who it is, then "ok" or why nothing runs."""
+    said = b""
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            while piece := await _readable(reading):
+                said += piece
+    except TimeoutError:
+        said += b"nothing is heard of it"
+        with contextlib.suppress(ProcessLookupError, ValueError):
+            os.kill(int(said.partition(b"\n")[0]), signal.SIGKILL)
+    finally:
+        os.close(reading)
+    outcome = said.decode(errors="replace").partition("\n")[2] or "its supervisor ended at once"
+    if outcome != "ok":
+        raise BackendError("StartFailed", f"cannot start {instance.name}: {outcome}", retryable=True)
+
+
+async def _readable(descriptor: int) -> bytes:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(descriptor, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(descriptor)
+    return os.read(descriptor, 4096)

@@ -1,0 +1,61 @@
+"""A user for each deployment, who owns nothing but what the deployment writes, and whom no account knows.
+
+The same over restarts and revisions, so that it finds its own files again.
+"""
+
+import json
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from edge_agent.runtime.files import write_durably
+
+# https://systemd.io/UIDS-GIDS: nobody uses these. Where a user namespace has no such numbers, some below 65536.
+FIRST, FIRST_OF_FEW = 1_900_000_000, 60_600
+MANY, FEW = 1_000_000, 500
+
+
+class Users:
+    """Kept in a file; losing it gives deployments other users, and their volumes to these."""
+
+    def __init__(self, path: Path, uid_map: Path = Path("/proc/self/uid_map")) -> None:
+        self._path = path
+        self._first, self._count = _range(uid_map.read_text())
+
+    def of(self, deployment_id: str) -> int | None:
+        """Numbers of user and group of a deployment; None without root, who alone can become another."""
+        if os.geteuid() != 0:
+            return None
+        known = self._known()
+        if deployment_id not in known:
+            taken = set(known.values())
+            numbers = range(self._first, self._first + self._count)
+            known[deployment_id] = next((number for number in numbers if number not in taken), self._first)
+            self._write(known)
+        return known[deployment_id]
+
+    def keep_only(self, deployments: Collection[str]) -> None:
+        """Nothing is left of all others that could belong to a user."""
+        known = self._known()
+        kept = {name: number for name, number in known.items() if name in deployments}
+        if kept != known:
+            self._write(kept)
+
+    def _known(self) -> dict[str, int]:
+        try:
+            return {str(name): int(number) for name, number in json.loads(self._path.read_text()).items()}
+        except (OSError, ValueError, AttributeError):
+            return {}
+
+    def _write(self, known: dict[str, int]) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(self._path, json.dumps(known, indent=1).encode(), 0o600)
+
+
+def _range(uid_map: str) -> tuple[int, int]:
+    """First number and how many, of those that this user namespace has."""
+    for line in uid_map.splitlines():
+        inside, _, count = map(int, line.split())
+        if inside <= FIRST and inside + count >= FIRST + MANY:
+            return FIRST, MANY
+    return FIRST_OF_FEW, FEW

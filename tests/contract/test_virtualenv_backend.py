@@ -1,0 +1,93 @@
+"""The contract over real processes on a simulated device, with real bundles from a real registry."""
+
+import asyncio
+import hashlib
+import itertools
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+
+import pytest
+import pytest_asyncio
+
+from edge_agent.runtime.model import Artifact, Port, Workload
+from tests.contract.backend_contract import BackendContract, Program
+from tests.support.virtualenv_machine import VirtualenvMachine, VirtualenvSite, virtualenv_site
+
+POLITE = "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"
+SCRIPTS = {
+    Program.POLITE: POLITE,
+    Program.STUBBORN: "trap '' TERM; echo ready; while :; do sleep 1000; done",
+    Program.FAILS: "exit 3",
+    Program.FAILS_SOON: "sleep 0.5; exit 7",
+    Program.WRITES: f"for n in 1 2 3 4 5; do echo line $n; done; {POLITE}",
+    Program.NO_COMMAND: "",
+    Program.SERVES: "exec python -m http.server $PORT",
+}
+OWNERS = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Bundles:
+    common: Artifact
+    foreign: Artifact
+
+
+class ContractMachine(VirtualenvMachine):
+    """A `Machine` with real parts."""
+
+    def __init__(self, site: VirtualenvSite, owner: str, bundles: Bundles) -> None:
+        super().__init__(site, owner)
+        self._bundles = bundles
+
+    def workload(self, program: Program, *, host_port: int | None = None, revision: int = 1) -> Workload:
+        ports = () if host_port is None else (Port("http", host_port or 8080, host_port),)
+        made = replace(self.site.workload(self._bundles.common, SCRIPTS[program], ports=ports), revision=revision)
+        return replace(made, entrypoint=("nonesuch",)) if program is Program.NO_COMMAND else made
+
+    def missing(self) -> Workload:
+        digest = "sha256:" + hashlib.sha256(b"nowhere").hexdigest()
+        return self.site.workload(replace(self._bundles.common, digest=digest), POLITE)
+
+    def unreachable(self) -> Workload:
+        nobody = f"{self.site.device.gateway}:1/x"
+        return self.site.workload(replace(self._bundles.common, repository=nobody, digest="sha256:" + "1" * 64), POLITE)
+
+    def foreign(self) -> Workload:
+        return self.site.workload(self._bundles.foreign, POLITE)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[VirtualenvSite]:
+    async with virtualenv_site(tmp_path_factory.mktemp("site"), {}) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def bundles(site: VirtualenvSite) -> Bundles:
+    # What the wish says of the platform is not believed: the bundle's own description is.
+    foreign = await site.bundle(profile="arm64-cpu")
+    return Bundles(await site.bundle(), replace(foreign, platform="linux/amd64"))
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def machine(site: VirtualenvSite, bundles: Bundles) -> AsyncIterator[ContractMachine]:
+    made = ContractMachine(site, f"owner-{next(OWNERS)}", bundles)
+    await made.open()
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+@pytest.mark.podman
+@pytest.mark.xdist_group("virtualenv-contract")
+@pytest.mark.asyncio(loop_scope="module")
+class TestVirtualenvBackend(BackendContract):
+    async def test_death_is_hinted_at_without_anybody_listing(self, machine: ContractMachine) -> None:
+        workload = machine.workload(Program.FAILS_SOON)
+        await machine.backend.prepare(workload, lambda _: None)
+        handle = await machine.backend.start(workload)
+        async with asyncio.timeout(30):
+            await anext(aiter(machine.backend.watch()))
+        (seen,) = await machine.backend.list()
+        assert (seen.handle, seen.exit_code) == (handle, 7)
