@@ -3,23 +3,24 @@
 import argparse
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from edge_agent.errors import UserError
 from edge_agent.runtime.identity import AlreadyRunning, InvalidIdentity, NotEnrolled, load_identity, state_lock
 from edge_agent.runtime.settings import DEFAULT_STATE_DIR, LOG_LEVELS, InvalidSettings, load_settings
 
 EXAMPLES = """\
 examples:
+  longshore-edge-agent install --token TOKEN   all at once: enroll, and run as a service from now on
   longshore-edge-agent enroll TOKEN            make this machine a device (TOKEN: `longshore enroll-token`)
   longshore-edge-agent run                     run what the controller wishes, until it is told to stop
   longshore-edge-agent status                  who this device is, and what it holds
+  longshore-edge-agent doctor                  what this machine lacks, and how to mend it
+  longshore-edge-agent uninstall               no service any more; what runs here runs on
   longshore-edge-agent leave                   end what runs here, remove its images, be no device any more
 """
-
-
-class UserError(Exception):
-    """Something to be told to the person at the keyboard, in one sentence."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,6 +51,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     status = _add_command(commands, "status", "who this device is, and what it holds")
     status.set_defaults(command=_status)
+    doctor = _add_command(commands, "doctor", "what this machine lacks, and how to mend it")
+    doctor.add_argument("--json", action="store_true", help="for programs")
+    doctor.set_defaults(command=_doctor)
+    _add_install(commands)
+    uninstalling = _add_command(commands, "uninstall", "no service any more; what runs here runs on")
+    uninstalling.set_defaults(command=_uninstall)
     leaving = _add_command(commands, "leave", "end what runs here, remove its images, be no device any more")
     leaving.set_defaults(command=_leave)
     return parser
@@ -78,6 +85,15 @@ def _add_enroll(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     enroll.add_argument("--force", action="store_true", help="forget the device that this machine is already")
     enroll.add_argument("--controller", default="", metavar="HOST:PORT", help="instead of the address in the token")
     enroll.set_defaults(command=_enroll)
+
+
+def _add_install(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    install = _add_command(commands, "install", "enroll this machine, and run the agent as a service from now on")
+    install.add_argument("--token", default="", help="as `longshore enroll-token` prints it; not needed once enrolled")
+    install.add_argument("--controller", default="", metavar="HOST:PORT", help="instead of the address in the token")
+    install.add_argument("--name", default="", help="name of the device, where the token names none (its host name)")
+    install.add_argument("--profile", default="", help="target profile of the device, where the token names none")
+    install.set_defaults(command=_install, force=False)
 
 
 def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -126,11 +142,66 @@ def _enroll(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
+    from edge_agent.host.service import state
+    from edge_agent.host.unit import EDGE_AGENT
     from edge_agent.runtime.inspection import describe_state
 
     for line in describe_state(arguments.state_dir):
         print(line)
+    print(f"service      {state(EDGE_AGENT)}")
     return 0
+
+
+def _install(arguments: argparse.Namespace) -> int:
+    from edge_agent.host.service import install, require_systemd
+    from edge_agent.host.unit import EDGE_AGENT
+    from edge_agent.runtime.identity import is_enrolled
+
+    require_systemd()
+    if not is_enrolled(arguments.state_dir):
+        if not arguments.token:
+            raise UserError("this machine is no device yet: give --token, as `longshore enroll-token` prints it")
+        _enroll(arguments)
+    install(EDGE_AGENT, arguments.state_dir)
+    print(f"{EDGE_AGENT.unit} runs, now and after each boot; `journalctl -u {EDGE_AGENT.unit}` shows its log")
+    return 0
+
+
+def _uninstall(_: argparse.Namespace) -> int:
+    from edge_agent.host.service import uninstall
+    from edge_agent.host.unit import EDGE_AGENT
+
+    there = uninstall(EDGE_AGENT)
+    kept = "what it started runs on; `longshore-edge-agent leave` ends that too"
+    print(f"{EDGE_AGENT.unit} is removed; {kept}" if there else f"there is no {EDGE_AGENT.unit}")
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    import asyncio
+
+    from edge_agent.host import doctor, findings
+    from edge_agent.podman import doctor as podman_doctor
+    from edge_agent.podman.backend import PodmanBackend
+    from edge_agent.runtime.logs import configure_logging
+
+    configure_logging("error")
+
+    async def podman(folder: Path) -> list[findings.Finding]:
+        backend = PodmanBackend("doctor", folder, _no_credentials, None)
+        try:
+            return await podman_doctor.examine(backend)
+        finally:
+            await backend.close()
+
+    with tempfile.TemporaryDirectory(prefix="longshore-doctor-") as folder:
+        found = [*doctor.examine(arguments.state_dir), *asyncio.run(podman(Path(folder)))]
+    print(findings.as_json(found) if arguments.json else findings.as_text(found))
+    return 0 if findings.healthy(found) else 1
+
+
+async def _no_credentials() -> tuple[str, str]:
+    raise RuntimeError("a doctor fetches nothing")
 
 
 def _leave(arguments: argparse.Namespace) -> int:

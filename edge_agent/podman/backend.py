@@ -8,8 +8,9 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from edge_agent.podman import abilities, machine, spec, trust
 from edge_agent.podman import exec as podman_exec
@@ -82,13 +83,19 @@ class PodmanBackend:
 
     async def probe(self) -> BackendFacts:
         try:
-            info = await self._connection.call("GET", "info")
+            info = await self.info()
         except BackendUnavailable as error:
             return BackendFacts("podman", "", abilities.UNKNOWN, f"{error.reason}: {error.message}")
-        except ApiError as error:
-            return BackendFacts("podman", "", abilities.UNKNOWN, f"PodmanUnavailable: {error}")
         self._abilities = abilities.abilities(info)
         return BackendFacts("podman", str(info["version"]["Version"]), self._abilities.capabilities)
+
+    async def info(self) -> Mapping[str, Any]:
+        """What Podman says of itself and this machine. Raises BackendUnavailable."""
+        try:
+            found: Mapping[str, Any] = await self._connection.call("GET", "info")
+        except ApiError as error:
+            raise BackendUnavailable("PodmanUnavailable", str(error)) from error
+        return found
 
     async def prepare(self, workload: Workload, progress: Callable[[Progress], None]) -> None:
         able = await self._able()
@@ -97,10 +104,7 @@ class PodmanBackend:
 
     async def _able(self) -> abilities.Abilities:
         if self._abilities is None:
-            try:
-                self._abilities = abilities.abilities(await self._connection.call("GET", "info"))
-            except ApiError as error:
-                raise BackendUnavailable("PodmanUnavailable", str(error)) from error
+            self._abilities = abilities.abilities(await self.info())
         return self._abilities
 
     async def start(self, workload: Workload) -> Handle:

@@ -14,13 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from edge_agent.podman.config import host_facts, render
-from tests.support import device_cgroups
+from tests.support import device_cgroups, device_systemd
 from tests.support.device_network import DeviceNetwork
 
 BOOT_DEADLINE = 20.0
 PLACES = (Path("/var/lib/containers"), Path("/etc/containers"))
 
-# Runs as the first process of the device; $1 is its folder, $2 its name. What it binds is private to it.
+# Runs as the first process of the device; $1 is its folder, $2 its name, the rest what it becomes then. What it binds
+# is private to it.
 INIT = """
 set -e
 ip link set lo up
@@ -32,8 +33,8 @@ mount --bind "$1/lib" /var/lib/containers
 mount --bind "$1/etc" /etc/containers
 if [ -d /etc/cni/net.d ]; then mount -t tmpfs tmpfs /etc/cni/net.d; fi
 while read -r folder; do mount --bind "$folder" "${folder%/*}"; done < "$1/cgroups"
-touch "$1/booted"
-exec "$3" -P
+shift 2
+exec "$@"
 """
 
 
@@ -43,8 +44,10 @@ class SimulatedDevice:
     `folder` keeps its storage; it must be on a file system that overlay mounts work on (no tmpfs, no overlay).
     """
 
-    def __init__(self, folder: Path, network: DeviceNetwork | None = None) -> None:
+    def __init__(self, folder: Path, network: DeviceNetwork | None = None, *, systemd: bool = False) -> None:
+        """With `systemd` that runs the device, as it runs a machine; else nothing does."""
         self.folder = folder
+        self._systemd = systemd
         self._network = network or DeviceNetwork.of_this_process()
         self._port = self._network.new_port()
         self.name = self._port.name
@@ -78,6 +81,8 @@ class SimulatedDevice:
             # Where Podman has never run there is nothing yet that a device could bind its own folder over.
             place.mkdir(parents=True, exist_ok=True)
         self._write_settings()
+        if self._systemd:
+            device_systemd.prepare(self.folder)
         try:
             await self.boot()
         except BaseException:
@@ -164,7 +169,9 @@ class SimulatedDevice:
         (etc / "containers.conf").write_text(render(host_facts(), self.folder / "copies"))
 
     def _boot_command(self) -> list[str]:
-        init = ["bash", "-c", INIT, "init", str(self.folder), self.name, _reaper()]
+        booted = str(self.folder / "booted")
+        first = device_systemd.first_process(self.folder, booted) if self._systemd else _first_process(booted)
+        init = ["bash", "-c", INIT, "init", str(self.folder), self.name, *first]
         unshare = ["unshare", "--mount", "--pid", "--uts", "--ipc", "--cgroup", "--fork", "--kill-child=KILL"]
         unshare += ["--mount-proc", "--propagation", "private", "--", *init]
         enter = ["setpriv", "--pdeathsig", "KILL", "nsenter", f"--net={self._port.namespace}", "--", *unshare]
@@ -196,8 +203,12 @@ def _has_ended(pid: int) -> bool:
         return True
 
 
+def _first_process(booted: str) -> list[str]:
+    """A program that does nothing but reap children."""
+    return ["sh", "-c", 'touch "$0"; exec "$1" -P', booted, _reaper()]
+
+
 def _reaper() -> str:
-    """A program that does nothing but reap children, for the device's first process."""
     for candidate in ("/usr/bin/catatonit", "/usr/libexec/podman/catatonit"):
         if Path(candidate).exists():
             return candidate

@@ -241,11 +241,16 @@ async def fetch(answer: deployment_pb2.GetDeploymentResponse, path: str = "/") -
 
 @asynccontextmanager
 async def running_site(
-    folder: Path, *, enroll: bool = True, build: bool = True, env: Mapping[str, str] | None = None
+    folder: Path,
+    *,
+    enroll: bool = True,
+    build: bool = True,
+    env: Mapping[str, str] | None = None,
+    systemd: bool = False,
 ) -> AsyncIterator[Site]:
     """A site with an enrolled device whose agent runs, and an image of the service in its registry. `env` is added to
     the controller's environment."""
-    async with SimulatedDevice(folder / "device") as device:
+    async with SimulatedDevice(folder / "device", systemd=systemd) as device:
         builds = Builds(base_cache=BASE_CACHE)
         stack = LocalStack(folder / "controller", host=device.gateway, builds=builds, env=env)
         async with stack:

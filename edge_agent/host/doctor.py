@@ -1,0 +1,134 @@
+"""Looks for what keeps an agent from its work on this machine, whatever it runs things with."""
+
+import os
+import shutil
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from edge_agent.host.findings import Finding, ok, problem, warning
+from edge_agent.runtime.addresses import parse_address
+from edge_agent.runtime.identity import Identity, InvalidIdentity, NotEnrolled, load_identity
+
+TIMEOUT = 5.0
+MIB = 2**20
+LEAST_FREE = 256 * MIB
+# No clock of a device that runs this is earlier.
+NOT_BEFORE = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+DAY = 86400.0
+# Of a certificate's end; it is renewed long before.
+SOON = 14 * DAY
+IN_MEMORY = ("tmpfs", "ramfs")
+
+
+def examine(state_dir: Path) -> Iterator[Finding]:
+    """What is common to all agents."""
+    yield from _rights()
+    yield from _systemd()
+    yield from _clock(time.time())
+    yield from _state_folder(state_dir)
+    yield from _identity(state_dir)
+
+
+def _rights() -> Iterator[Finding]:
+    if os.geteuid() == 0:
+        yield ok("runs as root")
+    else:
+        yield warning(f"runs as user {os.geteuid()}", "run it as root where limits and devices are needed")
+
+
+def _systemd() -> Iterator[Finding]:
+    if Path("/run/systemd/system").is_dir():
+        yield ok("systemd runs this machine")
+    else:
+        yield warning("systemd does not run this machine", "let what does start `run` at boot, and after it has ended")
+
+
+def _clock(now: float) -> Iterator[Finding]:
+    told = datetime.fromtimestamp(max(0.0, now), UTC).isoformat(timespec="seconds")
+    if now < NOT_BEFORE:
+        yield problem(f"the clock says {told}", "set it: `timedatectl set-ntp true`, or `date -s ...`")
+    else:
+        yield ok(f"the clock says {told}")
+
+
+def _state_folder(state_dir: Path) -> Iterator[Finding]:
+    folder = next(path for path in (state_dir, *state_dir.parents) if path.exists())
+    if not os.access(folder, os.W_OK):
+        yield problem(f"{folder} cannot be written to", "run this as the user of the agent, mostly root")
+        return
+    if (kind := file_system(folder, Path("/proc/mounts").read_text())) in IN_MEMORY:
+        yield problem(f"{folder} is in memory ({kind})", "give a folder on a disk: --state-dir")
+    free = shutil.disk_usage(folder).free
+    said = f"{folder} has {free // MIB} MiB free"
+    yield ok(said) if free >= LEAST_FREE else problem(said, f"free space: at least {LEAST_FREE // MIB} MiB")
+    if state_dir.exists() and state_dir.stat().st_mode & 0o077:
+        yield warning(f"{state_dir} can be read by others, keys included", f"chmod 700 {state_dir}")
+
+
+def file_system(path: Path, mounts: str) -> str:
+    """The type of file system on which the path lies, by the text of /proc/mounts (proc(5))."""
+    best, kind = -1, ""
+    for line in mounts.splitlines():
+        _, place, found, *_ = line.split(" ")
+        if path.resolve().is_relative_to(place) and len(place) >= best:
+            best, kind = len(place), found
+    return kind
+
+
+def _identity(state_dir: Path) -> Iterator[Finding]:
+    try:
+        identity = load_identity(state_dir)
+    except NotEnrolled:
+        yield warning("this machine is no device yet", "enroll it with a token of `longshore enroll-token`")
+        return
+    except InvalidIdentity as error:
+        yield problem(str(error), "enroll it again with --force")
+        return
+    except PermissionError as error:
+        yield problem(f"{error.filename} cannot be read", "run this as the user of the agent, mostly root")
+        return
+    yield ok(f"this machine is the device {identity.device_name} ({identity.device_id})")
+    yield from _certificate(identity, time.time())
+    yield from _reach("controller", identity, identity.agent_address)
+    yield from _reach("broker", identity, identity.broker_address)
+
+
+def _certificate(identity: Identity, now: float) -> Iterator[Finding]:
+    from cryptography import x509
+
+    certificate = x509.load_pem_x509_certificate(identity.certificate_file.read_bytes())
+    end = certificate.not_valid_after_utc.timestamp()
+    said = f"its certificate ends on {certificate.not_valid_after_utc.date().isoformat()}"
+    if now < certificate.not_valid_before_utc.timestamp():
+        yield problem("its certificate is not valid yet by the clock", "set the clock")
+    elif now > end:
+        yield problem(said, "enroll this machine again: `enroll --force TOKEN`")
+    elif now > end - SOON:
+        yield warning(said, "the agent renews it while it reaches the controller: see whether it does")
+    else:
+        yield ok(said)
+
+
+def _reach(what: str, identity: Identity, address: str) -> Iterator[Finding]:
+    """By a handshake of TLS with the device's own certificate, as the agent makes it."""
+    host, port = parse_address(address)
+    context = ssl.create_default_context(cafile=str(identity.ca_file))
+    context.load_cert_chain(identity.certificate_file, identity.key_file)
+    try:
+        with (
+            socket.create_connection((host, port), TIMEOUT) as connection,
+            context.wrap_socket(connection, server_hostname=host),
+        ):
+            yield ok(f"the {what} answers at {address}")
+    except ssl.SSLError as error:
+        mend = "see the clocks of both, and whether something between them breaks TLS open"
+        yield problem(f"the {what} at {address} is not to be trusted: {error.reason or error}", mend)
+    except socket.gaierror as error:
+        yield problem(f"the name of the {what} at {address} is not known: {error.strerror}", "see the name service")
+    except OSError as error:
+        mend = f"see the network and firewalls on the way to port {port}; what is stored runs on without it"
+        yield problem(f"the {what} does not answer at {address}: {error.strerror or error}", mend)
