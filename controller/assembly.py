@@ -44,9 +44,8 @@ def builder_pool(
 def builder_settings(settings: Settings) -> BuilderSettings:
     builds = settings.builds
     return BuilderSettings(
-        builds.base_cache, builds.bootstrap_mirror, builds.ca_bundle, micromamba=builds.micromamba,
-        base_registries=builds.base_registries,
-    )  # fmt: skip
+        builds.base_cache, builds.bootstrap_mirror, builds.ca_bundle, base_registries=builds.base_registries
+    )
 
 
 def remote_place(host: HostSettings, settings: Settings, folder: DataFolder, builder: ImageBuilder) -> Place:

@@ -104,8 +104,6 @@ class Builds(Part):
     bootstrap_mirror: str = ""
     # Certificates (PEM) that package downloads trust during builds; the system's where it is not given.
     ca_bundle: Path | None = None
-    # The program micromamba for conda packages; the one on PATH where it is not given.
-    micromamba: Path | None = None
     # Target profiles and runtimes of the operator's own, which add to ours or override them.
     targets_folder: Path | None = None
     runtimes_folder: Path | None = None

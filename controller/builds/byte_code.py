@@ -18,3 +18,9 @@ async def compile_packages(program: str, packages: Path, root: Path, environment
     ]  # fmt: skip
     # A file that is no Python at all, such as a template, is none of its business: its status says nothing.
     await processes.run(argv, environment)
+
+
+async def find_python(uv: Path, minor: str, environment: Mapping[str, str]) -> str:
+    """A Python of this machine of the version, such as "3.11", whose byte code all of it take; "" without one."""
+    asked = await processes.run([str(uv), "python", "find", "--no-config", "--system", minor], environment)
+    return asked.stdout.splitlines()[0] if asked.returncode == 0 and asked.stdout else ""

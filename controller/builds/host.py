@@ -12,7 +12,6 @@ from controller.builds.host_settings import (
     APT_SECRET,
     CA_SECRET,
     ENV_SECRET,
-    MICROMAMBA_SECRET,
     STEPS_APT_SECRET,
     STEPS_ENV_SECRET,
     UV_SECRET,
@@ -62,9 +61,8 @@ def write_secrets(
 
 def programs(settings: BuilderSettings) -> dict[str, Path]:
     """The programs of this machine that steps may use, by the name of their secret."""
-    micromamba = settings.micromamba or shutil.which("micromamba")
-    found = {UV_SECRET: uv_program(settings), MICROMAMBA_SECRET: Path(micromamba) if micromamba else None}
-    return {name: path for name, path in found.items() if path is not None}
+    uv = uv_program(settings)
+    return {} if uv is None else {UV_SECRET: uv}
 
 
 def uv_program(settings: BuilderSettings) -> Path | None:

@@ -20,7 +20,6 @@ APT_SECRET = "longshore-apt"
 STEPS_ENV_SECRET = "longshore-steps-env"
 STEPS_APT_SECRET = "longshore-steps-apt"
 UV_SECRET = "longshore-uv"
-MICROMAMBA_SECRET = "longshore-micromamba"
 # Where a step finds them: on the container's own file system of devices, where a mount leaves no trace in a layer. So a
 # layer is the same with these secrets and without.
 SECRETS_FOLDER = "/dev/longshore"

@@ -42,14 +42,12 @@ PYPI_MISSING = re.compile(
     r"|No matching distribution found for (\S+)|Could not find a version that satisfies the requirement (\S+)"
     r"|Because (\S+) has no (?:wheels|usable wheels|source distribution)"
 )
-# apk, dnf and micromamba.
+# apk and dnf.
 OTHERS_MISSING = re.compile(
-    r"(\S+) \(no such package\)|No match for argument: (\S+)|nothing provides(?: requested)? (\S+)"
-    r"|Error: Unable to find a match: (\S+)|[└├]─ (\S+)[^├└]*? does not exist|No package (\S+) available"
+    r"(\S+) \(no such package\)|No match for argument: (\S+)|nothing provides (\S+)"
+    r"|Error: Unable to find a match: (\S+)|No package (\S+) available"
 )
-OTHERS_CONFLICT = re.compile(
-    r"unable to select packages|Could not solve for environment|conflicting requests|Problem: package \S+ requires"
-)
+OTHERS_CONFLICT = re.compile(r"unable to select packages|conflicting requests|Problem: package \S+ requires")
 # What uv says where wheels exist, though not for this platform or Python; and what pip does.
 WHEEL_MISSING = re.compile(
     r"[Ww]heels (?:are available )?for `([^`]+)`"

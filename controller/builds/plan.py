@@ -29,6 +29,7 @@ def plan_image(
         apk=packages.apk,
         conda=packages.conda,
         conda_channels=packages.conda_channels,
+        conda_scripts=prepared.conda_scripts,
         pypi=packages.pypi,
         pypi_indexes=packages.pypi_indexes,
         prepared_root=prepared.root,

@@ -1,8 +1,9 @@
-"""What a foreign architecture's image needs and no foreign CPU has to make: laid out natively in the build context.
+"""What an image needs and no CPU of the target has to make: laid out natively in the build context.
 
-Of an image for another architecture than its builder's, steps run by emulation, many times slower. What is made here
-instead is added as archives: accounts and folders (`prepared/root.tar`), system packages (`prepared/apt.tar`), the
-virtual environment (`prepared/pypi.tar`). docs/design/foreign-builds.md has the measurements.
+Environments of conda are, for every image (`prepared/conda.tar`). Of an image for another architecture than its
+builder's, steps run by emulation, many times slower. What is made here instead is added as archives too: accounts and
+folders (`prepared/root.tar`), system packages (`prepared/apt.tar`), the virtual environment (`prepared/pypi.tar`).
+docs/design/foreign-builds.md has the measurements.
 """
 
 import os
@@ -11,20 +12,19 @@ from pathlib import Path
 
 from controller.builds.bases import Base
 from controller.builds.cancelling import in_thread
+from controller.builds.conda.kept import Laid
 from controller.builds.host_settings import HostSettings
 from controller.builds.log import BuildLog
-from controller.builds.model import BuildFailed, TargetJob
+from controller.builds.model import TargetJob
 from controller.builds.podman import Podman
 from controller.builds.prepare_apt import Unpacked, unpack
 from controller.builds.prepare_base import BaseFiles, read_base
+from controller.builds.prepare_conda import CondaTool, lay_out_conda
 from controller.builds.prepare_root import needs_removal, write_root
 from controller.builds.prepare_wheels import WheelsTool, lay_out
 from controller.builds.requirements import requirements_of
 from controller.builds.settings import BuilderSettings
 from controller.builds.targets import TargetProfile
-
-# templates/parts/conda.j2 takes the first that is there.
-CONDA_PROGRAMS = ("micromamba", "mamba", "conda")
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Prepared:
 
     `root`: accounts and folders, in `prepared/root.tar`. `pypi`: the virtual environment, in `prepared/pypi.tar`.
     `apt`: the packages' files, in `prepared/apt.tar`; `apt_configure`: their maintainer scripts have to run.
+    `conda_scripts`: name, version and build number of conda packages whose own scripts have to run.
     `emulated`: what has to run on the target's CPU all the same, for people. `notes`: for people, such as where
     emulation is used and why.
     """
@@ -41,6 +42,7 @@ class Prepared:
     pypi: bool = False
     apt: bool = False
     apt_configure: bool = False
+    conda_scripts: tuple[str, ...] = ()
     emulated: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -59,10 +61,10 @@ class Workplace:
 
 
 async def prepare(job: TargetJob, profile: TargetProfile, context: Path, log: BuildLog, place: Workplace) -> Prepared:
-    """Nothing is prepared for the machine's own architecture, where installing is as fast. Raises BuildFailed."""
-    if place.architecture == profile.architecture:
-        return Prepared()
-    return await _Preparation(job, profile, context, log, place).run()
+    """Of an image for the machine's own architecture, where installing is as fast, only what is prepared in any case.
+    Raises BuildFailed."""
+    preparation = _Preparation(job, profile, context, log, place)
+    return await (preparation.own() if place.architecture == profile.architecture else preparation.foreign())
 
 
 class _Preparation:
@@ -78,12 +80,22 @@ class _Preparation:
         self._emulated: list[str] = []
         self._notes: list[str] = []
 
-    async def run(self) -> Prepared:
+    async def own(self) -> Prepared:
+        """For the architecture of the machine that runs the steps."""
+        if not self._needs.conda:
+            return Prepared()
         await in_thread(self._make_folders)
-        base = await read_base(self._place.podman, self._place.base.image_id, self._scratch("base"))
-        self._require_conda(base)
+        conda = await self._conda_packages(await self._base())
+        await in_thread(self._settle)
+        return Prepared(conda_scripts=conda.scripts, notes=conda.notes)
+
+    async def foreign(self) -> Prepared:
+        """For another architecture."""
+        await in_thread(self._make_folders)
+        base = await self._base()
         apt = await self._system_packages(base)
         root = await self._root(base)
+        conda = await self._conda_packages(base)
         pypi = await self._python_packages(base.plus(apt.entries or {}))
         self._name_other_steps()
         self._notes.append(
@@ -96,17 +108,24 @@ class _Preparation:
         await in_thread(self._settle)
         return Prepared(
             root=root, pypi=pypi, apt=apt.entries is not None, apt_configure=bool(apt.scripts),
-            emulated=tuple(self._emulated), notes=tuple(self._notes),
+            conda_scripts=conda.scripts, emulated=tuple(self._emulated), notes=tuple(self._notes),
         )  # fmt: skip
 
-    def _require_conda(self, base: BaseFiles) -> None:
-        """The controller's micromamba runs on no other architecture."""
-        if self._needs.conda and not any(map(base.which, CONDA_PROGRAMS)):
-            raise BuildFailed(
-                "CondaUnavailable",
-                f"there is no micromamba for {self._profile.platform}; the controller's is of its own architecture: "
-                "take a build.base that has micromamba, mamba or conda",
-            )
+    async def _base(self) -> BaseFiles:
+        return await read_base(self._place.podman, self._place.base.image_id, self._scratch("base"))
+
+    async def _conda_packages(self, base: BaseFiles) -> Laid:
+        if not self._needs.conda:
+            return Laid()
+        place, job = self._place, self._job
+        tool = CondaTool(place.podman, place.settings, place.host, self._profile, job.user_id, job.no_cache)
+        target, scratch = self._folder / "conda.tar", self._scratch("conda")
+        laid = await lay_out_conda(tool, base, self._needs, target, scratch, self._log)
+        self._notes += laid.notes
+        if laid.scripts:
+            named = ", ".join(line.partition(" ")[0] for line in laid.scripts)
+            self._emulated.append(f"scripts of the conda packages {named}")
+        return laid
 
     async def _root(self, base: BaseFiles) -> bool:
         if needs_removal(base, self._job):
@@ -131,7 +150,7 @@ class _Preparation:
     async def _python_packages(self, base: BaseFiles) -> bool:
         if not self._needs.pypi:
             return False
-        reason = "they are added to the environment of conda, which is made by a step"
+        reason = "they are added to the environment of conda, by its own Python"
         if not self._needs.conda:
             tool = WheelsTool(self._place.podman, self._place.settings, self._place.host, self._profile)
             target = self._folder / "pypi.tar"
@@ -144,7 +163,7 @@ class _Preparation:
     def _name_other_steps(self) -> None:
         """Steps that nothing is prepared for."""
         needs, spec = self._needs, self._job.spec
-        for kind, names in (("dnf", needs.dnf), ("apk", needs.apk), ("conda", needs.conda)):
+        for kind, names in (("dnf", needs.dnf), ("apk", needs.apk)):
             if names:
                 self._emulated.append(f"packages of {kind}")
         if spec.allow_root:
@@ -156,7 +175,7 @@ class _Preparation:
 
     def _make_folders(self) -> None:
         self._folder.mkdir(parents=True)
-        for name in ("base", "wheels", "apt"):
+        for name in ("base", "wheels", "apt", "conda"):
             self._scratch(name).mkdir(parents=True)
 
     def _scratch(self, name: str) -> Path:

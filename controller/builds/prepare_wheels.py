@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controller.builds import host, processes
-from controller.builds.byte_code import compile_packages
+from controller.builds.byte_code import compile_packages, find_python
 from controller.builds.cancelling import in_thread
 from controller.builds.host_settings import HostSettings
 from controller.builds.log import BuildLog
@@ -23,6 +23,7 @@ from controller.rendering.packages import requirements_list
 SOURCE_ONLY = re.compile(r"Wheels are required for `([^`]+)`")
 # The loader of Alpine and its like.
 MUSL = re.compile(r"/(usr/)?lib/ld-musl-[^/]+\.so\.1")
+GLIBC = re.compile(r"/(?:usr/)?lib(?:64|/[^/]+-linux-gnu[^/]*)?/libc-(\d+)\.(\d+)\.so")
 # Versions of glibc for which uv knows wheels' platforms, lowest first.
 GLIBC_TAGS = ("2_17", "2_28", "2_31", "2_32", "2_33", "2_34", "2_35", "2_36", "2_37", "2_38", "2_39", "2_40")
 # What a user of this machine set for other purposes.
@@ -98,14 +99,24 @@ def python_version(base: BaseFiles, python: str) -> str:
 def wheels_platform(profile: TargetProfile, base: BaseFiles) -> str:
     """The profile's, for the C library that the base really has where that can be seen."""
     match = re.fullmatch(r"(\w+)-manylinux_(\d+_\d+)", profile.wheels)
-    if match and any(MUSL.fullmatch(path) for path in base.entries):
+    if match and has_musl(base):
         return f"{match[1]}-unknown-linux-musl"
-    found = re.match(r"(\d+)\.(\d+)", installed_version(base, "libc6"))
-    if match is None or found is None:
+    found = glibc_version(base)
+    if match is None or not found:
         return profile.wheels
-    version = (int(found[1]), int(found[2]))
-    usable = [tag for tag in GLIBC_TAGS if tuple(map(int, tag.split("_"))) <= version]
+    usable = [tag for tag in GLIBC_TAGS if tuple(map(int, tag.split("_"))) <= found]
     return f"{match[1]}-manylinux_{usable[-1]}" if usable else profile.wheels
+
+
+def has_musl(base: BaseFiles) -> bool:
+    return any(MUSL.fullmatch(path) for path in base.entries)
+
+
+def glibc_version(base: BaseFiles) -> tuple[int, int] | None:
+    """None where it cannot be seen. Before 2.34 the name of its file tells it."""
+    named = next((found for path in base.entries if (found := GLIBC.fullmatch(path))), None)
+    match = named or re.match(r"(\d+)\.(\d+)", installed_version(base, "libc6"))
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def installed_version(base: BaseFiles, package: str) -> str:
@@ -143,9 +154,8 @@ class _Native:
 async def _native_python(tool: WheelsTool, uv: Path, version: str) -> _Native:
     """Of the same minor version where there is one, since byte code is the same then; else any."""
     minor = ".".join(version.split(".")[:2])
-    asked = await processes.run([str(uv), "python", "find", "--no-config", "--system", minor], tool.environment())
-    if asked.returncode == 0 and asked.stdout:
-        return _Native(asked.stdout.splitlines()[0], minor)
+    if program := await find_python(uv, minor, tool.environment()):
+        return _Native(program, minor)
     anything = await processes.run([str(uv), "python", "find", "--no-config"], tool.environment())
     return _Native(anything.stdout.splitlines()[0] if anything.stdout else "python3", "")
 

@@ -22,5 +22,3 @@ class BuilderSettings:
     storage_driver: str = "overlay"
     # The program uv, used for Python packages during a build. None: the one installed beside the controller.
     uv: Path | None = None
-    # The program micromamba, used for conda packages. None: the one on PATH.
-    micromamba: Path | None = None

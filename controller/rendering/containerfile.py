@@ -19,7 +19,8 @@ class ImagePlan:
     """All that a Containerfile says. Names and values as typed; they are quoted where they are written.
 
     `cache_scope` names those who share caches of packages. `folders`: of the build context, each copied into `workdir`
-    as a layer of its own, in this order. `prepared_*`: the parts lie in the context as archives, no step makes them.
+    as a layer of its own, in this order. `prepared_*`: the parts lie in the context as archives, no step makes them;
+    that of conda always does.
     """
 
     base: str
@@ -30,6 +31,8 @@ class ImagePlan:
     apk: tuple[str, ...] = ()
     conda: tuple[str, ...] = ()
     conda_channels: tuple[str, ...] = ()
+    # Name, version and build number of conda packages whose own scripts have to run.
+    conda_scripts: tuple[str, ...] = ()
     pypi: tuple[str, ...] = ()
     pypi_indexes: tuple[str, ...] = ()
     prepared_root: bool = False
@@ -66,11 +69,15 @@ class ImagePlan:
         for manager, names in (("apt", () if self.prepared_apt else self.apt), ("dnf", self.dnf), ("apk", self.apk)):
             if names:
                 lists[manager] = packages.names_list(manager, names)
-        if self.conda:
-            lists["conda"] = packages.conda_environment(self.conda, self.conda_channels)
+        if self.conda_scripts:
+            lists["conda_scripts"] = packages.conda_scripts(self.conda_scripts)
         if self.pypi and not self.prepared_pypi:
             lists["pypi"] = packages.requirements_list(self.pypi, self.pypi_indexes)
         return lists
+
+    def conda_shown(self) -> tuple[str, ...]:
+        """What the archive with the environment of conda was made of, for people. Raises quoting.CannotQuote."""
+        return packages.conda_shown(self.conda, self.conda_channels) if self.conda else ()
 
     def cache_id(self, tool: str) -> str:
         """Name of the cache that a tool has for this base, shared only within `cache_scope`."""

@@ -4,7 +4,6 @@ A step reads its list by a bind mount, which Podman's layer cache does not look 
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -55,15 +54,17 @@ def requirements_list(requirements: Sequence[str], indexes: Sequence[str]) -> Pa
     return PackageList("pypi.txt", _lines([*options, *checked]), len(checked), shown)
 
 
-def conda_environment(packages: Sequence[str], channels: Sequence[str]) -> PackageList:
-    """The list for micromamba, in conda's format of environments. Raises CannotQuote."""
+def conda_shown(packages: Sequence[str], channels: Sequence[str]) -> tuple[str, ...]:
+    """Comment lines for people; no step reads the names. Raises CannotQuote."""
     checked = [quoting.conda_package(package) for package in packages]
     sources = [quoting.conda_channel(channel) for channel in channels]
-    # A string of JSON is one of YAML.
-    lines = ["channels:", *(f"  - {json.dumps(one)}" for one in sources)]
-    lines += ["dependencies:", *(f"  - {json.dumps(one)}" for one in checked)]
-    shown = (*_shown("conda", checked), f"# conda channels: {' '.join(sources)}")
-    return PackageList("conda.yml", _lines(lines), len(checked), shown)
+    return (*_shown("conda", checked), f"# conda channels: {' '.join(sources)}")
+
+
+def conda_scripts(lines: Sequence[str]) -> PackageList:
+    """The list of conda packages whose own scripts run, with version and build number. Raises CannotQuote."""
+    checked = [quoting.conda_script(line) for line in lines]
+    return PackageList("conda-scripts.txt", _lines(checked), len(checked), ())
 
 
 def _lines(lines: Sequence[str]) -> str:

@@ -90,6 +90,10 @@ def conda_channel(text: str) -> str:
     return _matching(CONDA_CHANNEL, text, "name of a conda channel")
 
 
+def conda_script(text: str) -> str:
+    return _matching(r"[A-Za-z0-9_.+!-]+ [A-Za-z0-9_.+!-]+ [0-9]+", text, "line of a conda package with a script")
+
+
 def pypi_requirement(text: str) -> str:
     return _matching(PYPI_REQUIREMENT, text, "requirement of a Python package")
 

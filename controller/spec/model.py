@@ -41,7 +41,7 @@ from controller.spec.image_names import ImageName
 
 
 class CondaPackages(Model):
-    """An environment of its own in /opt/conda, made by micromamba."""
+    """An environment of its own in /opt/conda."""
 
     channels: list[Annotated[str, Field(pattern=CONDA_CHANNEL)]] = Field(
         default=["conda-forge"],

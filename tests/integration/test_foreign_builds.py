@@ -136,13 +136,6 @@ async def test_packages_that_cannot_be_had_fail_as_in_a_step(workshop: Workshop)
         assert workshop.leftovers() == []
 
 
-async def test_conda_packages_are_refused_at_once_where_the_base_cannot_install_them(workshop: Workshop) -> None:
-    spec = {"packages": {"conda": {"packages": ["numpy=1.26"]}}}
-    with pytest.raises(BuildFailed, match=r"take a build\.base that has micromamba") as caught:
-        await build(workshop, workshop.job("conda", spec, profile="arm64-cpu"))
-    assert (caught.value.reason, caught.value.retryable) == ("CondaUnavailable", False)
-
-
 async def test_an_environment_made_outside_is_the_one_that_a_step_makes(workshop: Workshop) -> None:
     wishes = ["flask==3.1.0"]
     job = workshop.job("inside", {"packages": {"pypi": wishes}})

@@ -46,6 +46,7 @@ plans = st.builds(
     apk=some(APK_PACKAGE),
     conda=some(CONDA_PACKAGE),
     conda_channels=some(CONDA_CHANNEL),
+    conda_scripts=some(r"^[A-Za-z0-9_.+!-]{1,9} [A-Za-z0-9_.+!-]{1,9} [0-9]{1,3}$"),
     pypi=some(PYPI_REQUIREMENT),
     pypi_indexes=some(INDEX_URL, 2),
     prepared_root=st.booleans(),

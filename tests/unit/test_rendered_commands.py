@@ -33,7 +33,7 @@ class Step:
             r"(?<![\w.}-])/(run|dev/longshore|var|opt|tmp|bin|usr)/", rf"{folder}/\1/", step.command()
         )
         self.install("rm", "mkdir")
-        self._link("cat")
+        self.install_real("cat")
 
     def install(self, *names: str, saying: str = "") -> None:
         for name in names:
@@ -50,7 +50,7 @@ class Step:
         lines = self.said.read_text().splitlines() if self.said.exists() else []
         return [line.split()[1:] for line in lines if line.split()[0] == name]
 
-    def _link(self, name: str) -> None:
+    def install_real(self, name: str) -> None:
         found = shutil.which(name)
         assert found
         (self._programs / name).symlink_to(found)
@@ -175,11 +175,27 @@ def test_a_base_that_can_have_no_python_is_said_so(tmp_path: Path) -> None:
     assert done.stderr.startswith("longshore: the base image has no python3, and no package manager")
 
 
-def test_conda_packages_without_micromamba_are_said_so(tmp_path: Path) -> None:
-    step = Step(tmp_path, replace(PLAN, conda=("numpy",), conda_channels=("conda-forge",)), "conda")
+def test_scripts_of_conda_packages_run_in_order_and_know_what_they_are(tmp_path: Path) -> None:
+    plan = replace(PLAN, conda=("qt",), conda_channels=("a",), conda_scripts=("glib 2.80 1", "qt 6.8.1 2"))
+    step = Step(tmp_path, plan, "conda_scripts")
+    step.install_real("sh")
+    (tmp_path / "opt/conda/bin").mkdir(parents=True)
+    for name in ("glib", "qt"):
+        text = f'echo "ran $PKG_NAME $PKG_VERSION $PKG_BUILDNUM $PREFIX" >> "{step.said}"\ncat\n'
+        (tmp_path / f"opt/conda/bin/.{name}-post-link.sh").write_text(text)
     done = step.run()
-    assert done.returncode == 1
-    assert done.stderr.startswith("longshore: there is no micromamba for build.packages.conda")
+    assert done.returncode == 0, done.stderr
+    assert [call[:3] for call in step.calls("ran")] == [["glib", "2.80", "1"], ["qt", "6.8.1", "2"]]
+
+
+def test_a_script_of_a_conda_package_that_fails_fails_the_step(tmp_path: Path) -> None:
+    step = Step(
+        tmp_path, replace(PLAN, conda=("qt",), conda_channels=("a",), conda_scripts=("qt 1 0",)), "conda_scripts"
+    )
+    step.install_real("sh")
+    (tmp_path / "opt/conda/bin").mkdir(parents=True)
+    (tmp_path / "opt/conda/bin/.qt-post-link.sh").write_text("exit 7\n")
+    assert step.run().returncode == 7
 
 
 @pytest.mark.parametrize("kind", ["apt", "dnf", "apk"])

@@ -77,7 +77,8 @@ def meant_environment(plan: ImagePlan) -> dict[str, str]:
 
 def meant_copies(plan: ImagePlan) -> list[Copied]:
     prepared = {
-        "root": plan.prepared_root, "apt": plan.prepared_apt, "pypi": plan.prepared_pypi and bool(plan.pypi),
+        "root": plan.prepared_root, "apt": plan.prepared_apt, "conda": bool(plan.conda),
+        "pypi": plan.prepared_pypi and bool(plan.pypi),
     }  # fmt: skip
     meant = [Copied([f"prepared/{part}.tar"], "/", "") for part, is_there in prepared.items() if is_there]
     if plan.runtime_files:
