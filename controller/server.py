@@ -112,6 +112,7 @@ class Controller:
         self._devices = DeviceService(self._store, self._ca, profiles)
         self._messages = DeviceMessages(self._store, self._broker_settings())
         self._sessions = Sessions(self._messages.invite)
+        self._store.subscribe(self._sessions.heard)
         self._journal = journal_of(root)
         self._on_pushed = self._journal.note if self.settings.housekeeping.enabled else nobody
         self._pool = builder_pool(self.settings, self._folder, self._uploads, access, profiles, self._on_pushed)

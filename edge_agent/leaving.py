@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from dataclasses import dataclass
 
 from edge_agent.podman.backend import PodmanBackend
 from edge_agent.runtime.backend import DeployBackend
@@ -11,8 +12,17 @@ from edge_agent.runtime.settings import AgentSettings
 GRACE_SECONDS = 10.0
 
 
-def leave(settings: AgentSettings, identity: Identity) -> int:
-    """Afterwards nothing that this agent ran or fetched is left, nor its state; how many instances that were.
+@dataclass(frozen=True)
+class Left:
+    """`removed` instances; `untold` is empty where the controller knows of it, else why it does not."""
+
+    removed: int
+    untold: str
+
+
+def leave(settings: AgentSettings, identity: Identity) -> Left:
+    """Afterwards nothing that this agent ran or fetched is left, nor its state, and the controller knows it as a device
+    no more, where it can be reached.
 
     No agent may run on the state folder: the caller holds its lock. Raises BackendError where something stays; the
     identity stays then too, so that it can be tried again.
@@ -25,8 +35,12 @@ def leave(settings: AgentSettings, identity: Identity) -> int:
         url=settings.podman_url or None,
     )
     removed = asyncio.run(_remove_all(backend))
+    # Imported when nothing is left that forks: gRPC's handlers for forks can abort a child.
+    from edge_agent.runtime.farewell import tell_controller
+
+    untold = tell_controller(identity)
     shutil.rmtree(settings.state_dir)
-    return removed
+    return Left(removed, untold)
 
 
 async def _remove_all(backend: DeployBackend) -> int:

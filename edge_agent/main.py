@@ -215,10 +215,14 @@ def _leave(arguments: argparse.Namespace) -> int:
         from edge_agent.runtime.backend import BackendError
 
         try:
-            removed = leave(settings, identity)
+            left = leave(settings, identity)
         except BackendError as error:
             raise UserError(f"{error.message}; run it again") from None
-    print(f"{identity.device_name} has left: {removed} instance(s), their images and {settings.state_dir} are removed")
+    name = identity.device_name
+    print(f"{name} has left: {left.removed} instance(s), their images and {settings.state_dir} are removed")
+    if left.untold:
+        hint = f"there: longshore devices delete {name}"
+        print(f"longshore-edge-agent: the controller does not know of it: {left.untold}; {hint}", file=sys.stderr)
     return 0
 
 

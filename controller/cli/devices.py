@@ -1,4 +1,4 @@
-"""`longshore devices` and `longshore enroll-token`."""
+"""`longshore devices`, what is about one of them, and `longshore enroll-token`."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -6,13 +6,26 @@ from typing import Annotated
 import typer
 
 from controller.cli import output, session, words
+from controller.cli.default_group import DefaultGroup
 from controller.cli.errors import UsageProblem
 from controller.cli.output import Format
 from longshore.v1 import device_pb2
 
+# What `longshore devices NAME` calls.
+DEFAULT = "show"
 Label = Annotated[list[str] | None, typer.Option("--label", "-l", help="key=value; may be given again.")]
 
 
+class DevicesGroup(DefaultGroup):
+    default = DEFAULT
+
+
+app = typer.Typer(
+    cls=DevicesGroup, name="devices", help="List enrolled devices; show or delete one.", no_args_is_help=False
+)
+
+
+@app.command(name=DEFAULT, hidden=True)
 def devices(
     name: Annotated[str, typer.Argument(help="Show this one in full (name or id).", show_default=False)] = "",
     label: Label = None,
@@ -36,6 +49,25 @@ def devices(
             return
         entries = list(here.client.list_devices(pairs(label), profile))
     output.write_list(entries, [entry.name for entry in entries], words.devices(entries, datetime.now(UTC)), form)
+
+
+@app.command()
+def delete(
+    name: Annotated[str, typer.Argument(help="The device (name or id).", show_default=False)],
+    context: session.ContextFile = None,
+) -> None:
+    """Make a machine no device any more.
+
+    Its certificate is refused from now on, no deployment counts on it, and its name is free. What it runs, it runs on
+    until `longshore-edge-agent leave` is called there.
+
+    Examples:
+
+      longshore devices delete edge-7
+    """
+    with session.session(context) as here:
+        here.client.delete_device(name)
+    print(f"{name} is no device any more")
 
 
 def enroll_token(

@@ -43,3 +43,13 @@ class EnrollToken:
     labels: Mapping[str, str]
     profile: str
     expires: float
+
+
+@dataclass(frozen=True)
+class SpentToken:
+    """Which device a token has made, and by which key."""
+
+    secret_hash: str
+    key_hash: str
+    device_id: str
+    expires: float

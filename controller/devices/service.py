@@ -1,4 +1,4 @@
-"""Enrollment and reading of devices."""
+"""Enrollment, reading and deletion of devices."""
 
 import re
 import time
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from controller.access import hash_secret, new_id, new_secret
-from controller.deployments.assess import reassess
+from controller.deployments.assess import reassess, reassess_all
 from controller.deployments.placing import place
-from controller.devices.model import Device, EnrollToken
+from controller.devices.model import Device, EnrollToken, SpentToken
 from controller.errors import InvalidRequest, NotFound, Unauthenticated
 from controller.events.model import NO_PROJECT, EventKind, NewEvent
 from controller.pki import CertificateAuthority
-from controller.pki.authority import InvalidCertificateRequest
+from controller.pki.authority import InvalidCertificateRequest, key_hash
 from controller.spec.fields import LABEL
 from controller.store import Store, Transaction
 from controller.store.rows import Page
@@ -65,7 +65,8 @@ class DeviceService:
         return secret, expires
 
     async def enroll(self, enrollment: Enrollment) -> tuple[Device, str]:
-        """The new device and its certificate (PEM). The token is spent only if all goes well.
+        """The device and its certificate (PEM). The token is spent only if all goes well; with the same key it is good
+        for the same device again, until it would have ended.
 
         Errors: Unauthenticated, InvalidRequest, AlreadyExists.
         """
@@ -73,10 +74,7 @@ class DeviceService:
 
     async def find(self, id_or_name: str) -> Device:
         """Raises NotFound."""
-        device = await self._store.transact(lambda tx: tx.devices.find(id_or_name))
-        if device is None:
-            raise NotFound(Reason.NO_SUCH_DEVICE, f"no device {id_or_name}")
-        return device
+        return await self._store.transact(lambda tx: _found(tx, id_or_name))
 
     async def page(self, profile: str, labels: Mapping[str, str], page: Page) -> tuple[list[Device], str]:
         """Raises InvalidRequest for labels that no device can bear."""
@@ -88,9 +86,21 @@ class DeviceService:
             known = ", ".join(sorted(self._profiles))
             raise InvalidRequest(field, f"no target profile {profile!r}; known: {known}")
 
+    async def delete(self, id_or_name: str) -> None:
+        """Afterwards it is no device any more. Raises NotFound."""
+
+        def found_and_deleted(tx: Transaction) -> None:
+            delete(tx, _found(tx, id_or_name))
+
+        await self._store.transact(found_and_deleted)
+
     def _enroll(self, tx: Transaction, enrollment: Enrollment) -> tuple[Device, str]:
-        token = tx.access.spend_enroll_token(hash_secret(enrollment.token_secret))
+        secret_hash, key = hash_secret(enrollment.token_secret), _key_hash(enrollment)
+        token = tx.access.spend_enroll_token(secret_hash)
         if token is None:
+            made = tx.devices.get(tx.access.spent_by(secret_hash, key))
+            if made is not None:
+                return made, self._ca.sign_request(enrollment.certificate_request, made.id)
             message = "the enroll token is unknown, spent or expired; make a new one: longshore enroll-token"
             raise Unauthenticated(Reason.ENROLL_TOKEN_REFUSED, message)
         name = token.device_name or enrollment.proposed_name
@@ -98,21 +108,44 @@ class DeviceService:
         profile = token.profile or enrollment.proposed_profile
         self._check_profile("proposed_profile", profile)
         device = Device(new_id("dev"), name, profile, enrolled=time.time(), labels=token.labels, facts=enrollment.facts)
-        try:
-            certificate = self._ca.sign_request(enrollment.certificate_request, device.id)
-        except InvalidCertificateRequest as error:
-            raise InvalidRequest("certificate_request", str(error)) from error
         tx.devices.add(device)
+        tx.access.note_spent(SpentToken(secret_hash, key, device.id, token.expires))
         tx.events.append(device_event(device, "ENROLLED"))
         for deployment in tx.deployments.running():
             reassess(tx, place(tx, deployment))
-        return device, certificate
+        return device, self._ca.sign_request(enrollment.certificate_request, device.id)
+
+
+def _found(tx: Transaction, id_or_name: str) -> Device:
+    device = tx.devices.find(id_or_name)
+    if device is None:
+        raise NotFound(Reason.NO_SUCH_DEVICE, f"no device {id_or_name}")
+    return device
+
+
+def delete(tx: Transaction, device: Device) -> None:
+    """Afterwards it is no device any more, and nothing is expected of it."""
+    counted = {row.deployment_id for row in tx.workloads.of_device(device.id)}
+    tx.workloads.remove_device(device.id)
+    tx.devices.remove(device.id)
+    tx.events.append(device_event(device, "DELETED"))
+    # Where it was left out, it is named no more; where it was waited for, there is nothing to wait for.
+    for deployment in tx.deployments.running():
+        reassess(tx, place(tx, deployment))
+    reassess_all(tx, counted)
 
 
 def device_event(device: Device, state: str, reason: str = "", message: str = "") -> NewEvent:
     """An event of the log that belongs to no project."""
     text = message or device.name
     return NewEvent(NO_PROJECT, EventKind.DEVICE, state, device_id=device.id, reason=reason, message=text)
+
+
+def _key_hash(enrollment: Enrollment) -> str:
+    try:
+        return key_hash(enrollment.certificate_request)
+    except InvalidCertificateRequest as error:
+        raise InvalidRequest("certificate_request", str(error)) from error
 
 
 def _check_labels(labels: Mapping[str, str]) -> None:

@@ -2,15 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import structlog
 
 from controller.devices import reports
 from controller.devices.model import Device
 from controller.mqtt.link import BrokerLink, BrokerSettings, Received
-from controller.store import DesiredChanged, Signal, Store, Transaction
-from longshore.topics import Topic
+from controller.store import DesiredChanged, DeviceDeleted, Signal, Store, Transaction
+from longshore.topics import RULES, Topic
 from longshore.v1 import mqtt_pb2
 
 log = structlog.get_logger()
@@ -23,6 +24,16 @@ ANSWER_TIME = 10.0
 BROKER_GRACE = 3.0
 # What the content of a message can bring about.
 NONSENSE = (ValueError, TypeError, LookupError, ArithmeticError)
+KEPT = frozenset(topic for topic, rule in RULES.items() if rule.retain)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`acks`: the newest acknowledgement for each device that sent journal entries. `unwanted`: topics of which the
+    broker keeps what was said by no device, or by one that is none any more."""
+
+    acks: Mapping[str, mqtt_pb2.JournalAck]
+    unwanted: Mapping[str, frozenset[Topic]]
 
 
 class DeviceMessages:
@@ -59,27 +70,26 @@ class DeviceMessages:
             batch = [await self._queue.get()]
             while len(batch) < LARGEST_BATCH and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
-            acks = await self._store_batch(batch)
-            for device_id, ack in acks.items():
-                self._link.publish(device_id, Topic.JOURNAL_ACK, ack)
+            for outcome in await self._store_batch(batch):
+                for device_id, topics in outcome.unwanted.items():
+                    self._link.clear(device_id, topics)
+                for device_id, ack in outcome.acks.items():
+                    self._link.publish(device_id, Topic.JOURNAL_ACK, ack)
             if self._dropped and self._queue.empty():
                 # Journals are sent again, since nobody has acknowledged them; the rest is kept by the broker.
                 self._dropped = False
                 self._link.hear_again()
 
-    async def _store_batch(self, batch: Sequence[Received]) -> dict[str, mqtt_pb2.JournalAck]:
+    async def _store_batch(self, batch: Sequence[Received]) -> list[Outcome]:
         """Once all of it is stored, however long the database takes nothing. One device that says nonsense must not
         silence the others: then each message is stored by itself."""
         try:
-            return await self._store.insist(lambda tx: _store(tx, batch))
+            return [await self._store.insist(lambda tx: _store(tx, batch))]
         except NONSENSE:
             if len(batch) == 1:
                 log.exception("message cannot be stored", device=batch[0].device_id, topic=batch[0].topic)
-                return {}
-        acks: dict[str, mqtt_pb2.JournalAck] = {}
-        for message in batch:
-            acks |= await self._store_batch([message])
-        return acks
+                return []
+        return [outcome for message in batch for outcome in await self._store_batch([message])]
 
     async def _follow_connection(self) -> None:
         while True:
@@ -116,6 +126,8 @@ class DeviceMessages:
     def _heard(self, signal: Signal) -> None:
         if isinstance(signal, DesiredChanged):
             self._ring(signal.device_id, signal.generation)
+        elif isinstance(signal, DeviceDeleted):
+            self._link.clear(signal.device_id, KEPT)
 
     def _received(self, message: Received) -> None:
         try:
@@ -133,19 +145,32 @@ def _ack(device: Device) -> mqtt_pb2.JournalAck:
     return mqtt_pb2.JournalAck(journal_id=device.journal_id, number=device.journal_number)
 
 
-def _store(tx: Transaction, batch: Sequence[Received]) -> dict[str, mqtt_pb2.JournalAck]:
-    """All messages in order; the newest acknowledgement for each device that sent journal entries."""
+def _store(tx: Transaction, batch: Sequence[Received]) -> Outcome:
+    """All messages in order."""
     acks: dict[str, mqtt_pb2.JournalAck] = {}
+    unwanted: dict[str, frozenset[Topic]] = {}
     now = time.time()
+    devices = {device_id for device_id in {message.device_id for message in batch} if tx.devices.get(device_id)}
     for message in batch:
-        payload = message.payload
-        seen_at = 0.0 if message.retained else now
-        if isinstance(payload, mqtt_pb2.Presence):
-            reports.store_presence(tx, message.device_id, payload, seen_at)
-        elif isinstance(payload, mqtt_pb2.StatusSnapshot):
-            reports.store_snapshot(tx, message.device_id, payload, seen_at)
-        elif isinstance(payload, mqtt_pb2.JournalBatch):
-            ack = reports.store_journal(tx, message.device_id, payload)
-            if ack is not None:
-                acks[message.device_id] = ack
-    return acks
+        if message.device_id not in devices:
+            unwanted[message.device_id] = unwanted.get(message.device_id, frozenset()) | _kept_with(message)
+        elif (ack := _store_one(tx, message, now)) is not None:
+            acks[message.device_id] = ack
+    return Outcome(acks, unwanted)
+
+
+def _kept_with(message: Received) -> frozenset[Topic]:
+    """What the broker keeps, as this message shows. Of one that still speaks only what it has said: it would take the
+    clearing of its bell for the bell, and speak again."""
+    return KEPT if message.retained else KEPT & {message.topic}
+
+
+def _store_one(tx: Transaction, message: Received, now: float) -> mqtt_pb2.JournalAck | None:
+    payload, seen_at = message.payload, 0.0 if message.retained else now
+    if isinstance(payload, mqtt_pb2.Presence):
+        reports.store_presence(tx, message.device_id, payload, seen_at)
+    elif isinstance(payload, mqtt_pb2.StatusSnapshot):
+        reports.store_snapshot(tx, message.device_id, payload, seen_at)
+    elif isinstance(payload, mqtt_pb2.JournalBatch):
+        return reports.store_journal(tx, message.device_id, payload)
+    return None

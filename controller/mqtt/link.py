@@ -5,7 +5,7 @@ MQTT 5 (OASIS), mutual TLS. paho's own thread does the network; everything else 
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,6 +103,12 @@ class BrokerLink:
             body = payload.SerializeToString()
             self._client.publish(device_topic(device_id, topic), body, qos=rule.qos, retain=rule.retain)
 
+    def clear(self, device_id: str, topics: Iterable[Topic]) -> None:
+        """The broker forgets what it keeps of these topics. Lost while there is no connection."""
+        if self._client.is_connected():
+            for topic in topics:
+                self._client.publish(device_topic(device_id, topic), b"", qos=RULES[topic].qos, retain=True)
+
     def hear_again(self) -> None:
         """Subscribes: the broker says again what it keeps. Harmless without a connection, whose beginning does it."""
         self._client.subscribe([(device_topic("+", topic), SubscribeOptions(qos=RULES[topic].qos)) for topic in HEARD])
@@ -124,6 +130,9 @@ class BrokerLink:
         self._call(self._on_connection, False)
 
     def _received(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
+        if not message.payload:
+            # A topic was cleared.
+            return
         try:
             device_id, topic = parse_topic(message.topic)
             payload = RULES[topic].payload.FromString(bytes(message.payload))

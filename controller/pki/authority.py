@@ -3,6 +3,7 @@
 ECDSA P-256 throughout. Times allow for clocks that are an hour behind. Formats: X.509 (RFC 5280), PKCS#10 (RFC 2986).
 """
 
+import hashlib
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -92,16 +93,7 @@ class CertificateAuthority:
 
         Raises InvalidCertificateRequest for a malformed request, a bad signature, or another kind of key than P-256.
         """
-        try:
-            request = x509.load_pem_x509_csr(request_pem.encode())
-            valid = request.is_signature_valid
-            key = request.public_key()
-        except (ValueError, InvalidSignature) as error:
-            raise InvalidCertificateRequest(f"not a PKCS#10 request in PEM: {error}") from error
-        if not valid:
-            raise InvalidCertificateRequest("its signature does not match its key")
-        if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-            raise InvalidCertificateRequest("its key is not on the curve P-256")
+        key = _requested_key(request_pem)
         return self._sign(self._leaf(_name(common_name), key, CLIENT_LIFETIME, ExtendedKeyUsageOID.CLIENT_AUTH))
 
     def _leaf(
@@ -115,6 +107,26 @@ class CertificateAuthority:
 
     def _sign(self, builder: x509.CertificateBuilder) -> str:
         return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
+def key_hash(request_pem: str) -> str:
+    """Names the key of a PKCS#10 request, whose owner has proved to have it. Raises as `sign_request`."""
+    encoding, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    return hashlib.sha256(_requested_key(request_pem).public_bytes(encoding, form)).hexdigest()
+
+
+def _requested_key(request_pem: str) -> ec.EllipticCurvePublicKey:
+    try:
+        request = x509.load_pem_x509_csr(request_pem.encode())
+        valid = request.is_signature_valid
+        key = request.public_key()
+    except (ValueError, InvalidSignature) as error:
+        raise InvalidCertificateRequest(f"not a PKCS#10 request in PEM: {error}") from error
+    if not valid:
+        raise InvalidCertificateRequest("its signature does not match its key")
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise InvalidCertificateRequest("its key is not on the curve P-256")
+    return key
 
 
 def _builder(

@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from controller.devices.model import Device
-from controller.devices.service import DeviceService, Enrollment
+from controller.devices.service import DeviceService, Enrollment, delete
 from controller.errors import InvalidRequest, PermissionDenied
 from controller.events.feed import EventFeed, Filter
 from controller.events.model import NO_PROJECT
@@ -53,6 +53,12 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
         page = convert.page_from(request.page)
         found, token = await self._devices.page(request.profile, dict(request.labels), page)
         return device_pb2.ListDevicesResponse(devices=map(convert.device_to, found), next_page_token=token)
+
+    async def DeleteDevice(
+        self, request: device_pb2.DeleteDeviceRequest, context: Any
+    ) -> device_pb2.DeleteDeviceResponse:
+        await self._devices.delete(request.device)
+        return device_pb2.DeleteDeviceResponse()
 
     def _token(self, secret: str) -> str:
         """All that a machine needs to enroll, in one word."""
@@ -164,6 +170,11 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
         nothing: tuple[agent_pb2.ChannelResponse, ...] = ()
         for response in nothing:
             yield response
+
+    async def Leave(self, request: agent_pb2.LeaveRequest, context: Any) -> agent_pb2.LeaveResponse:
+        device_id = caller.get().name
+        await self._store.transact(lambda tx: delete(tx, _known(tx, device_id)))
+        return agent_pb2.LeaveResponse()
 
 
 def _known(tx: Transaction, device_id: str) -> Device:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from controller.errors import NotFound, Unavailable
+from controller.store import DeviceDeleted, Signal
 from longshore.errors import Reason
 from longshore.v1 import agent_pb2, mqtt_pb2
 
@@ -23,6 +24,8 @@ class Session:
     device_id: str
     messages: asyncio.Queue[agent_pb2.ChannelRequest | None] = field(default_factory=lambda: asyncio.Queue(WINDOW))
     dialled: asyncio.Event = field(default_factory=asyncio.Event)
+    # What the device sends, on its way to the asker.
+    forward: asyncio.Task[None] | None = None
     left: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -62,7 +65,7 @@ class Sessions:
         if session is None or session.device_id != device_id or session.dialled.is_set():
             raise NotFound(Reason.NO_SUCH_SESSION, "no such session, or its asker has left")
         session.dialled.set()
-        forward = asyncio.create_task(_forward(messages, session))
+        session.forward = forward = asyncio.create_task(_forward(messages, session))
         left = asyncio.create_task(session.left.wait())
         try:
             await asyncio.wait((forward, left), return_when=asyncio.FIRST_COMPLETED)
@@ -70,6 +73,13 @@ class Sessions:
             for task in (forward, left):
                 task.cancel()
             await asyncio.gather(forward, left, return_exceptions=True)
+
+    def heard(self, signal: Signal) -> None:
+        """Cuts off what is a device no more, as if its connection had broken."""
+        if isinstance(signal, DeviceDeleted):
+            for session in self._open.values():
+                if session.device_id == signal.device_id and session.forward is not None:
+                    session.forward.cancel()
 
     @contextmanager
     def _session(self, device_id: str) -> Iterator[tuple[str, Session]]:

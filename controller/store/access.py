@@ -7,7 +7,7 @@ from enum import StrEnum
 from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from controller.devices.model import EnrollToken
+from controller.devices.model import EnrollToken, SpentToken
 from controller.errors import AlreadyExists
 from controller.store import schema
 from longshore.errors import Reason
@@ -67,3 +67,15 @@ class AccessTable:
             return None
         self._connection.execute(delete(table).where(table.c.secret_hash == secret_hash))
         return EnrollToken(**row) if row["expires"] > time.time() else None
+
+    def note_spent(self, token: SpentToken) -> None:
+        """Keeps who has spent a token, until it would have ended; those that have ended are forgotten."""
+        table = schema.spent_tokens
+        self._connection.execute(delete(table).where(table.c.expires <= time.time()))
+        self._connection.execute(insert(table).values(**vars(token)))
+
+    def spent_by(self, secret_hash: str, key_hash: str) -> str:
+        """Id of the device that this token has made by this key; "" for none, and once the token would have ended."""
+        table = schema.spent_tokens
+        same = (table.c.secret_hash == secret_hash, table.c.key_hash == key_hash, table.c.expires > time.time())
+        return str(self._connection.scalar(select(table.c.device_id).where(*same)) or "")

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, insert, or_, select, update
+from sqlalchemy import Connection, RowMapping, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from controller.devices.model import Device, Presence
 from controller.errors import AlreadyExists
 from controller.store import schema
 from controller.store.rows import Page, page_token, paged
-from controller.store.signals import DesiredChanged, Signal
+from controller.store.signals import DesiredChanged, DeviceDeleted, Signal
 from longshore.errors import Reason
 
 TABLE = schema.devices
@@ -46,6 +46,11 @@ class DeviceTable:
         generation = int(self._connection.scalar(select(TABLE.c.generation).where(TABLE.c.id == device_id)) or 0)
         self._signals.append(DesiredChanged(device_id, generation))
         return generation
+
+    def remove(self, device_id: str) -> None:
+        """It is no device any more; what it should run is removed before."""
+        self._connection.execute(delete(TABLE).where(TABLE.c.id == device_id))
+        self._signals.append(DeviceDeleted(device_id))
 
     def overtake(self, device_id: str, generation: int) -> None:
         """The device holds a generation that this database never gave: the next one is greater than that."""

@@ -39,6 +39,16 @@ enroll_tokens = Table(
     Column("expires", Float, nullable=False),
 )
 
+# Who has spent a token, until it would have ended: the same machine may ask again.
+spent_tokens = Table(
+    "spent_tokens",
+    metadata,
+    Column("secret_hash", String(64), primary_key=True),
+    Column("key_hash", String(64), nullable=False),
+    Column("device_id", Text, nullable=False),
+    Column("expires", Float, nullable=False),
+)
+
 devices = Table(
     "devices",
     metadata,

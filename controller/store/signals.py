@@ -21,6 +21,13 @@ class DesiredChanged:
 
 
 @dataclass(frozen=True)
+class DeviceDeleted:
+    """What was a device is none any more."""
+
+    device_id: str
+
+
+@dataclass(frozen=True)
 class BuildsQueued:
     """A build target waits for its turn."""
 
@@ -44,4 +51,4 @@ class JoinDue:
     """The images of a build are to be joined."""
 
 
-Signal = EventsAppended | DesiredChanged | BuildsQueued | BuildCancelled | BuildEnded | JoinDue
+Signal = EventsAppended | DesiredChanged | DeviceDeleted | BuildsQueued | BuildCancelled | BuildEnded | JoinDue

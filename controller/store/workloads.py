@@ -66,6 +66,11 @@ class WorkloadTable:
     def remove_instance(self, deployment_id: str, device_id: str) -> None:
         self._connection.execute(delete(INSTANCES).where(*_pair(INSTANCES, deployment_id, device_id)))
 
+    def remove_device(self, device_id: str) -> None:
+        """Nothing is wished of the device, nor known."""
+        for table in (WORKLOADS, INSTANCES):
+            self._connection.execute(delete(table).where(table.c.device_id == device_id))
+
     def instances_of_device(self, device_id: str) -> list[InstanceRow]:
         query = select(INSTANCES).where(INSTANCES.c.device_id == device_id)
         return [InstanceRow(**row) for row in self._connection.execute(query).mappings()]

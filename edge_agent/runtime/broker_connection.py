@@ -221,6 +221,9 @@ class BrokerConnection:
             self._farewell_said.set_result(None)
 
     def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
+        if not message.payload:
+            # The topic was cleared: this is a device no more.
+            return
         try:
             _, topic = parse_topic(message.topic)
             self._inbox.put_nowait((topic, RULES[topic].payload.FromString(bytes(message.payload))))

@@ -119,6 +119,14 @@ class ControllerLink:
                 raise self._error(error) from error
         return Credential(response.username, response.password)
 
+    async def leave(self) -> None:
+        """Afterwards the controller knows that this device is none any more. Raises ControllerError."""
+        with self._stub() as stub:
+            try:
+                await stub.Leave(agent_pb2.LeaveRequest(), timeout=DEADLINE)
+            except grpc.aio.AioRpcError as error:
+                raise self._error(error) from error
+
     @asynccontextmanager
     async def channel(self, session_id: str) -> AsyncIterator[Channel]:
         """An open session: its first message, which names it, has been sent. Ended when the block is left.

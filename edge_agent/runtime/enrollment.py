@@ -6,6 +6,7 @@ Only the `enroll` command imports this: nothing of it stays in the memory of a r
 import asyncio
 import base64
 import binascii
+import hashlib
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +18,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf.message import DecodeError
 
 from edge_agent.runtime.addresses import parse_address
-from edge_agent.runtime.controller_link import CHANNEL_OPTIONS, describe
+from edge_agent.runtime.controller_link import CHANNEL_OPTIONS, TRANSIENT, describe
 from edge_agent.runtime.facts import likely_profile
 from edge_agent.runtime.identity import (
+    KEY_NAME,
     Identity,
     IdentityMaterial,
     InvalidIdentity,
     NotEnrolled,
+    begun_folder,
     commit_identity,
     discard_leftovers,
     is_enrolled,
@@ -39,6 +42,10 @@ DEADLINE = 30.0
 
 class EnrollmentFailed(Exception):
     """The machine did not become a device; the text says why and what to do."""
+
+
+class EnrollmentRefused(EnrollmentFailed):
+    """The controller has said no. Without its word nobody knows: it may have made a device, and its answer was lost."""
 
 
 @dataclass(frozen=True)
@@ -57,24 +64,37 @@ class EnrollmentRequest:
 async def enroll(state_dir: Path, request: EnrollmentRequest) -> Identity:
     """Afterwards the state folder holds a whole identity, durably.
 
-    Raises EnrollmentFailed; the folder then holds what it held before. AlreadyRunning while an agent uses it.
+    Raises EnrollmentFailed; what the folder held before holds on. As long as it is not known what has become of it, the
+    next call with the same token goes on with the same key, so that the controller makes no second device.
+    AlreadyRunning while an agent uses the folder.
     """
     token = parse_token(request.token)
+    _check_address(request.controller_address or token.controller_address)
     _refuse_enrolled(state_dir, request.force)
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with state_lock(state_dir):
         owner = _present_owner(state_dir)
-        key = ec.generate_private_key(ec.SECP256R1())
-        folder = prepare_folder(state_dir, _pem(key))
+        folder, key = _begin(state_dir, token)
         try:
             response = await _call(token, request, _signing_request(key))
             _forget_previous(state_dir)
             identity = commit_identity(state_dir, folder, _material(response, _pem(key), owner))
-        except BaseException:
+        except EnrollmentRefused:
             discard_leftovers(state_dir)
             raise
         write_template(state_dir)
         return identity
+
+
+def _begin(state_dir: Path, token: device_pb2.JoinToken) -> tuple[Path, ec.EllipticCurvePrivateKey]:
+    """A folder for the identity with its key: those of an earlier call with this token, if there are any."""
+    attempt = hashlib.sha256(token.secret.encode()).hexdigest()
+    if (folder := begun_folder(state_dir, attempt)) is not None:
+        key = serialization.load_pem_private_key((folder / KEY_NAME).read_bytes(), None)
+        if isinstance(key, ec.EllipticCurvePrivateKey):
+            return folder, key
+    key = ec.generate_private_key(ec.SECP256R1())
+    return prepare_folder(state_dir, _pem(key), attempt), key
 
 
 def parse_token(text: str) -> device_pb2.JoinToken:
@@ -108,7 +128,6 @@ async def _call(
     token: device_pb2.JoinToken, request: EnrollmentRequest, signing_request: str
 ) -> agent_pb2.EnrollResponse:
     address = request.controller_address or token.controller_address
-    _check_address(address)
     credentials = grpc.ssl_channel_credentials(root_certificates=token.ca_certificate.encode())
     async with grpc.aio.secure_channel(address, credentials, options=CHANNEL_OPTIONS) as channel:
         message = agent_pb2.EnrollRequest(
@@ -121,7 +140,8 @@ async def _call(
         try:
             return await agent_pb2_grpc.AgentServiceStub(channel).Enroll(message, timeout=DEADLINE)
         except grpc.aio.AioRpcError as error:
-            raise EnrollmentFailed(_explain(error, address)) from error
+            failure = EnrollmentFailed if error.code() in TRANSIENT else EnrollmentRefused
+            raise failure(_explain(error, address)) from error
 
 
 def _check_address(address: str) -> None:
@@ -138,7 +158,7 @@ def _explain(error: grpc.aio.AioRpcError, address: str) -> str:
         case grpc.StatusCode.ALREADY_EXISTS:
             return f"{error.details()}; choose another name with --name, or ask for a token with one"
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
-            return f"cannot reach the controller at {address}: {describe(error)}"
+            return f"cannot reach the controller at {address}: {describe(error)}; try the same token again"
         case _:
             return f"{address} refuses: {describe(error)}"
 

@@ -18,6 +18,9 @@ from edge_agent.runtime.files import sync_folder, write_durably
 FILE_NAME = "identity.json"
 FOLDER_PREFIX = "identity-"
 LOCK_NAME = "agent.lock"
+KEY_NAME = "device.key"
+# Which enrollment a folder was made for.
+ATTEMPT_NAME = "attempt"
 VERSION = 1
 
 
@@ -91,7 +94,7 @@ def _identity(state_dir: Path, record: dict[str, object]) -> Identity:
         device_name=str(record["device_name"]),
         agent_address=str(record["agent_address"]),
         broker_address=str(record["broker_address"]),
-        key_file=folder / "device.key",
+        key_file=folder / KEY_NAME,
         certificate_file=folder / "device.crt",
         ca_file=folder / "ca.crt",
         owner=str(record["owner"]),
@@ -102,14 +105,32 @@ def _identity(state_dir: Path, record: dict[str, object]) -> Identity:
     return identity
 
 
-def prepare_folder(state_dir: Path, key: bytes) -> Path:
-    """A new folder below `state_dir` that holds the key, durably. Nothing refers to it yet."""
+def prepare_folder(state_dir: Path, key: bytes, attempt: str = "") -> Path:
+    """A new folder below `state_dir` that holds the key, durably. Nothing refers to it yet; `begun_folder` finds it by
+    the name of the attempt."""
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder = state_dir / f"{FOLDER_PREFIX}{os.urandom(8).hex()}"
     folder.mkdir(mode=0o700)
-    write_durably(folder / "device.key", key, 0o600)
+    write_durably(folder / KEY_NAME, key, 0o600)
+    write_durably(folder / ATTEMPT_NAME, attempt.encode(), 0o600)
     sync_folder(state_dir)
     return folder
+
+
+def begun_folder(state_dir: Path, attempt: str) -> Path | None:
+    """The folder of an enrollment of this name whose outcome this machine does not know; its key is in it."""
+    for file in sorted(state_dir.glob(f"{FOLDER_PREFIX}*/{ATTEMPT_NAME}")):
+        if file.read_text() == attempt and file.parent.name != _current_folder(state_dir):
+            return file.parent
+    return None
+
+
+def _current_folder(state_dir: Path) -> str:
+    """The folder that the identity names; "" where there is none that can be used."""
+    try:
+        return load_identity(state_dir).key_file.parent.name
+    except (NotEnrolled, InvalidIdentity):
+        return ""
 
 
 def commit_identity(state_dir: Path, folder: Path, material: IdentityMaterial) -> Identity:

@@ -271,6 +271,11 @@ class Client(BuildCalls):
         for page in self._pages(self._devices.ListDevices, request, device_pb2.ListDevicesResponse):
             yield from page.devices
 
+    def delete_device(self, device: str) -> None:
+        """By id or name: it is no device any more; what runs there runs on until the agent is told to leave."""
+        request = device_pb2.DeleteDeviceRequest(device=device)
+        self._call(self._devices.DeleteDevice, request, device_pb2.DeleteDeviceResponse)
+
     def _event_answers(
         self, request: event_pb2.WatchEventsRequest, follow: bool, deadline: Deadline, *, reached: bool = False
     ) -> Iterator[event_pb2.WatchEventsResponse]:

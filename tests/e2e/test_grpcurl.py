@@ -80,7 +80,7 @@ async def environment(grpcurl: str, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def fill(context: dict[str, str], folder: Path) -> None:
-    """Two deployments and a device, so that there is something to read."""
+    """Two deployments and two devices, so that there is something to read, and to delete."""
     with Client(context["address"], context["token"], context["ca"]) as client:
         for name in ("hello", "other"):
             path = folder / f"{name}.yml"
@@ -88,8 +88,9 @@ def fill(context: dict[str, str], folder: Path) -> None:
             client.deploy(path, project("default", "default"))
         # The page's calls read it; each of them has to work alone, too.
         (folder / "id").write_text(next(iter(client.list_builds())).id)
-        token = client.create_enroll_token(device_name="edge-8", profile="x86-cpu").token
-    enroll_blocking(folder / "agent", EnrollmentRequest(token, DeviceFacts()))
+        for name in ("edge-7", "edge-8"):
+            token = client.create_enroll_token(device_name=name, profile="x86-cpu").token
+            enroll_blocking(folder / name, EnrollmentRequest(token, DeviceFacts()))
 
 
 async def run(command: str, environment: dict[str, str]) -> Ended:

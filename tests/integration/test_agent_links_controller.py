@@ -12,6 +12,7 @@ from edge_agent.runtime.backend import Handle, LogLine, LogQuery
 from edge_agent.runtime.channels import MAX_SESSIONS, Channels
 from edge_agent.runtime.controller_link import ControllerLink, ControllerRefused, ControllerUnavailable
 from edge_agent.runtime.fake_backend import FakeBackend, FakeInstance
+from edge_agent.runtime.farewell import tell_controller
 from edge_agent.runtime.model import Artifact, Check, CommandProbe, Workload
 from longshore.topics import Topic
 from longshore.v1 import mqtt_pb2
@@ -65,6 +66,14 @@ async def test_each_registry_credential_is_a_new_one_whatever_the_clocks_say(
     first = await link.registry_credential()
     second = await link.registry_credential()
     assert (first.username, first.password, second.password) == (around.device_id, "p1", "p2")
+
+
+async def test_a_device_that_leaves_tells_the_controller_where_it_can(around: Surroundings) -> None:
+    assert await asyncio.to_thread(tell_controller, around.identity) == ""
+    assert around.controller.left == [around.device_id]
+    await around.controller.stop()
+    untold = await asyncio.to_thread(tell_controller, around.identity)
+    assert f"controller at {around.identity.agent_address} does not answer" in untold
 
 
 async def test_a_controller_that_is_away_is_unavailable_and_then_answers_again(

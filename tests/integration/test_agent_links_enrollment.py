@@ -70,6 +70,34 @@ async def test_a_spent_token_is_refused_with_what_to_do_and_leaves_nothing(
     assert [path.name for path in (tmp_path / "second").iterdir()] == ["agent.lock"]
 
 
+async def test_an_answer_that_was_lost_leaves_one_device(controller: AgentController, tmp_path: Path) -> None:
+    token = controller.token()
+    controller.lose_answers = 2
+    for _ in range(2):
+        with pytest.raises(EnrollmentFailed, match="try the same token again"):
+            await enroll(tmp_path / "state", request(token))
+    with pytest.raises(NotEnrolled):
+        load_identity(tmp_path / "state")
+    identity = await enroll(tmp_path / "state", request(token))
+    assert identity.device_id == "device-1"
+    certificate = x509.load_pem_x509_certificate(identity.certificate_file.read_bytes())
+    key = serialization.load_pem_private_key(identity.key_file.read_bytes(), None)
+    assert certificate.public_key() == key.public_key()
+    with pytest.raises(EnrollmentFailed, match="unknown, spent or expired"):
+        await enroll(tmp_path / "other", request(token))
+
+
+async def test_another_token_begins_anew_after_an_answer_that_was_lost(
+    controller: AgentController, tmp_path: Path
+) -> None:
+    controller.lose_answers = 1
+    with pytest.raises(EnrollmentFailed):
+        await enroll(tmp_path, request(controller.token("a")))
+    identity = await enroll(tmp_path, request(controller.token("b")))
+    assert identity.device_id == "device-2"
+    assert [folder.name for folder in tmp_path.glob("identity-*/")] == [identity.key_file.parent.name]
+
+
 async def test_a_taken_name_is_refused_with_what_to_do(controller: AgentController, tmp_path: Path) -> None:
     controller.taken_names.add("crane-7")
     with pytest.raises(EnrollmentFailed, match=r"crane-7.*--name"):
@@ -134,12 +162,12 @@ async def test_a_running_agent_is_not_enrolled_away_under_its_feet(controller: A
     assert len(controller.requests) == 1
 
 
-@pytest.mark.parametrize("instant", range(1, 15))
+@pytest.mark.parametrize("instant", range(1, 18))
 async def test_a_crash_at_any_write_leaves_nothing_usable_or_a_whole_identity(
     controller: AgentController, tmp_path: Path, instant: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process vanishes at the n-th time that something becomes visible on the disk."""
-    state = tmp_path / "state"
+    state, token = tmp_path / "state", controller.token()
     count = 0
 
     class PowerCut(BaseException):
@@ -163,12 +191,14 @@ async def test_a_crash_at_any_write_leaves_nothing_usable_or_a_whole_identity(
         patch.setattr("edge_agent.runtime.enrollment.discard_leftovers", lambda _: None)
         patch.setattr(Path, "unlink", lambda *_, **__: None)
         with contextlib.suppress(PowerCut):
-            await enroll(state, request(controller.token()))
+            await enroll(state, request(token))
 
     try:
         identity = load_identity(state)
     except NotEnrolled:
-        identity = await enroll(state, request(controller.token("again")))
+        # The same token, which may be spent.
+        identity = await enroll(state, request(token))
+    assert len(set(controller.spent.values())) == 1
     assert identity.certificate_file.read_bytes().startswith(b"-----BEGIN CERTIFICATE")
     assert identity.key_file.read_bytes().startswith(b"-----BEGIN PRIVATE KEY")
 

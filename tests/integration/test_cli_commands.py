@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from edge_agent.runtime.enrollment import EnrollmentRequest, enroll_blocking
+from longshore.v1.device_pb2 import DeviceFacts
 from tests.integration.test_client import spec_file
 from tests.support.sync_stack import SyncStack, running_stack
 
@@ -103,6 +105,16 @@ def test_enroll_token_alone_goes_to_stdout(shell: Shell) -> None:
     assert "longshore-edge-agent enroll" in done.stderr
     assert json.loads(shell("enroll-token", "-o", "json").stdout)["expires"]
     assert shell("devices", "-o", "json").stdout == "[]\n"
+
+
+def test_a_device_is_shown_and_deleted_by_its_name(shell: Shell, tmp_path: Path) -> None:
+    token = shell("enroll-token", "--name", "edge-4", "--profile", "x86-cpu").stdout.strip()
+    enroll_blocking(tmp_path / "agent", EnrollmentRequest(token, DeviceFacts()))
+    assert shell("devices", "edge-4", "-o", "name").stdout == "edge-4\n"
+    assert shell("devices", "-o", "name").stdout == "edge-4\n"
+    assert shell("devices", "delete", "edge-4").stdout == "edge-4 is no device any more\n"
+    assert "edge-4" in shell("devices", "delete", "edge-4", code=1).stderr
+    assert shell("devices", "-o", "name").stdout == ""
 
 
 def test_things_that_do_not_exist_end_with_1_and_their_name(shell: Shell) -> None:

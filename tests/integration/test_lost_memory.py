@@ -1,6 +1,6 @@
 """What holds when a device comes back, a database is older than its devices, or somebody says nonsense."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from controller.devices import reports
 from controller.devices.model import Device
 from controller.errors import InvalidRequest
 from controller.events.model import EventKind
-from controller.mqtt.inbox import DeviceMessages
+from controller.mqtt.inbox import KEPT, DeviceMessages, Outcome
 from controller.mqtt.link import BrokerSettings, Received
 from controller.rpc.device_servicer import AgentServicer
 from controller.rpc.interceptor import caller
@@ -25,8 +25,9 @@ from tests.support.rows import ARTIFACT, PROJECT, build, deployment
 
 DEVICE = Device("dev-1", "edge", "x86-cpu", 1.0, generation=3)
 READY = types_pb2.InstanceStatus(
-    deployment_id="dep-1", revision=1, state=types_pb2.INSTANCE_STATE_RUNNING, ready=True, reason="Ready"
-)
+    deployment_id="dep-1", revision=1, state=types_pb2.INSTANCE_STATE_RUNNING, ready=True, reason="Ready",
+    artifact_digest=ARTIFACT.digest,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -151,5 +152,23 @@ async def test_a_message_that_cannot_be_stored_takes_no_other_with_it(
     said = [journal(1, seconds=1), mqtt_pb2.StatusSnapshot(sequence=1), journal(2, seconds=2)]
     topics = (Topic.JOURNAL, Topic.STATUS, Topic.JOURNAL)
     batch = [Received("dev-1", topic, payload, retained=False) for topic, payload in zip(topics, said, strict=True)]
-    acks = await messages._store_batch(batch)
-    assert acks["dev-1"].number == 2
+    outcomes = await messages._store_batch(batch)
+    assert [outcome.acks["dev-1"].number for outcome in outcomes if outcome.acks] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload", "retained", "unwanted"),
+    [
+        (Topic.PRESENCE, mqtt_pb2.Presence(online=True, session=1), True, KEPT),
+        (Topic.PRESENCE, mqtt_pb2.Presence(online=True, session=1), False, {Topic.PRESENCE}),
+        (Topic.STATUS, mqtt_pb2.StatusSnapshot(sequence=1), False, {Topic.STATUS}),
+        (Topic.JOURNAL, journal(1, seconds=1), False, set()),
+    ],
+)
+async def test_what_the_broker_keeps_of_no_device_is_unwanted(
+    store: Store, topic: Topic, payload: Any, retained: bool, unwanted: Set[Topic]
+) -> None:
+    nowhere = Path("unused")
+    messages = DeviceMessages(store, BrokerSettings("127.0.0.1", 1, nowhere, nowhere, nowhere))
+    (outcome,) = await messages._store_batch([Received("dev-none", topic, payload, retained)])
+    assert outcome == Outcome({}, {"dev-none": frozenset(unwanted)})

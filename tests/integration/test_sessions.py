@@ -7,6 +7,7 @@ import pytest
 
 from controller.errors import NotFound, Unavailable
 from controller.rpc.sessions import WINDOW, Sessions
+from controller.store import DeviceDeleted
 from longshore.v1 import agent_pb2, mqtt_pb2, types_pb2
 from tests.support.async_waiting import until
 
@@ -120,4 +121,20 @@ async def test_another_device_cannot_take_a_session() -> None:
         await meeting.serve(1, device_id="dev-2")
     serving = meeting.serve(1)
     assert (await begun).log_line.text == "1"
+    await asyncio.wait_for(serving, 10)
+
+
+async def test_a_device_that_is_deleted_is_cut_off_while_it_speaks() -> None:
+    meeting = Meeting()
+    asking = meeting.ask()
+    begun = asyncio.create_task(first(asking))
+    await until(lambda: meeting.invited)
+    serving = meeting.serve(None)
+    await begun
+    meeting.sessions.heard(DeviceDeleted("dev-2"))
+    for _ in range(WINDOW):
+        await anext(asking)
+    meeting.sessions.heard(DeviceDeleted("dev-1"))
+    with pytest.raises(Unavailable, match="dev-1 broke before the end"):
+        await asyncio.wait_for(hear(asking, []), 10)
     await asyncio.wait_for(serving, 10)

@@ -12,6 +12,7 @@ import grpc
 
 from controller.local.broker import LocalBroker
 from controller.pki import CertificateAuthority
+from controller.pki.authority import key_hash
 from longshore.v1 import agent_pb2, agent_pb2_grpc, device_pb2, types_pb2
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -48,6 +49,11 @@ class AgentController(agent_pb2_grpc.AgentServiceServicer):
         self._public_port = 0
         self._agent_port = 0
         self.tokens: set[str] = set()
+        # (secret, key) -> device id: as the controller, it makes the same device of both again.
+        self.spent: dict[tuple[str, str], str] = {}
+        # So many enrollments are done, and not answered.
+        self.lose_answers = 0
+        self.left: list[str] = []
         self.taken_names: set[str] = set()
         self.requests: list[agent_pb2.EnrollRequest] = []
         self.desired: dict[str, agent_pb2.DesiredState] = {}
@@ -109,12 +115,17 @@ class AgentController(agent_pb2_grpc.AgentServiceServicer):
 
     async def Enroll(self, request: agent_pb2.EnrollRequest, context: Context) -> agent_pb2.EnrollResponse:
         self.requests.append(request)
-        if request.token_secret not in self.tokens:
+        spent_by = self.spent.get((request.token_secret, key_hash(request.certificate_request)))
+        if spent_by is None and request.token_secret not in self.tokens:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the enroll token is unknown, spent or expired")
         if request.proposed_name in self.taken_names:
             await context.abort(grpc.StatusCode.ALREADY_EXISTS, f"a device named {request.proposed_name} exists")
         self.tokens.discard(request.token_secret)
-        device_id = f"device-{len(self.requests)}"
+        device_id = spent_by or f"device-{len(self.requests)}"
+        self.spent[request.token_secret, key_hash(request.certificate_request)] = device_id
+        if self.lose_answers:
+            self.lose_answers -= 1
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the connection broke")
         return agent_pb2.EnrollResponse(
             device_id=device_id,
             device_name=request.proposed_name,
@@ -142,6 +153,10 @@ class AgentController(agent_pb2_grpc.AgentServiceServicer):
         response = agent_pb2.GetRegistryCredentialResponse(username=device_id, password=f"p{self.credentials_given}")
         response.expires.FromNanoseconds(int((time.time() + self.credential_life) * 1e9))
         return response
+
+    async def Leave(self, request: agent_pb2.LeaveRequest, context: Context) -> agent_pb2.LeaveResponse:
+        self.left.append(await _caller(context))
+        return agent_pb2.LeaveResponse()
 
     async def Channel(
         self, request_iterator: AsyncIterator[agent_pb2.ChannelRequest], context: Context

@@ -56,6 +56,11 @@ class AgentServiceStub:
                 request_serializer=longshore_dot_v1_dot_agent__pb2.ChannelRequest.SerializeToString,
                 response_deserializer=longshore_dot_v1_dot_agent__pb2.ChannelResponse.FromString,
                 _registered_method=True)
+        self.Leave = channel.unary_unary(
+                '/longshore.v1.AgentService/Leave',
+                request_serializer=longshore_dot_v1_dot_agent__pb2.LeaveRequest.SerializeToString,
+                response_deserializer=longshore_dot_v1_dot_agent__pb2.LeaveResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer:
@@ -64,7 +69,9 @@ class AgentServiceServicer:
     """
 
     def Enroll(self, request, context):
-        """Makes a machine a device. The token is spent by the first call that succeeds.
+        """Makes a machine a device. The token is spent by the first call that succeeds; the same token with the same key
+        makes the same device again for as long as the token would have lived, so that an answer that was lost leaves no
+        device behind that nobody is.
         Errors: UNAUTHENTICATED (unknown, spent or expired token), INVALID_ARGUMENT (malformed CSR),
         ALREADY_EXISTS (the name is taken).
         """
@@ -96,6 +103,14 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Leave(self, request, context):
+        """The calling device is none any more, as by DeviceService.DeleteDevice. Called when nothing of it is left to run.
+        Errors: PERMISSION_DENIED (it was none before).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -118,6 +133,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.Channel,
                     request_deserializer=longshore_dot_v1_dot_agent__pb2.ChannelRequest.FromString,
                     response_serializer=longshore_dot_v1_dot_agent__pb2.ChannelResponse.SerializeToString,
+            ),
+            'Leave': grpc.unary_unary_rpc_method_handler(
+                    servicer.Leave,
+                    request_deserializer=longshore_dot_v1_dot_agent__pb2.LeaveRequest.FromString,
+                    response_serializer=longshore_dot_v1_dot_agent__pb2.LeaveResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -230,6 +250,33 @@ class AgentService:
             '/longshore.v1.AgentService/Channel',
             longshore_dot_v1_dot_agent__pb2.ChannelRequest.SerializeToString,
             longshore_dot_v1_dot_agent__pb2.ChannelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Leave(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/longshore.v1.AgentService/Leave',
+            longshore_dot_v1_dot_agent__pb2.LeaveRequest.SerializeToString,
+            longshore_dot_v1_dot_agent__pb2.LeaveResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -19,7 +19,9 @@ class AgentServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Enroll: _aio.UnaryUnaryMultiCallable[_agent_pb2.EnrollRequest, _agent_pb2.EnrollResponse]
-    """Makes a machine a device. The token is spent by the first call that succeeds.
+    """Makes a machine a device. The token is spent by the first call that succeeds; the same token with the same key
+    makes the same device again for as long as the token would have lived, so that an answer that was lost leaves no
+    device behind that nobody is.
     Errors: UNAUTHENTICATED (unknown, spent or expired token), INVALID_ARGUMENT (malformed CSR),
     ALREADY_EXISTS (the name is taken).
     """
@@ -34,6 +36,10 @@ class AgentServiceStub:
     of the agent names the session. Either side ends it by closing.
     Errors: NOT_FOUND (no such session, or its asker has left).
     """
+    Leave: _aio.UnaryUnaryMultiCallable[_agent_pb2.LeaveRequest, _agent_pb2.LeaveResponse]
+    """The calling device is none any more, as by DeviceService.DeleteDevice. Called when nothing of it is left to run.
+    Errors: PERMISSION_DENIED (it was none before).
+    """
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     """For agents: mutual TLS on the agent port, where the certificate names the device; only Enroll is served without
@@ -46,7 +52,9 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_pb2.EnrollRequest,
         context: _aio.ServicerContext[_agent_pb2.EnrollRequest, _abc.Awaitable[_agent_pb2.EnrollResponse]],
     ) -> _abc.Awaitable[_agent_pb2.EnrollResponse]:
-        """Makes a machine a device. The token is spent by the first call that succeeds.
+        """Makes a machine a device. The token is spent by the first call that succeeds; the same token with the same key
+        makes the same device again for as long as the token would have lived, so that an answer that was lost leaves no
+        device behind that nobody is.
         Errors: UNAUTHENTICATED (unknown, spent or expired token), INVALID_ARGUMENT (malformed CSR),
         ALREADY_EXISTS (the name is taken).
         """
@@ -78,6 +86,16 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         """One session that the controller asked for (ChannelRequest over MQTT), dialled by the agent. The first message
         of the agent names the session. Either side ends it by closing.
         Errors: NOT_FOUND (no such session, or its asker has left).
+        """
+
+    @_abc_1.abstractmethod
+    def Leave(
+        self,
+        request: _agent_pb2.LeaveRequest,
+        context: _aio.ServicerContext[_agent_pb2.LeaveRequest, _abc.Awaitable[_agent_pb2.LeaveResponse]],
+    ) -> _abc.Awaitable[_agent_pb2.LeaveResponse]:
+        """The calling device is none any more, as by DeviceService.DeleteDevice. Called when nothing of it is left to run.
+        Errors: PERMISSION_DENIED (it was none before).
         """
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _aio.Server) -> None: ...

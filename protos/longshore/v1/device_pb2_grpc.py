@@ -50,6 +50,11 @@ class DeviceServiceStub:
                 request_serializer=longshore_dot_v1_dot_device__pb2.ListDevicesRequest.SerializeToString,
                 response_deserializer=longshore_dot_v1_dot_device__pb2.ListDevicesResponse.FromString,
                 _registered_method=True)
+        self.DeleteDevice = channel.unary_unary(
+                '/longshore.v1.DeviceService/DeleteDevice',
+                request_serializer=longshore_dot_v1_dot_device__pb2.DeleteDeviceRequest.SerializeToString,
+                response_deserializer=longshore_dot_v1_dot_device__pb2.DeleteDeviceResponse.FromString,
+                _registered_method=True)
 
 
 class DeviceServiceServicer:
@@ -76,6 +81,15 @@ class DeviceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteDevice(self, request, context):
+        """Makes the machine no device any more: from then on its certificate opens nothing at the controller, what it has
+        said is cleared from the broker, no deployment counts on it, and its name is free. The event DELETED tells of it.
+        What runs on the machine runs on until `longshore-edge-agent leave` is called there. Errors: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DeviceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -93,6 +107,11 @@ def add_DeviceServiceServicer_to_server(servicer, server):
                     servicer.ListDevices,
                     request_deserializer=longshore_dot_v1_dot_device__pb2.ListDevicesRequest.FromString,
                     response_serializer=longshore_dot_v1_dot_device__pb2.ListDevicesResponse.SerializeToString,
+            ),
+            'DeleteDevice': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteDevice,
+                    request_deserializer=longshore_dot_v1_dot_device__pb2.DeleteDeviceRequest.FromString,
+                    response_serializer=longshore_dot_v1_dot_device__pb2.DeleteDeviceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -177,6 +196,33 @@ class DeviceService:
             '/longshore.v1.DeviceService/ListDevices',
             longshore_dot_v1_dot_device__pb2.ListDevicesRequest.SerializeToString,
             longshore_dot_v1_dot_device__pb2.ListDevicesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteDevice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/longshore.v1.DeviceService/DeleteDevice',
+            longshore_dot_v1_dot_device__pb2.DeleteDeviceRequest.SerializeToString,
+            longshore_dot_v1_dot_device__pb2.DeleteDeviceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -21,6 +21,11 @@ class DeviceServiceStub:
     GetDevice: _aio.UnaryUnaryMultiCallable[_device_pb2.GetDeviceRequest, _device_pb2.GetDeviceResponse]
     """Errors: NOT_FOUND."""
     ListDevices: _aio.UnaryUnaryMultiCallable[_device_pb2.ListDevicesRequest, _device_pb2.ListDevicesResponse]
+    DeleteDevice: _aio.UnaryUnaryMultiCallable[_device_pb2.DeleteDeviceRequest, _device_pb2.DeleteDeviceResponse]
+    """Makes the machine no device any more: from then on its certificate opens nothing at the controller, what it has
+    said is cleared from the broker, no deployment counts on it, and its name is free. The event DELETED tells of it.
+    What runs on the machine runs on until `longshore-edge-agent leave` is called there. Errors: NOT_FOUND.
+    """
 
 class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
     """For users (bearer token)."""
@@ -47,5 +52,16 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _device_pb2.ListDevicesRequest,
         context: _aio.ServicerContext[_device_pb2.ListDevicesRequest, _abc.Awaitable[_device_pb2.ListDevicesResponse]],
     ) -> _abc.Awaitable[_device_pb2.ListDevicesResponse]: ...
+
+    @_abc_1.abstractmethod
+    def DeleteDevice(
+        self,
+        request: _device_pb2.DeleteDeviceRequest,
+        context: _aio.ServicerContext[_device_pb2.DeleteDeviceRequest, _abc.Awaitable[_device_pb2.DeleteDeviceResponse]],
+    ) -> _abc.Awaitable[_device_pb2.DeleteDeviceResponse]:
+        """Makes the machine no device any more: from then on its certificate opens nothing at the controller, what it has
+        said is cleared from the broker, no deployment counts on it, and its name is free. The event DELETED tells of it.
+        What runs on the machine runs on until `longshore-edge-agent leave` is called there. Errors: NOT_FOUND.
+        """
 
 def add_DeviceServiceServicer_to_server(servicer: DeviceServiceServicer, server: _aio.Server) -> None: ...
