@@ -56,7 +56,8 @@ class ByHand:
         pushing = await RegistryFiles(folder, self._access).options()
         begin = time.perf_counter()
         name = f"{job.repository}:{job.build_id}"
-        argv = ["build", *BUILD_OPTIONS, *options, "-t", name, "-f", str(folder / "Containerfile"), str(folder)]
+        steps = ("--network", "host")
+        argv = ["build", *BUILD_OPTIONS, *steps, *options, "-t", name, "-f", str(folder / "Containerfile"), str(folder)]
         for arguments in (argv, ["push", *pushing, name]):
             done = await self._podman.run(*arguments)
             if done.returncode != 0:

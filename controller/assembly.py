@@ -44,8 +44,9 @@ def builder_pool(
 def builder_settings(settings: Settings) -> BuilderSettings:
     builds = settings.builds
     return BuilderSettings(
-        builds.base_cache, builds.bootstrap_mirror, builds.ca_bundle, base_registries=builds.base_registries
-    )
+        builds.base_cache, builds.bootstrap_mirror, builds.ca_bundle, base_registries=builds.base_registries,
+        network=builds.network,
+    )  # fmt: skip
 
 
 def remote_place(host: HostSettings, settings: Settings, folder: DataFolder, builder: ImageBuilder) -> Place:

@@ -71,6 +71,10 @@ OPTIONS = [
     ("grpc.keepalive_time_ms", 15_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.max_receive_message_length", 8 * 2**20),
+    # So much of a stream is taken in before it is read: enough for 40 MB/s on a way of 100 ms. gRPC would widen it by
+    # what it takes for the link's capacity, and on a busy machine hold hundreds of MB of one upload in memory.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 4 * 2**20),
 ]
 STOP_GRACE = 2.0
 

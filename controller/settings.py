@@ -104,6 +104,9 @@ class Builds(Part):
     bootstrap_mirror: str = ""
     # Certificates (PEM) that package downloads trust during builds; the system's where it is not given.
     ca_bundle: Path | None = None
+    # The network of build steps: "host", the machine's own with what listens on its loopback addresses, or "private",
+    # one of Podman's with its own loopback.
+    network: Literal["host", "private"] = "host"
     # Target profiles and runtimes of the operator's own, which add to ours or override them.
     targets_folder: Path | None = None
     runtimes_folder: Path | None = None

@@ -37,7 +37,7 @@ from controller.builds.targets import TargetProfile
 from controller.builds.uploads import UploadStore
 
 BUILD_OPTIONS = (
-    "--force-rm", "--layers", "--timestamp", "0", "--network", "host", "--http-proxy=false", "--pull=never",
+    "--force-rm", "--layers", "--timestamp", "0", "--http-proxy=false", "--pull=never",
 )  # fmt: skip
 
 BASE_DIGEST = "org.opencontainers.image.base.digest"
@@ -162,7 +162,8 @@ class ImageBuild:
         # another image.
         standing_on = ("--annotation", f"{BASE_DIGEST}={base.kept_digest}") if base.kept_digest else ()
         return [
-            *standing_on, *BUILD_OPTIONS, *annotation_options(self._job, base), "--platform", profile.platform,
+            *standing_on, *BUILD_OPTIONS, "--network", self._bench.settings.network,
+            *annotation_options(self._job, base), "--platform", profile.platform,
             "--from", base.image_id, *(("--no-cache",) if self._job.no_cache else ()),
             "--iidfile", str(self._folder / "iid"),
             *(part for name, path in secrets.items() for part in ("--secret", f"id={name},src={path}")),

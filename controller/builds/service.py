@@ -33,7 +33,8 @@ __all__ = ["Accepted", "BuildRequest", "BuildService", "Positions", "require_dep
 @dataclass(frozen=True)
 class BuildRequest:
     """What a build is asked for with. `targets`: keys of those wanted, all of them where it is empty. `for_devices`: it
-    is deployed once it has succeeded."""
+    is deployed once it has succeeded. `knows_all`: whether it may consist of files that others than the project's user
+    have uploaded."""
 
     project: Project
     spec: bytes
@@ -44,6 +45,12 @@ class BuildRequest:
     targets: tuple[str, ...] = ()
     archive: str = ""
     for_devices: bool = False
+    knows_all: bool = False
+
+    @property
+    def uploader(self) -> str:
+        """Whose uploads it may consist of, as `UploadStore` takes it."""
+        return "" if self.knows_all else self.project.user_id
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ class BuildService:
     async def accept(self, request: BuildRequest) -> Accepted:
         """Checks a request to its end and looks up what needs no building; stores nothing. Errors as `create`."""
         spec = await asyncio.to_thread(self._checked_spec, request)
-        files = await self._expansions.files(request.archive) if request.archive else request.files
+        files = await self._unpacked(request) if request.archive else request.files
         accepted = await asyncio.to_thread(self._accept, request, spec, files)
         if request.no_cache:
             return accepted
@@ -167,7 +174,9 @@ class BuildService:
 
     def _accept(self, request: BuildRequest, spec: Spec, files: tuple[ContextFile, ...]) -> Accepted:
         """Blocks."""
-        self._check_files(spec, files)
+        check_listed(spec.build.files, [file.path for file in files])
+        # Those of an archive came with it.
+        self._require_uploaded([file.digest for file in files], "" if request.archive else request.uploader)
         wanted = _wanted(spec, request.targets)
         build = Build(
             new_id("b"), request.project.user_id, request.project.project_id, spec.name, request.spec, files,
@@ -183,10 +192,14 @@ class BuildService:
         name = cache_key(job, profile, self._secrets) if spec.build.push else ""
         return replace(target, platform=profile.platform, cache_key=name)
 
-    def _check_files(self, spec: Spec, listed: tuple[ContextFile, ...]) -> None:
-        """Every file that the spec names is listed, nothing else is, and all contents are uploaded."""
-        check_listed(spec.build.files, [file.path for file in listed])
-        missing = sorted({file.digest for file in listed if not self._uploads.stat(file.digest)[0]})
+    async def _unpacked(self, request: BuildRequest) -> tuple[ContextFile, ...]:
+        """The files of the archive, which are uploaded where the archive is. Errors as those of `expand`."""
+        await asyncio.to_thread(self._require_uploaded, [request.archive], request.uploader)
+        return await self._expansions.files(request.archive)
+
+    def _require_uploaded(self, digests: Iterable[str], uploader: str) -> None:
+        """Blocks. Raises FailedPrecondition where this user has not uploaded one of them."""
+        missing = sorted({digest for digest in digests if not self._uploads.stat(digest, uploader).complete})
         if missing:
             message = f"{len(missing)} contents are not uploaded, the first is {missing[0]}; send them by WriteUpload"
             raise FailedPrecondition(Reason.MISSING_UPLOADS, message, missing=",".join(missing[:50]))

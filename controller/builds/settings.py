@@ -20,5 +20,7 @@ class BuilderSettings:
     unreachable_memory: float = 60.0
     # "overlay"; "vfs" where the file system can carry no overlay.
     storage_driver: str = "overlay"
+    # What steps see of the network, as `podman build --network` takes it.
+    network: str = "host"
     # The program uv, used for Python packages during a build. None: the one installed beside the controller.
     uv: Path | None = None

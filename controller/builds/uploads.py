@@ -1,11 +1,14 @@
 """Uploaded files by digest: a content-addressed folder that survives power cuts and two writers of one content.
 
-complete/ab/abcd...   whole, checked, on disk; mode 0644 and modification time 0, so that a hard link of it in a
-                      build context always looks the same
-partial/abcd...       what has come so far
+complete/ab/abcd...       whole, checked, on disk; mode 0644 and modification time 0, so that a hard link of it in a
+                          build context always looks the same
+owners/ab/abcd....OWNER   somebody has uploaded it whole; OWNER is a hash of the user's id
+partial/                  what has come so far: `controller.builds.partials`
+
+A content is stored once, whoever uploads it. But a digest is no secret (bills of materials list them), so for a user
+only what this user has sent is there: others learn neither what it is nor whether it is there.
 """
 
-import asyncio
 import contextlib
 import errno
 import hashlib
@@ -14,19 +17,18 @@ import re
 import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from controller.builds.archive_limits import ArchiveLimits
 from controller.builds.cancelling import in_thread
 from controller.builds.intake import Intake, opened_intake
-from controller.errors import DataLoss, InvalidRequest, NotFound, OutOfRange, ResourceExhausted
+from controller.builds.partials import SYNC_EVERY, Partial, disk_full, held_bytes, remove_partials, wrong_offset
+from controller.errors import InvalidRequest, NotFound, ResourceExhausted
 from controller.files import sync_folder
 from longshore.errors import Reason
 
 DIGEST = re.compile(r"^sha256:[0-9a-f]{64}$")
-READ_SIZE = 4 * 2**20
 # That a content is needed still is noted once in so many seconds.
 USE_NOTED_EVERY = 3600.0
 # The free space is looked at again after this many bytes.
@@ -48,18 +50,11 @@ class Content(NamedTuple):
     last_used: float
 
 
-@dataclass
-class _Partial:
-    """One unfinished content in this process. `hasher` has seen the first `held` bytes."""
-
-    lock: asyncio.Lock
-    writers: int = 0
-    held: int = -1
-    hasher: "hashlib._Hash | None" = None
-
-
 class UploadStore:
-    """The folder and what is written to it. One process writes; readers may be many."""
+    """The folder and what is written to it. One process writes; readers may be many.
+
+    `owner`: the id of the user who asks; "" for those to whom all contents are known, such as administrators.
+    """
 
     def __init__(
         self,
@@ -67,26 +62,30 @@ class UploadStore:
         min_free_bytes: int = 2**30,
         max_bytes: int = 64 * 2**30,
         archive_limits: ArchiveLimits | None = None,
+        sync_every: int = SYNC_EVERY,
     ) -> None:
         self.archive_limits = archive_limits or ArchiveLimits()
         self.folder = folder
         self._complete = folder / "complete"
+        self._owners = folder / "owners"
         self._partial = folder / "partial"
         self._min_free_bytes = min_free_bytes
         self._max_bytes = max_bytes
-        self._open: dict[str, _Partial] = {}
-        self._partial.mkdir(parents=True, exist_ok=True)
-        self._complete.mkdir(parents=True, exist_ok=True)
+        self._sync_every = sync_every
+        self._open: dict[Path, Partial] = {}
+        for each in (self._partial, self._complete, self._owners):
+            each.mkdir(parents=True, exist_ok=True)
 
-    def stat(self, digest: str) -> UploadState:
-        """What is held of a content. Raises InvalidRequest for a malformed digest."""
+    def stat(self, digest: str, owner: str = "") -> UploadState:
+        """What is held of a content for this user. Raises InvalidRequest for a malformed digest."""
         _check_digest(digest)
-        final, partial = self._final(digest), self._partial_path(digest)
         # Housekeeping may remove it at any moment.
         with contextlib.suppress(FileNotFoundError):
-            _mark_used(final)
-            return UploadState(True, final.stat().st_size)
-        return UploadState(False, partial.stat().st_size if partial.exists() else 0)
+            if self._is_known(digest, owner):
+                final = self._final(digest)
+                _mark_used(final)
+                return UploadState(True, final.stat().st_size)
+        return UploadState(False, held_bytes(self._partial_path(digest, owner)))
 
     def path(self, digest: str) -> Path:
         """The file of a complete content; it must not be changed. Raises NotFound where it is not complete."""
@@ -115,13 +114,13 @@ class UploadStore:
             return False
         if unused:
             final.unlink()
+            for mark in self._owners.glob(f"{final.parent.name}/{final.name}.*"):
+                mark.unlink()
         return unused
 
     def remove_partial(self, before: float) -> None:
         """Removes unfinished contents to which nothing was added since."""
-        for path in self._partial.iterdir():
-            if path.stat().st_mtime < before and f"sha256:{path.name}" not in self._open:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        remove_partials(self._partial, before, self._open)
 
     @contextlib.contextmanager
     def intake(self) -> Iterator[Intake]:
@@ -131,109 +130,89 @@ class UploadStore:
                 yield intake
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise _disk_full(0, 0) from error
+                raise disk_full(0, 0) from error
             raise
 
-    async def write(self, digest: str, size: int, offset: int, chunks: AsyncIterator[bytes]) -> UploadState:
+    async def write(
+        self, digest: str, size: int, offset: int, chunks: AsyncIterator[bytes], owner: str = ""
+    ) -> UploadState:
         """Takes the bytes from `offset` on; with the last of them the content is checked, durable and complete.
 
-        A stream that ends early leaves what came, to go on from later; a complete content is answered at once.
-        Several writers of one content are harmless: bytes that are already held are passed over.
-        Raises OutOfRange (the offset is not what is held), DataLoss (the digest does not match: all that was held is
-        dropped), ResourceExhausted (DISK_FULL, TOO_LARGE) and InvalidRequest.
+        A stream that ends early leaves what came, durably, to go on from later; a content that is complete for this
+        user is answered at once. Several writers of one content are harmless: bytes that are already held are passed
+        over. Raises OutOfRange (the offset is not what is held), DataLoss (the digest does not match: all that was held
+        is dropped), ResourceExhausted (DISK_FULL, TOO_LARGE) and InvalidRequest.
         """
         self._check_request(digest, size, offset)
-        if self.stat(digest).complete:
-            return self.stat(digest)
-        partial = self._open.setdefault(digest, _Partial(asyncio.Lock()))
+        if (state := self.stat(digest, owner)).complete:
+            return state
+        path = self._partial_path(digest, owner)
+        partial = self._open.setdefault(path, Partial(path, digest, self._sync_every))
         partial.writers += 1
         try:
-            return await self._take(partial, digest, size, offset, chunks)
+            await self._begin(partial, digest, size, offset)
+            await self._take(partial, digest, owner, size, offset, chunks)
+            return self.stat(digest, owner)
         finally:
             partial.writers -= 1
             if not partial.writers:
-                self._open.pop(digest, None)
+                self._open.pop(path, None)
+
+    async def _begin(self, partial: Partial, digest: str, size: int, offset: int) -> None:
+        async with partial.lock:
+            if partial.held < 0:
+                await in_thread(partial.open)
+            if partial.held > size:
+                raise InvalidRequest("size_bytes", f"{partial.held} bytes are held already, {size} were announced")
+            if offset != partial.held:
+                raise wrong_offset(digest, partial.held, offset)
+            self._check_space(size - offset)
 
     async def _take(
-        self, partial: _Partial, digest: str, size: int, offset: int, chunks: AsyncIterator[bytes]
-    ) -> UploadState:
-        await self._begin(partial, digest, size, offset)
+        self, partial: Partial, digest: str, owner: str, size: int, offset: int, chunks: AsyncIterator[bytes]
+    ) -> None:
         position, unchecked = offset, 0
         async for chunk in chunks:
             if position + len(chunk) > size:
                 raise InvalidRequest("data", f"more than the announced {size} bytes were sent")
             async with partial.lock:
-                if self.stat(digest).complete:
-                    return self.stat(digest)
-                await in_thread(self._append, partial, digest, position, chunk)
+                if self._is_known(digest, owner):
+                    return
+                await in_thread(partial.append, position, chunk)
             position += len(chunk)
             unchecked += len(chunk)
             if unchecked >= SPACE_CHECK_EVERY:
                 unchecked = 0
                 self._check_space(size - position)
         async with partial.lock:
-            if not self.stat(digest).complete and partial.held == size:
-                await in_thread(self._finish, partial, digest)
-            return self.stat(digest)
+            if not self._is_known(digest, owner):
+                await in_thread(self._end, partial, digest, owner, size)
 
-    async def _begin(self, partial: _Partial, digest: str, size: int, offset: int) -> None:
-        async with partial.lock:
-            if partial.held < 0:
-                await in_thread(self._reopen, partial, digest)
-            if partial.held > size:
-                raise InvalidRequest("size_bytes", f"{partial.held} bytes are held already, {size} were announced")
-            if offset != partial.held:
-                raise _wrong_offset(digest, partial.held, offset)
-            self._check_space(size - offset)
-
-    def _reopen(self, partial: _Partial, digest: str) -> None:
-        partial.hasher, partial.held = hashlib.sha256(), 0
-        path = self._partial_path(digest)
-        if path.exists():
-            with path.open("rb") as file:
-                while piece := file.read(READ_SIZE):
-                    partial.hasher.update(piece)
-                    partial.held += len(piece)
-
-    def _append(self, partial: _Partial, digest: str, position: int, chunk: bytes) -> None:
+    def _end(self, partial: Partial, digest: str, owner: str, size: int) -> None:
         """Called with the lock held."""
-        fresh = chunk[partial.held - position :] if position <= partial.held else None
-        if fresh is None or partial.hasher is None:
-            raise _wrong_offset(digest, partial.held, position)
-        if not fresh:
+        if partial.held != size:
+            partial.sync()
             return
-        try:
-            descriptor = os.open(self._partial_path(digest), os.O_WRONLY | os.O_CREAT, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.seek(partial.held)
-                file.write(fresh)
-        except OSError as error:
-            # How much of the chunk was written is not known: the next writer reads the file again.
-            os.truncate(self._partial_path(digest), partial.held) if self._partial_path(digest).exists() else None
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise _disk_full(len(fresh), 0) from error
-            raise
-        partial.hasher.update(fresh)
-        partial.held += len(fresh)
+        partial.check()
+        # Before it is there: a kill between the two would have the user send all of it again.
+        self._mark_owner(digest, owner)
+        partial.move(self._final(digest))
 
-    def _finish(self, partial: _Partial, digest: str) -> None:
-        """Called with the lock held."""
-        path, final = self._partial_path(digest), self._final(digest)
-        assert partial.hasher is not None
-        if f"sha256:{partial.hasher.hexdigest()}" != digest:
-            path.unlink(missing_ok=True)
-            partial.held = -1
-            raise DataLoss(
-                Reason.UPLOAD_CORRUPT, f"what was sent is not {digest}; it was dropped, send it again", digest=digest
-            )
-        final.parent.mkdir(exist_ok=True)
-        with path.open("ab") as file:
-            os.fchmod(file.fileno(), 0o644)
-            os.utime(file.fileno(), (0, 0))
-            os.fsync(file.fileno())
-        path.replace(final)
-        for folder in (final.parent, self._complete, self._partial):
-            sync_folder(folder)
+    def _is_known(self, digest: str, owner: str) -> bool:
+        """Whether the content is complete, and this user has sent it or may know all."""
+        return self._final(digest).exists() and (not owner or self._owner_mark(digest, owner).exists())
+
+    def _mark_owner(self, digest: str, owner: str) -> None:
+        if owner:
+            mark = self._owner_mark(digest, owner)
+            mark.parent.mkdir(exist_ok=True)
+            mark.touch(0o600)
+            for folder in (mark.parent, self._owners):
+                sync_folder(folder)
+
+    def _owner_mark(self, digest: str, owner: str) -> Path:
+        name = digest.removeprefix("sha256:")
+        return self._owners / name[:2] / f"{name}.{_hash(owner)}"
 
     def _check_request(self, digest: str, size: int, offset: int) -> None:
         _check_digest(digest)
@@ -247,14 +226,14 @@ class UploadStore:
     def _check_space(self, needed: int) -> None:
         free = shutil.disk_usage(self._partial).free
         if free - needed < self._min_free_bytes:
-            raise _disk_full(needed, free - self._min_free_bytes)
+            raise disk_full(needed, free - self._min_free_bytes)
 
     def _final(self, digest: str) -> Path:
         name = digest.removeprefix("sha256:")
         return self._complete / name[:2] / name
 
-    def _partial_path(self, digest: str) -> Path:
-        return self._partial / digest.removeprefix("sha256:")
+    def _partial_path(self, digest: str, owner: str) -> Path:
+        return self._partial / f"{digest.removeprefix('sha256:')}.{_hash(owner)}"
 
 
 def _mark_used(path: Path) -> None:
@@ -268,16 +247,6 @@ def _check_digest(digest: str) -> None:
         raise InvalidRequest("digest", "expected sha256: and 64 lower-case hexadecimal digits")
 
 
-def _wrong_offset(digest: str, held: int, offset: int) -> OutOfRange:
-    return OutOfRange(
-        Reason.UPLOAD_OFFSET, f"{digest}: {held} bytes are held, the data begins at {offset}; go on at {held}",
-        digest=digest, held_bytes=str(held),
-    )  # fmt: skip
-
-
-def _disk_full(needed: int, available: int) -> ResourceExhausted:
-    return ResourceExhausted(
-        Reason.DISK_FULL,
-        f"the server's disk is nearly full: need {needed} bytes, {max(available, 0)} available; "
-        "try again when space was freed",
-    )
+def _hash(owner: str) -> str:
+    """A user's id may be any text; this is a name for a file."""
+    return hashlib.sha256(owner.encode()).hexdigest()[:32]

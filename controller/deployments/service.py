@@ -28,13 +28,14 @@ class Applied:
 
 @dataclass(frozen=True)
 class Request:
-    """What ApplyDeployment asks for."""
+    """What ApplyDeployment asks for. `knows_all` as of `BuildRequest`."""
 
     project: Project
     spec: bytes
     files: tuple[ContextFile, ...] = ()
     build_id: str = ""
     request_id: str = ""
+    knows_all: bool = False
 
 
 class DeploymentService:
@@ -86,7 +87,9 @@ class DeploymentService:
 
     async def _accept(self, request: Request) -> Accepted:
         """The build that the deployment needs, not stored yet."""
-        wanted = BuildRequest(request.project, request.spec, request.files, for_devices=True)
+        wanted = BuildRequest(
+            request.project, request.spec, request.files, for_devices=True, knows_all=request.knows_all
+        )
         return await self._builds.accept(wanted)
 
     def _apply(self, tx: Transaction, request: Request, spec: Spec, accepted: Accepted | None) -> Applied:

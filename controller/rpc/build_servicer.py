@@ -46,7 +46,7 @@ class BuildServicer(
         if first is None:
             raise InvalidRequest("digest", "the stream has no first piece")
         pieces = _pieces(first, request_iterator)
-        await self._uploads.write(first.digest, first.size_bytes, first.offset, pieces)
+        await self._uploads.write(first.digest, first.size_bytes, first.offset, pieces, visible_user())
         return build_pb2.WriteUploadResponse(upload=self._state(first.digest))
 
     async def CreateBuild(self, request: build_pb2.CreateBuildRequest, context: Any) -> build_pb2.CreateBuildResponse:
@@ -61,6 +61,7 @@ class BuildServicer(
             request.no_cache,
             tuple(request.targets),
             request.archive,
+            knows_all=not visible_user(),
         )
         build = await self._builds.create(wanted)
         return build_pb2.CreateBuildResponse(build=await self._message(build))
@@ -91,7 +92,7 @@ class BuildServicer(
         return convert.build_to(build, await self._builds.positions([build]))
 
     def _state(self, digest: str) -> build_pb2.UploadState:
-        complete, held = self._uploads.stat(digest)
+        complete, held = self._uploads.stat(digest, visible_user())
         return build_pb2.UploadState(digest=digest, complete=complete, held_bytes=held)
 
 

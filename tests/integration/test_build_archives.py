@@ -51,7 +51,7 @@ async def uploaded_archive(uploads: UploadStore) -> str:
         archive.addfile(entry, io.BytesIO(b"model"))
     content = held.getvalue()
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-    await uploads.write(digest, len(content), 0, one_chunk(content))
+    await uploads.write(digest, len(content), 0, one_chunk(content), PROJECT.user_id)
     return digest
 
 
@@ -97,7 +97,7 @@ async def test_a_repeated_deployment_is_found_also_when_its_contents_are_gone(
     builds = bench.service(uploads)
     files = await Expansions(uploads).files(await uploaded_archive(uploads))
     deployments = DeploymentService(bench.store, builds)
-    wanted = Request(PROJECT, SPEC, files, request_id="r-1")
+    wanted = Request(PROJECT, SPEC, files, request_id="r-1", knows_all=True)
     made = await deployments.apply(wanted)
     forget_all(uploads)
     assert (await deployments.apply(wanted)).deployment.id == made.deployment.id

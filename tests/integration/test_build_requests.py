@@ -98,7 +98,7 @@ async def test_the_files_of_an_archive_are_those_of_the_build(bench: Bench) -> N
     content = held.getvalue()
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
     uploads = UploadStore(bench.folder / "uploads", min_free_bytes=0)
-    await uploads.write(digest, len(content), 0, one_chunk(content))
+    await uploads.write(digest, len(content), 0, one_chunk(content), PROJECT.user_id)
     text = PLAIN.replace("build: {", "build: {files: [model], ")
     made = await bench.service(uploads).create(BuildRequest(PROJECT, text.encode(), archive=digest))
     assert [(file.path, file.size_bytes) for file in made.files] == [("model/a.onnx", 5)]

@@ -17,7 +17,7 @@ from controller.builds.machine import OwnMachine
 from controller.builds.model import BuildFailed, BuildState, RegistryAccess, TargetJob
 from controller.builds.podman import Podman
 from controller.builds.settings import BuilderSettings
-from tests.support.building import BASE_CACHE, Workshop, open_workshop, processes_of
+from tests.support.building import BASE_CACHE, Workshop, builder_in, open_workshop, processes_of
 from tests.support.debs import archive_of, flat_repository, make_package
 from tests.support.package_index import HIDDEN, PACKAGE, PASSWORD, PackageIndex, running_index
 from tests.support.password_proxy import PASSWORD as PROXY_PASSWORD
@@ -347,6 +347,23 @@ async def test_a_cancel_does_not_touch_another_build(workshop: Workshop, index: 
         await asyncio.wait_for(cancelled, 30)
     index.open.set()
     assert (await asyncio.wait_for(other, 120)).digest.startswith("sha256:")
+
+
+async def test_steps_reach_what_listens_on_loopback_only_in_the_network_of_the_machine(workshop: Workshop) -> None:
+    """The image is the same."""
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    knock = f"bash -c '(echo > /dev/tcp/127.0.0.1/{port}) 2>/dev/null' && echo heard || echo unheard"
+    job = workshop.job("network", {"steps": [knock]}, no_cache=True)
+    access = RegistryAccess(workshop.registry.address, workshop.registry.ca_file, workshop.registry.push_credentials)
+    digests = set()
+    async with server:
+        for network, answer in (("host", "heard"), ("private", "unheard")):
+            workshop.lines.clear()
+            workshop.builder = builder_in(workshop.builder.podman.folder, access, workshop.uploads, network=network)
+            digests.add((await workshop.build(job)).digest)
+            assert [line for line in workshop.output() if line in ("heard", "unheard")] == [answer]
+    assert len(digests) == 1
 
 
 async def test_a_registry_that_is_down_is_worth_another_try_and_a_refusal_is_not(

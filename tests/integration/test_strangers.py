@@ -16,6 +16,7 @@ from controller.rpc.permissions import PERMISSIONS, Permission
 from longshore.client import Client, project
 from longshore.failures import LongshoreError
 from tests.support.sync_stack import SyncStack, running_stack
+from tests.support.tokens import token
 
 pytestmark = pytest.mark.xdist_group("strangers")
 
@@ -78,13 +79,6 @@ def channel(stack: SyncStack, address: str, device: str = "") -> Iterator[grpc.C
     )
     with grpc.secure_channel(address, credentials) as made:
         yield made
-
-
-def token(stack: SyncStack, name: str, *options: str) -> str:
-    """A new API token, as an administrator makes it while the controller runs."""
-    argv = [sys.executable, "-m", "controller.admin", "token", "create", name, *options]
-    argv += ["--data-dir", str(stack.stack.folder.root)]
-    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def client(stack: SyncStack, secret: str) -> Client:

@@ -2,19 +2,21 @@
 
 import asyncio
 import contextlib
+import errno
 import hashlib
+import os
 import random
-import resource
-import shutil
 import signal
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from controller.builds import partials
 from controller.builds.uploads import UploadStore
 from controller.errors import DataLoss, DomainError, InvalidRequest, NotFound, OutOfRange, ResourceExhausted
 from longshore.errors import Reason
@@ -242,30 +244,152 @@ async def test_many_writers_of_one_content_at_once_leave_it_whole(store: UploadS
     assert store.path(DIGEST).read_bytes() == CONTENT
 
 
-GIB = 2**30
-BLOCK = bytes(4 * 2**20)
+async def broken(content: bytes) -> AsyncIterator[bytes]:
+    """A stream that ends with its connection."""
+    async for piece in pieces(content):
+        yield piece
+    raise ConnectionResetError
 
 
-async def zeros(begin: int, end: int) -> AsyncIterator[bytes]:
-    for at in range(begin, end, len(BLOCK)):
-        yield BLOCK[: end - at]
+async def broken_upload(store: UploadStore, content: bytes) -> None:
+    with pytest.raises(ConnectionResetError):
+        await store.write(DIGEST, len(CONTENT), 0, broken(content))
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-async def test_an_upload_of_ten_gigabytes_that_was_cut_at_nine_goes_on_there(tmp_path: Path) -> None:
-    if shutil.disk_usage(tmp_path).free < 20 * GIB:
-        pytest.skip("needs 20 GiB of free disk")
-    hasher = hashlib.sha256()
-    for _ in range(10 * GIB // len(BLOCK)):
-        hasher.update(BLOCK)
-    digest = f"sha256:{hasher.hexdigest()}"
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    cut = await UploadStore(tmp_path, 0).write(digest, 10 * GIB, 0, zeros(0, 9 * GIB))
-    assert cut == (False, 9 * GIB)
-    # Another process: it has to read what is held before it can go on.
-    again = UploadStore(tmp_path, 0)
-    assert (await again.write(digest, 10 * GIB, 9 * GIB, zeros(9 * GIB, 10 * GIB))) == (True, 10 * GIB)
-    assert again.path(digest).stat().st_size == 10 * GIB
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024
-    again.path(digest).unlink()
+@pytest.fixture
+def next_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Called, it makes this another boot of the machine."""
+    file = tmp_path / "boot-id"
+
+    def begin() -> None:
+        file.write_text(f"boot-{random.random()}\n")
+        monkeypatch.setattr(partials, "BOOT_ID", file)
+
+    return begin
+
+
+def spoil(folder: Path, begin: int) -> None:
+    """As a power cut does where a file system kept the length and not the bytes."""
+    (path,) = [each for each in (folder / "partial").iterdir() if not each.name.endswith(partials.NOTE)]
+    with path.open("r+b") as file:
+        file.seek(begin)
+        file.write(bytes(path.stat().st_size - begin))
+
+
+SYNC_EVERY = 100_000
+# The content comes in pieces of 64 KiB: after the second one it is brought to the disk.
+DURABLE = 131_072
+
+
+async def test_after_a_power_cut_an_upload_goes_on_where_it_was_on_the_disk_for_sure(
+    tmp_path: Path, next_boot: Callable[[], None]
+) -> None:
+    await broken_upload(UploadStore(tmp_path, 0, sync_every=SYNC_EVERY), CONTENT[:200_001])
+    spoil(tmp_path, DURABLE)
+    next_boot()
+    store = UploadStore(tmp_path, 0, sync_every=SYNC_EVERY)
+    assert store.stat(DIGEST) == (False, DURABLE)
+    with pytest.raises(OutOfRange):
+        await store.write(DIGEST, len(CONTENT), 200_001, pieces(CONTENT[200_001:]))
+    assert (await store.write(DIGEST, len(CONTENT), DURABLE, pieces(CONTENT[DURABLE:]))).complete
+    assert store.path(DIGEST).read_bytes() == CONTENT
+    assert list((tmp_path / "partial").iterdir()) == []
+
+
+async def test_two_power_cuts_in_a_row_take_no_more_than_one(tmp_path: Path, next_boot: Callable[[], None]) -> None:
+    await broken_upload(UploadStore(tmp_path, 0, sync_every=SYNC_EVERY), CONTENT[:200_001])
+    for _ in range(2):
+        next_boot()
+        store = UploadStore(tmp_path, 0, sync_every=SYNC_EVERY)
+        with pytest.raises(ConnectionResetError):
+            await store.write(DIGEST, len(CONTENT), DURABLE, broken(CONTENT[DURABLE : DURABLE + 1000]))
+        assert store.stat(DIGEST) == (False, DURABLE + 1000)
+        spoil(tmp_path, DURABLE)
+    next_boot()
+    assert (await store.write(DIGEST, len(CONTENT), DURABLE, pieces(CONTENT[DURABLE:]))).complete
+
+
+async def test_a_server_that_was_killed_in_the_same_boot_lost_nothing(tmp_path: Path) -> None:
+    await broken_upload(UploadStore(tmp_path, 0, sync_every=SYNC_EVERY), CONTENT[:200_001])
+    assert UploadStore(tmp_path, 0).stat(DIGEST) == (False, 200_001)
+
+
+async def test_what_a_writer_was_told_to_be_held_outlives_a_power_cut(
+    tmp_path: Path, next_boot: Callable[[], None]
+) -> None:
+    assert await UploadStore(tmp_path, 0).write(DIGEST, len(CONTENT), 0, pieces(CONTENT[:1000])) == (False, 1000)
+    next_boot()
+    assert UploadStore(tmp_path, 0).stat(DIGEST) == (False, 1000)
+
+
+async def test_an_upload_of_which_nothing_was_noted_begins_anew(tmp_path: Path, next_boot: Callable[[], None]) -> None:
+    await broken_upload(UploadStore(tmp_path, 0), CONTENT[:1000])
+    next_boot()
+    for note in (tmp_path / "partial").glob(f"*{partials.NOTE}"):
+        note.write_text("")
+    store = UploadStore(tmp_path, 0)
+    assert store.stat(DIGEST) == (False, 0)
+    assert (await store.write(DIGEST, len(CONTENT), 0, pieces(CONTENT))).complete
+
+
+async def test_a_disk_that_loses_what_it_took_has_it_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, real = UploadStore(tmp_path, 0, sync_every=SYNC_EVERY), os.fsync
+
+    def failing(descriptor: int) -> None:
+        if os.fstat(descriptor).st_size > DURABLE:
+            raise OSError(errno.EIO, "the disk is ill")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(OSError, match="ill"):
+        await store.write(DIGEST, len(CONTENT), 0, pieces(CONTENT))
+    assert store.stat(DIGEST) == (False, DURABLE)
+    monkeypatch.setattr(os, "fsync", real)
+    assert (await store.write(DIGEST, len(CONTENT), DURABLE, pieces(CONTENT[DURABLE:]))).complete
+
+
+def files_below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+async def test_a_content_is_there_for_those_who_sent_it_and_stored_once(store: UploadStore, tmp_path: Path) -> None:
+    await store.write(DIGEST, len(CONTENT), 0, pieces(CONTENT), "alice")
+    assert store.stat(DIGEST, "alice") == store.stat(DIGEST) == (True, len(CONTENT))
+    assert store.stat(DIGEST, "bob") == (False, 0)
+    # What he has of it is his own, and goes on where his ended.
+    assert await store.write(DIGEST, len(CONTENT), 0, pieces(CONTENT[:1000]), "bob") == (False, 1000)
+    assert store.stat(DIGEST, "bob") == (False, 1000)
+    assert (await store.write(DIGEST, len(CONTENT), 1000, pieces(CONTENT[1000:]), "bob")).complete
+    assert store.stat(DIGEST, "bob").complete
+    assert [path.stat().st_size for path in files_below(tmp_path) if path.stat().st_size] == [len(CONTENT)]
+
+
+async def test_who_does_not_have_a_content_cannot_make_it_his(store: UploadStore) -> None:
+    await store.write(DIGEST, len(CONTENT), 0, pieces(CONTENT), "alice")
+    with pytest.raises(DataLoss):
+        await store.write(DIGEST, len(CONTENT), 0, pieces(bytes(len(CONTENT))), "bob")
+    with pytest.raises(OutOfRange):
+        await store.write(DIGEST, len(CONTENT), len(CONTENT), pieces(b""), "bob")
+    assert store.stat(DIGEST, "bob") == (False, 0)
+    assert store.path(DIGEST).read_bytes() == CONTENT
+
+
+async def test_a_content_that_was_removed_is_nobodys(store: UploadStore, tmp_path: Path) -> None:
+    await store.write(DIGEST, len(CONTENT), 0, pieces(CONTENT), "alice")
+    (content,) = store.contents()
+    assert store.remove(DIGEST, content.last_used)
+    assert files_below(tmp_path) == []
+    await store.write(DIGEST, len(CONTENT), 0, pieces(CONTENT), "bob")
+    assert (store.stat(DIGEST, "alice").complete, store.stat(DIGEST, "bob").complete) == (False, True)
+
+
+async def test_unfinished_contents_are_removed_by_age_with_all_that_is_noted_of_them(
+    store: UploadStore, tmp_path: Path
+) -> None:
+    await store.write(DIGEST, len(CONTENT), 0, pieces(CONTENT[:1000]))
+    store.remove_partial(time.time() - 3600)
+    assert store.stat(DIGEST).held_bytes == 1000
+    store.remove_partial(time.time() + 3600)
+    assert list((tmp_path / "partial").iterdir()) == []

@@ -122,7 +122,8 @@ class BuildServiceServicer:
     """
 
     def StatUploads(self, request, context):
-        """Which of these contents the server lacks, and how much of each it already holds.
+        """Which of these contents the server lacks of this user, and how much of each it already holds. What others have
+        uploaded does not count: a digest alone gives nobody a file. For an administrator all contents count.
         Errors: INVALID_ARGUMENT for a malformed digest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -132,7 +133,8 @@ class BuildServiceServicer:
     def WriteUpload(self, request_iterator, context):
         """Sends one content in pieces. Every piece carries its offset; the first names digest and size. A broken upload
         goes on at the offset that StatUploads tells. The content counts only when all of it is here and its digest
-        is right; then it is durable, and sending it again is answered at once.
+        is right; then it is durable, and the same user's sending it again is answered at once. After a power cut of the
+        server less may be held than was told before.
         Errors: INVALID_ARGUMENT (malformed), OUT_OF_RANGE (offset is not what the server holds; ask StatUploads),
         DATA_LOSS (digest does not match; what was held is dropped), RESOURCE_EXHAUSTED (disk nearly full, or larger
         than the server takes).

@@ -17,13 +17,15 @@ class BuildServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     StatUploads: _aio.UnaryUnaryMultiCallable[_build_pb2.StatUploadsRequest, _build_pb2.StatUploadsResponse]
-    """Which of these contents the server lacks, and how much of each it already holds.
+    """Which of these contents the server lacks of this user, and how much of each it already holds. What others have
+    uploaded does not count: a digest alone gives nobody a file. For an administrator all contents count.
     Errors: INVALID_ARGUMENT for a malformed digest.
     """
     WriteUpload: _aio.StreamUnaryMultiCallable[_build_pb2.WriteUploadRequest, _build_pb2.WriteUploadResponse]
     """Sends one content in pieces. Every piece carries its offset; the first names digest and size. A broken upload
     goes on at the offset that StatUploads tells. The content counts only when all of it is here and its digest
-    is right; then it is durable, and sending it again is answered at once.
+    is right; then it is durable, and the same user's sending it again is answered at once. After a power cut of the
+    server less may be held than was told before.
     Errors: INVALID_ARGUMENT (malformed), OUT_OF_RANGE (offset is not what the server holds; ask StatUploads),
     DATA_LOSS (digest does not match; what was held is dropped), RESOURCE_EXHAUSTED (disk nearly full, or larger
     than the server takes).
@@ -87,7 +89,8 @@ class BuildServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _build_pb2.StatUploadsRequest,
         context: _aio.ServicerContext[_build_pb2.StatUploadsRequest, _abc.Awaitable[_build_pb2.StatUploadsResponse]],
     ) -> _abc.Awaitable[_build_pb2.StatUploadsResponse]:
-        """Which of these contents the server lacks, and how much of each it already holds.
+        """Which of these contents the server lacks of this user, and how much of each it already holds. What others have
+        uploaded does not count: a digest alone gives nobody a file. For an administrator all contents count.
         Errors: INVALID_ARGUMENT for a malformed digest.
         """
 
@@ -99,7 +102,8 @@ class BuildServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_build_pb2.WriteUploadResponse]:
         """Sends one content in pieces. Every piece carries its offset; the first names digest and size. A broken upload
         goes on at the offset that StatUploads tells. The content counts only when all of it is here and its digest
-        is right; then it is durable, and sending it again is answered at once.
+        is right; then it is durable, and the same user's sending it again is answered at once. After a power cut of the
+        server less may be held than was told before.
         Errors: INVALID_ARGUMENT (malformed), OUT_OF_RANGE (offset is not what the server holds; ask StatUploads),
         DATA_LOSS (digest does not match; what was held is dropped), RESOURCE_EXHAUSTED (disk nearly full, or larger
         than the server takes).
