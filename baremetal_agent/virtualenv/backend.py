@@ -45,7 +45,9 @@ from edge_agent.runtime.backend import (
 from edge_agent.runtime.deaths import DeathWatch, wait_for_end
 from edge_agent.runtime.disk import disk_told
 from edge_agent.runtime.fitting import refuse_unsupported
+from edge_agent.runtime.metering import Marks
 from edge_agent.runtime.model import ArtifactKind, Workload
+from edge_agent.runtime.secret_files import place
 from edge_agent.runtime.sockets import holds, listeners
 
 NAME = "virtualenv"
@@ -75,6 +77,7 @@ class VirtualenvBackend:
         self._launcher: Launcher = Supervision(self._instances, boot)
         self._store = Store(self._folder, owner)
         self._starter = Starter(owner, boot, self._instances, self._launcher, self._store)
+        self._marks = Marks(place(owner).with_name(f"used-{owner}"))
         self._deaths = DeathWatch()
         self._looking = asyncio.Lock()
         self._closed = False
@@ -249,13 +252,14 @@ class VirtualenvBackend:
 
     async def stats(self, handle: Handle) -> Stats:
         instance, started = self._running(handle)
-        return self._launcher.stats(instance, started)
+        return self._marks.completed(handle.value, self._launcher.stats(instance, started))
 
     async def prune(self, keep: frozenset[str]) -> None:
         instances = self._instances.all()
         await self._installer.prune(keep | {instance.digest for instance in instances})
         with disk_told("bundles", self._folder):
             self._store.tidy({one.deployment_id for one in instances}, {one.secrets for one in instances})
+        self._marks.keep_only({instance.handle.value for instance in instances})
 
     async def forget(self, deployment_id: str | None) -> None:
         with disk_told("volumes", self._folder):

@@ -5,12 +5,10 @@ https://docs.kernel.org/admin-guide/cgroup-v2.html and cgroup-v1/
 
 import contextlib
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent.runtime.backend import Stats
 from edge_agent.runtime.model import Resources
 
 PERIOD = 100_000
@@ -41,7 +39,7 @@ class Cgroups:
 
     def create(self, name: str, resources: Resources) -> Joined:
         """A group of this name ("parent/child") with these limits, as far as there are controllers. Raises OSError."""
-        folders = self._folders(name)
+        folders = self.places(name)
         for controller, folder in folders.items():
             self._make(folder, controller)
         for controller, file, value in self._limits(resources):
@@ -52,7 +50,7 @@ class Cgroups:
 
     def folders(self, name: str) -> tuple[Path, ...]:
         """Those of a group that was made."""
-        return tuple(dict.fromkeys(self._folders(name).values()))
+        return tuple(dict.fromkeys(self.places(name).values()))
 
     def processes(self, name: str) -> list[int]:
         """Numbers of those that are in the group."""
@@ -69,14 +67,8 @@ class Cgroups:
                 with contextlib.suppress(OSError):
                     empty.rmdir()
 
-    def stats(self, name: str) -> Stats | None:
-        """What the group has used; None where that is not counted."""
-        try:
-            return self._stats_v2(name) if self.version == 2 else self._stats_v1(name)
-        except (OSError, KeyError):
-            return None
-
-    def _folders(self, name: str) -> dict[str, Path]:
+    def places(self, name: str) -> dict[str, Path]:
+        """The folder of a group that was made, by controller."""
         return {controller: root / name for controller, root in self.hierarchies.items()}
 
     def _make(self, folder: Path, controller: str) -> None:
@@ -111,25 +103,6 @@ class Cgroups:
                     ("memory", "memory.oom.group", "1")]  # fmt: skip
         both = ("memory", "memory.memsw.limit_in_bytes", str(limit))
         return [("memory", "memory.limit_in_bytes", str(limit)), both]
-
-    def _stats_v2(self, name: str) -> Stats:
-        folder = self.hierarchies["cpu"] / name
-        usage = re.search(r"usage_usec (\d+)", (folder / "cpu.stat").read_text())
-        used = int((folder / "memory.current").read_text()) - _count(folder / "memory.stat", "inactive_file")
-        read, written = _io(folder / "io.stat")
-        peak = _number(folder / "memory.peak")
-        return Stats(int(usage[1]) // 1000 if usage else 0, used // 1024, peak // 1024,
-                     block_read_bytes=read, block_written_bytes=written)  # fmt: skip
-
-    def _stats_v1(self, name: str) -> Stats:
-        memory = self.hierarchies["memory"] / name
-        spent = _number(self.hierarchies["cpuacct"] / name / "cpuacct.usage") // 1_000_000
-        used = int((memory / "memory.usage_in_bytes").read_text())
-        used -= _count(memory / "memory.stat", "total_inactive_file")
-        peak = _number(memory / "memory.max_usage_in_bytes")
-        block = self.hierarchies.get("blkio", memory) / name / "blkio.throttle.io_service_bytes"
-        return Stats(spent, used // 1024, peak // 1024, block_read_bytes=_blocks(block, "Read"),
-                     block_written_bytes=_blocks(block, "Write"))  # fmt: skip
 
 
 def find_cgroups(mounts: Path = MOUNTS) -> Cgroups | None:
@@ -178,27 +151,3 @@ def _write(path: Path, value: str) -> None:
     # A kernel may lack the part that a file speaks of, such as the accounting of swap.
     if path.exists():
         path.write_text(value)
-
-
-def _number(path: Path) -> int:
-    """0 where the kernel does not tell."""
-    with contextlib.suppress(OSError, ValueError):
-        return int(path.read_text())
-    return 0
-
-
-def _count(path: Path, name: str) -> int:
-    found = re.search(rf"^{name} (\d+)", path.read_text(), re.MULTILINE)
-    return int(found[1]) if found else 0
-
-
-def _io(path: Path) -> tuple[int, int]:
-    """Bytes read and written, of all devices."""
-    text = path.read_text() if path.exists() else ""
-    read, written = (sum(map(int, re.findall(rf"\b{key}=(\d+)", text))) for key in ("rbytes", "wbytes"))
-    return read, written
-
-
-def _blocks(path: Path, what: str) -> int:
-    text = path.read_text() if path.exists() else ""
-    return sum(map(int, re.findall(rf"^\d+:\d+ {what} (\d+)", text, re.MULTILINE)))

@@ -5,10 +5,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge_agent.runtime.backend import Stats
-
 PROC = Path("/proc")
-MILLIS_PER_TICK = 1000 // os.sysconf("SC_CLK_TCK")
 
 
 def start_ticks(pid: int) -> int:
@@ -42,16 +39,6 @@ def send(process: int, number: int) -> None:
         return
 
 
-def usage_of_tree(pid: int) -> Stats:
-    """Of the process and all below it: the CPU time of those that run and of those that were waited for."""
-    ticks, kib = 0, 0
-    for each in (pid, *descendants(pid)):
-        if fields := _fields(each):
-            ticks += sum(int(field) for field in fields[11:15])
-            kib += _proportional_kib(each)
-    return Stats(ticks * MILLIS_PER_TICK, kib)
-
-
 def descendants(pid: int) -> Iterator[int]:
     for listing in (PROC / str(pid) / "task").glob("*/children"):
         try:
@@ -69,12 +56,3 @@ def _fields(pid: int) -> list[str]:
         return (PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return []
-
-
-def _proportional_kib(pid: int) -> int:
-    """Memory that is shared by several processes counts in part for each."""
-    try:
-        lines = (PROC / str(pid) / "smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)

@@ -18,11 +18,12 @@ from baremetal_agent.virtualenv.cgroups import Joined, find_cgroups
 from baremetal_agent.virtualenv.entering import entering
 from baremetal_agent.virtualenv.instances import LOG, Ended, Instance, Instances, Started
 from baremetal_agent.virtualenv.launcher import Launch, Means
-from baremetal_agent.virtualenv.processes import descendants, is_same, usage_of_tree
+from baremetal_agent.virtualenv.processes import descendants, is_same
 from baremetal_agent.virtualenv.supervised import described, limits_without_groups
 from edge_agent.runtime.backend import BackendError, LogLine, LogQuery, Stats
 from edge_agent.runtime.deaths import wait_for_end
 from edge_agent.runtime.log_file import read_log
+from edge_agent.runtime.metering import Meter
 
 log = structlog.get_logger()
 
@@ -44,6 +45,7 @@ class Supervision:
         self._instances = instances
         self._boot = boot
         self._cgroups = find_cgroups()
+        self._meter = Meter()
         self._means: Means | None = None
 
     async def means(self) -> Means:
@@ -182,8 +184,9 @@ class Supervision:
         return (started.pid, *descendants(started.init or started.pid))
 
     def stats(self, instance: Instance, started: Started) -> Stats:
-        counted = self._cgroups.stats(instance.cgroup) if self._cgroups is not None else None
-        return counted or usage_of_tree(started.pid)
+        groups = self._cgroups.places(instance.cgroup) if self._cgroups is not None else {}
+        counted = self._meter.of_groups(groups, started.pid)
+        return counted or self._meter.of_processes(self.processes(instance, started), started.pid)
 
 
 async def _await_report(instance: Instance, reading: int) -> None:

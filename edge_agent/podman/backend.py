@@ -41,6 +41,7 @@ from edge_agent.runtime.deaths import wait_for_end
 from edge_agent.runtime.fail_points import reach
 from edge_agent.runtime.fitting import refuse_unsupported
 from edge_agent.runtime.log_file import read_log
+from edge_agent.runtime.metering import Marks, Meter
 from edge_agent.runtime.model import Workload
 from edge_agent.runtime.secret_files import SecretFolders, place
 from edge_agent.runtime.shares import chosen_cores
@@ -78,6 +79,8 @@ class PodmanBackend:
         self._inventory = Inventory(self._connection, owner)
         self._volumes = Volumes(self._connection, owner)
         self._secrets = SecretFolders(place(owner))
+        self._meter = Meter()
+        self._marks = Marks(place(owner).with_name(f"used-{owner}"))
         self._abilities: abilities.Abilities | None = None
         self._closed = False
 
@@ -241,14 +244,17 @@ class PodmanBackend:
 
     async def stats(self, handle: Handle) -> Stats:
         container = await self._inventory.find(handle.value)
-        found = machine.stats(container.pid) if container is not None and self._inventory.runs(container) else None
+        runs = container is not None and self._inventory.runs(container)
+        found = machine.stats(container.pid, container.id, self._meter) if container is not None and runs else None
         if found is None:
             raise BackendError("NotRunning", f"container {handle.value[:12]} does not run", retryable=True)
-        return found
+        return self._marks.completed(handle.value, found)
 
     async def prune(self, keep: frozenset[str]) -> None:
         await self._images.prune(keep)
-        self._secrets.keep_only({container.secret_folder for container in await self._inventory.containers()})
+        containers = await self._inventory.containers()
+        self._secrets.keep_only({container.secret_folder for container in containers})
+        self._marks.keep_only({container.id for container in containers})
 
     async def forget(self, deployment_id: str | None) -> None:
         await self._volumes.remove(deployment_id)

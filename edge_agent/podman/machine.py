@@ -3,14 +3,13 @@
 import contextlib
 import errno
 import os
-import re
 from pathlib import Path
 
 from edge_agent.runtime.backend import Stats
+from edge_agent.runtime.metering import Meter
 from edge_agent.runtime.sockets import listeners
 
 PROC = Path("/proc")
-CGROUPS = Path("/sys/fs/cgroup")
 
 
 def runs(pid: int, container_id: str) -> bool:
@@ -70,40 +69,14 @@ def _kernel_records(log: int) -> list[str]:
                 return records
 
 
-def stats(pid: int) -> Stats | None:
-    """From the process's cgroup (v1 or v2); None where it is gone."""
-    try:
-        folders = cgroup_folders((PROC / str(pid) / "cgroup").read_text())
-        return _stats_v2(folders[""]) if "memory" not in folders else _stats_v1(folders)
-    except (FileNotFoundError, ProcessLookupError, KeyError):
-        return None
+def stats(pid: int, container_id: str, meter: Meter) -> Stats | None:
+    """What the container has used; None where it is gone."""
+    groups = meter.groups(pid, lambda path: container_group(path, container_id))
+    return meter.of_groups(groups, pid) if runs(pid, container_id) else None
 
 
-def cgroup_folders(text: str) -> dict[str, Path]:
-    """From /proc/<pid>/cgroup: controller -> folder; the unified hierarchy goes by the empty name."""
-    folders = {}
-    for line in text.splitlines():
-        _, controllers, path = line.split(":", 2)
-        for controller in controllers.split(","):
-            folders[controller] = CGROUPS / controllers / path.lstrip("/")
-    return folders
-
-
-def _stats_v1(folders: dict[str, Path]) -> Stats:
-    nanoseconds = int((folders["cpuacct"] / "cpuacct.usage").read_text())
-    used = int((folders["memory"] / "memory.usage_in_bytes").read_text())
-    return Stats(nanoseconds // 1_000_000, (used - _inactive(folders["memory"], "total_inactive_file")) // 1024)
-
-
-def _stats_v2(folder: Path) -> Stats:
-    # crun may put the processes one level deeper than the limits, where nothing is counted.
-    folder = folder if (folder / "memory.current").exists() else folder.parent
-    usage = re.search(r"usage_usec (\d+)", (folder / "cpu.stat").read_text())
-    used = int((folder / "memory.current").read_text())
-    return Stats(int(usage.group(1)) // 1000 if usage else 0, (used - _inactive(folder, "inactive_file")) // 1024)
-
-
-def _inactive(folder: Path, name: str) -> int:
-    """Cache of files that the kernel drops first; not what the instance needs."""
-    found = re.search(rf"^{name} (\d+)", (folder / "memory.stat").read_text(), re.MULTILINE)
-    return int(found.group(1)) if found else 0
+def container_group(path: str, container_id: str) -> str:
+    """The group in which everything of the container is counted, from that of its first process: crun puts that one
+    level deeper, and what runs inside may make groups of its own."""
+    before, found, after = path.partition(container_id)
+    return before + found + after.partition("/")[0] if found else path

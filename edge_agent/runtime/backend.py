@@ -170,7 +170,9 @@ class ExecSession(Protocol):
 
 @dataclass(frozen=True)
 class Stats:
-    """CPU time and bytes since the start of the instance, memory now and at its peak; 0 where nothing tells."""
+    """CPU time and bytes since the start of the instance, memory now and at its peak; 0 where nothing tells.
+
+    All but the memory now only grow, also from one agent to the next."""
 
     cpu_millis: int
     memory_kib: int

@@ -394,7 +394,7 @@ class FakeBackend:
     async def stats(self, handle: Handle) -> Stats:
         self.engine.enter("stats", handle.value)
         instance = self._running(handle)
-        return Stats(cpu_millis=int(1000 * (self.engine.clock() - instance.started_at)), memory_kib=1024)
+        return Stats(int(1000 * (self.engine.clock() - instance.started_at)), memory_kib=1024, memory_peak_kib=2048)
 
     async def prune(self, keep: frozenset[str]) -> None:
         self.engine.enter("prune")

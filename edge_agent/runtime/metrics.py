@@ -66,6 +66,5 @@ class MetricsPublisher:
         return mqtt_pb2.InstanceMetrics(
             deployment_id=status.deployment_id,
             revision=status.revision,
-            cpu_millis=stats.cpu_millis,
-            memory_kib=stats.memory_kib,
+            **vars(stats),
         )

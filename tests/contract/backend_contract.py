@@ -5,11 +5,9 @@ A test module of an implementation subclasses `BackendContract` and gives the fi
 
 import asyncio
 import contextlib
-import enum
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -23,74 +21,14 @@ from edge_agent.runtime.backend import (
     Observed,
     Phase,
     Progress,
+    Stats,
 )
 from edge_agent.runtime.model import Workload
+from tests.contract.machine import Machine, Program
 from tests.support.async_waiting import until_holds
 
 DEADLINE = 20.0
 T = TypeVar("T")
-
-
-class Program(enum.Enum):
-    """What an instance of a workload does."""
-
-    POLITE = enum.auto()  # runs until TERM
-    STUBBORN = enum.auto()  # runs until KILL
-    FAILS = enum.auto()  # ends at once with 3
-    FAILS_SOON = enum.auto()  # ends with 7 within a second
-    WRITES = enum.auto()  # writes "line 1" to "line 5", then runs until TERM
-    NO_COMMAND = enum.auto()  # its command does not exist in the image
-    SERVES = enum.auto()  # listens on its port "http", and runs until TERM
-
-
-class Machine(Protocol):
-    """A device with an engine, a registry that has what `workload` names, and one agent's backend. Every test has its
-    own owner."""
-
-    @property
-    def backend(self) -> DeployBackend: ...
-
-    def workload(self, program: Program, *, host_port: int | None = None, revision: int = 1) -> Workload:
-        """A workload of a deployment of its own; with a port "http" where `host_port` is given (0: any)."""
-        ...
-
-    def missing(self) -> Workload:
-        """Its artifact is not in the registry."""
-        ...
-
-    def unreachable(self) -> Workload:
-        """Its registry does not answer."""
-        ...
-
-    def foreign(self) -> Workload:
-        """Its artifact is for another processor."""
-        ...
-
-    async def fresh_image(self, workload: Workload) -> Workload:
-        """The same with an artifact that nobody else uses and that is not on the device."""
-        ...
-
-    def other_owner(self) -> AbstractAsyncContextManager[DeployBackend]:
-        """Another agent's backend over the same engine."""
-        ...
-
-    async def restart_agent(self) -> None:
-        """The agent is killed and started again: `backend` is another one."""
-        ...
-
-    def engine_down(self) -> AbstractAsyncContextManager[None]:
-        """Within the block the engine does not answer; instances run on."""
-        ...
-
-    async def kill(self, handle: Handle) -> None:
-        """The instance is killed by somebody else."""
-        ...
-
-    async def free_port(self) -> int: ...
-
-    def taken_port(self) -> AbstractAsyncContextManager[int]:
-        """A port of the device that something else listens on."""
-        ...
 
 
 def ignore(_: Progress) -> None:
@@ -433,11 +371,25 @@ class ExecAndStats:
         handle = await launch(machine, machine.workload(Program.POLITE))
         stats = await machine.backend.stats(handle)
         assert stats.cpu_millis >= 0
-        assert stats.memory_kib > 0
+        assert stats.memory_peak_kib >= stats.memory_kib > 0
         await machine.backend.stop(handle, 5)
         with pytest.raises(BackendError) as caught:
             await machine.backend.stats(handle)
         assert (caught.value.reason, caught.value.retryable) == ("NotRunning", True)
+
+    async def test_counters_grow_while_it_works_and_survive_the_agent(self, machine: Machine) -> None:
+        handle = await launch(machine, machine.workload(Program.WORKS))
+        first = await machine.backend.stats(handle)
+
+        async def grown() -> bool:
+            now = await machine.backend.stats(handle)
+            return now.cpu_millis > first.cpu_millis and now.memory_peak_kib >= first.memory_peak_kib > 0
+
+        await until_holds(grown)
+        before = await machine.backend.stats(handle)
+        await machine.restart_agent()
+        after = await machine.backend.stats(handle)
+        assert_no_less(before, after)
 
 
 class Prune:
@@ -466,6 +418,12 @@ class Prune:
 
 class BackendContract(ProbeAndPrepare, Start, ListAndWatch, StopAndRemove, Logs, ExecAndStats, Prune):
     """All promises."""
+
+
+def assert_no_less(before: Stats, after: Stats) -> None:
+    """What is counted since the start only grows."""
+    counters = {name for name in vars(before) if name != "memory_kib"}
+    assert {name for name in counters if getattr(after, name) < getattr(before, name)} == set()
 
 
 async def is_prepared(backend: DeployBackend, workload: Workload) -> bool:

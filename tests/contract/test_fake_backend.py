@@ -11,7 +11,8 @@ import pytest
 from edge_agent.runtime.backend import BackendError, DeployBackend, ExecResult, Handle
 from edge_agent.runtime.fake_backend import FakeBackend, FakeEngine, FakeImage, FakeInstance, FakeProgram
 from edge_agent.runtime.model import Artifact, Check, CommandProbe, Port, Workload
-from tests.contract.backend_contract import BackendContract, Program, has_ended, ignore
+from tests.contract.backend_contract import BackendContract, has_ended, ignore
+from tests.contract.machine import Program
 
 PROGRAMS = {
     Program.POLITE: FakeProgram(listens=False),
@@ -21,6 +22,7 @@ PROGRAMS = {
     Program.WRITES: FakeProgram(lines=tuple(f"line {number}" for number in range(1, 6))),
     Program.NO_COMMAND: FakeProgram(start_error=BackendError("CommandNotFound", "no such command", retryable=False)),
     Program.SERVES: FakeProgram(),
+    Program.WORKS: FakeProgram(),
 }
 
 

@@ -10,7 +10,8 @@ import pytest
 import pytest_asyncio
 
 from edge_agent.runtime.model import Artifact, Port, Workload
-from tests.contract.backend_contract import BackendContract, Program
+from tests.contract.backend_contract import BackendContract
+from tests.contract.machine import Program
 from tests.support.virtualenv_machine import VirtualenvMachine, VirtualenvSite, virtualenv_site
 
 POLITE = "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"
@@ -21,6 +22,7 @@ SCRIPTS = {
     Program.FAILS_SOON: "sleep 0.5; exit 7",
     Program.WRITES: f"for n in 1 2 3 4 5; do echo line $n; done; {POLITE}",
     Program.NO_COMMAND: "",
+    Program.WORKS: "trap 'exit 0' TERM; while :; do n=0; while [ $n -lt 20000 ]; do n=$((n+1)); done; sleep 0.1; done",
     Program.SERVES: "exec python -m http.server $PORT",
 }
 OWNERS = itertools.count(1)

@@ -46,7 +46,7 @@ async def test_running_instances_are_measured_and_those_that_cannot_be_are_left_
     await until(lambda: len(outlet.said) >= 2)
     (measured,) = outlet.said[-1].instances
     assert (measured.deployment_id, measured.revision) == (wished.deployment_id, 3)
-    assert measured.memory_kib > 0
+    assert measured.memory_peak_kib > measured.memory_kib > 0
     backend.engine.unavailable = "the engine is gone"
     said, asked = len(outlet.said), len(backend.engine.calls)
     await until(lambda: len(backend.engine.calls) > asked + 1)

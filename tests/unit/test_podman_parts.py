@@ -225,12 +225,12 @@ def test_settings_follow_the_host() -> None:
     assert "[network]" not in usual
 
 
-def test_cgroups_of_both_versions_are_found() -> None:
-    both = machine.cgroup_folders("4:memory:/a/libpod-1\n2:cpu,cpuacct:/a/libpod-1\n0::/\n")
-    assert both["memory"] == Path("/sys/fs/cgroup/memory/a/libpod-1")
-    assert both["cpuacct"] == Path("/sys/fs/cgroup/cpu,cpuacct/a/libpod-1")
-    unified = machine.cgroup_folders("0::/machine.slice/libpod-1.scope\n")
-    assert unified == {"": Path("/sys/fs/cgroup/machine.slice/libpod-1.scope")}
+def test_all_of_a_container_is_counted_however_its_groups_are_nested() -> None:
+    name = "ab" * 32
+    scope = f"/machine.slice/libpod-{name}.scope"
+    for inner in ("", "/container", "/container/init.scope"):
+        assert machine.container_group(scope + inner, name) == scope
+    assert machine.container_group("/somewhere/else", name) == "/somewhere/else"
 
 
 def test_frames_may_be_cut_anywhere() -> None:
