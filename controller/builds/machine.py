@@ -7,6 +7,7 @@ from typing import Protocol
 
 from controller.builds import recovery
 from controller.builds.bases import Base
+from controller.builds.cancelling import despite_cancel
 from controller.builds.credentials import RegistryFiles
 from controller.builds.emulation import check_runnable, own_architecture
 from controller.builds.leavings import Leavings
@@ -61,7 +62,13 @@ class OwnMachine:
         """Bases are found in this storage."""
 
     async def build(self, arguments: Sequence[str], base: Base, scratch: Path, log: BuildLog) -> int:
-        return await self.podman.build(arguments, scratch, log)
+        status = -1
+        try:
+            status = await self.podman.build(arguments, scratch, log)
+        finally:
+            if status < 0:
+                await despite_cancel(recovery.remove_build(self.podman, scratch))
+        return status
 
     async def push(self, image: str, target: str, folder: Path, access: RegistryAccess, log: BuildLog) -> str:
         return await push(self.podman, image, target, folder, access)

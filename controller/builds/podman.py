@@ -1,6 +1,7 @@
 """The builder's own Podman: a storage of its own, settings that work on restricted hosts, nothing of the host's."""
 
 import hashlib
+import json
 import os
 import resource
 import shutil
@@ -15,6 +16,7 @@ from controller.files import write_durably
 
 # In the environment of every process that is started for a builder; the value is the builder's folder.
 MARKER = "LONGSHORE_BUILDER"
+MARK_SECRET = "longshore-mark"
 MAX_OPEN_FILES, MAX_PROCESSES = 16384, 32768
 # Podman refuses a longer path of its run folder, since sockets lie in it.
 MAX_RUN_PATH = 50
@@ -50,10 +52,10 @@ class Podman:
         return await processes.run(self.argv(args), self.environment(temporary))
 
     async def build(self, args: Sequence[str], temporary: Path, on_line: OnLine) -> int:
-        """`podman build`; its exit status, negative where something killed it: then its containers and mounts are to
-        be removed. A cancel ends it and its RUN steps and leaves no container or mount."""
+        """`podman build`; its exit status, negative where something killed it. Nothing of it runs afterwards, also
+        after a cancel; but in both cases `controller.builds.recovery.remove_build` has to follow."""
         await in_thread(self._make_scratch, temporary)
-        argv = self.argv(["build", *args])
+        argv = self.argv(["build", "--secret", f"id={MARK_SECRET},src={mark_of(temporary)}", *args])
         status = await processes.stream(argv, self.environment(temporary), on_line, processes.stop_build)
         if status < 0:
             await in_thread(processes.end_orphans, temporary)
@@ -66,6 +68,7 @@ class Podman:
         link = folder / "buildah-cache"
         if not link.is_symlink():
             link.symlink_to(self.cache)
+        mark_of(folder).touch()
 
     def argv(self, args: Sequence[str]) -> list[str]:
         return [
@@ -89,6 +92,12 @@ class Podman:
         """The folder that containers/storage keeps of each image (https://github.com/containers/storage, "images")."""
         return self.storage / f"{self._driver}-images" / image_id
 
+    def containers_of(self, temporary: Path) -> list[str]:
+        """Ids of the containers that a build with this folder for unfinished files has made, without asking Podman: by
+        what Buildah keeps of each (https://github.com/containers/buildah, "CommonBuildOptions")."""
+        states = (self.storage / f"{self._driver}-containers").glob("*/userdata/buildah.json")
+        return [state.parents[1].name for state in states if str(mark_of(temporary)) in _secrets_of(state)]
+
     def environment(self, temporary: Path | None = None) -> dict[str, str]:
         """That of this process, with the builder's settings; `temporary` is where unfinished blobs go."""
         return {
@@ -97,6 +106,20 @@ class Podman:
             "TMPDIR": str(temporary or self.temporary),
             MARKER: str(self.folder),
         }
+
+
+def mark_of(temporary: Path) -> Path:
+    """A file of which every container of a build knows: given as a secret, which no step reads."""
+    return temporary / "mark"
+
+
+def _secrets_of(state: Path) -> str:
+    """The secrets of a build, as the state of one of its containers has them; "" where it is just being written, or has
+    gone."""
+    try:
+        return "\n".join(json.loads(state.read_bytes())["CommonBuildOpts"]["Secrets"] or ())
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _run_folder(folder: Path) -> Path:

@@ -16,6 +16,10 @@ from controller.builds.model import OnLine
 from controller.builds.progress_lines import ProgressLines, joined
 
 STOP_DEADLINE = 10.0
+# A build of which nothing could be killed for so long is storing a layer, or hangs.
+QUIET = 3.0
+# What Podman calls itself where it copies into a container or unpacks a layer, in a process of its own.
+HELPERS = (b"buildah-copier", b"storage-untar", b"storage-applyLayer")
 # Bytes of output that are looked at before others have their turn: with the shortest lines, some thousand.
 AT_A_TIME = 8192
 MNT_DETACH = 2
@@ -78,14 +82,19 @@ async def stop_group(process: asyncio.subprocess.Process) -> None:
 
 
 async def stop_build(process: asyncio.subprocess.Process) -> None:
-    """Ends `podman build` so that it cleans up after itself.
+    """Ends `podman build` so that it cleans up after itself, where it can be made to.
 
-    No signal to Podman does: the process of a RUN step would run on. When PID 1 of the step's container is killed,
-    Podman sees the step fail, and with --force-rm removes container, bundle and mounts.
+    No signal to Podman does: the process of a RUN step would run on. When PID 1 of the step's container is killed, or
+    the process that copies, Podman sees the step fail, and with --force-rm removes container, bundle and mounts. Where
+    it does the work itself, as when it reads what a step has made, only an end of Podman is prompt; then the caller
+    removes what it leaves.
     """
-    deadline = asyncio.get_running_loop().time() + 2 * STOP_DEADLINE
-    while process.returncode is None and asyncio.get_running_loop().time() < deadline:
-        await asyncio.to_thread(kill_run_containers, process.pid)
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + 2 * STOP_DEADLINE
+    quiet = clock() + QUIET
+    while process.returncode is None and clock() < min(deadline, quiet):
+        if await asyncio.to_thread(kill_steps, process.pid):
+            quiet = clock() + QUIET
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.02):
                 await process.wait()
@@ -93,14 +102,25 @@ async def stop_build(process: asyncio.subprocess.Process) -> None:
         await stop_group(process)
 
 
-def kill_run_containers(builder: int) -> None:
-    """KILL to PID 1 of every container below the process `builder`."""
+def kill_steps(builder: int) -> bool:
+    """KILL to PID 1 of every container below the process `builder`, and to its helpers. Whether there were any."""
     own_depth = len(_nspid(os.getpid()))
+    killed = False
     for pid in _descendants(builder):
         ids = _nspid(pid)
-        if len(ids) > own_depth and ids[-1] == 1:
+        if (len(ids) > own_depth and ids[-1] == 1) or _name(pid) in HELPERS:
+            killed = True
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+    return killed
+
+
+def _name(pid: int) -> bytes:
+    """The first word of its command line; b"" where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0]
+    except OSError:
+        return b""
 
 
 def end_orphans(temporary: Path) -> None:

@@ -29,8 +29,17 @@ async def remove_leftovers(podman: Podman) -> None:
     if ids := listed.stdout.split():
         await podman.run("rm", "-f", "-t", "0", *ids)
     await podman.run("image", "unmount", "--all")
-    await asyncio.to_thread(_delete_run_states, podman)
+    await asyncio.to_thread(_delete_run_states, podman.temporary)
     await asyncio.to_thread(_unmount_below, podman.temporary)
+
+
+async def remove_build(podman: Podman, temporary: Path) -> None:
+    """Removes containers and mounts of the build that had this folder for unfinished files, and has ended; also while
+    others run."""
+    if ids := await asyncio.to_thread(podman.containers_of, temporary):
+        await podman.run("rm", "-f", "-t", "0", *ids)
+    await asyncio.to_thread(_delete_run_states, temporary)
+    await asyncio.to_thread(_unmount_below, temporary)
 
 
 def close(podman: Podman) -> None:
@@ -95,11 +104,11 @@ def _in_container(pid: int, podman: Podman) -> bool:
     return f"{podman.storage}/" in root
 
 
-def _delete_run_states(podman: Podman) -> None:
-    """Removes the runtime's state of RUN steps whose process is gone: their bundles lie in the builder's folder."""
+def _delete_run_states(folder: Path) -> None:
+    """Removes the runtime's state of RUN steps whose process is gone, and whose bundles lie in the folder."""
     for state in Path("/run/runc").glob("buildah-*/state.json"):
         with contextlib.suppress(OSError):
-            if f"{podman.temporary}/" in state.read_text():
+            if f"{folder}/" in state.read_text():
                 shutil.rmtree(state.parent)
 
 
