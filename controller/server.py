@@ -6,6 +6,7 @@ import fcntl
 import os
 import signal
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import IO
 
@@ -113,7 +114,9 @@ class Controller:
             self.settings.housekeeping.revisions_keep,
         )  # fmt: skip
         self._deployments = DeploymentService(self._store, self._builds)
-        self._devices = DeviceService(self._store, self._ca, profiles)
+        self._devices = DeviceService(
+            self._store, self._ca, profiles, timedelta(days=self.settings.devices.certificate_days)
+        )
         self._messages = DeviceMessages(self._store, self._broker_settings())
         self._sessions = Sessions(self._messages.invite)
         self._store.subscribe(self._sessions.heard)

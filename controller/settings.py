@@ -126,6 +126,13 @@ class Builds(Part):
         return self
 
 
+class Devices(Part):
+    """What holds for every device."""
+
+    # Life of a device's certificate; the agent renews it after two thirds.
+    certificate_days: float = Field(default=365, gt=0, le=3650)
+
+
 class Archives(Part):
     """What an archive of a build's files may unpack to."""
 
@@ -169,6 +176,7 @@ class Settings(Part):
     registry: Registry
     builds: Builds = Builds()
     archives: Archives = Archives()
+    devices: Devices = Devices()
     housekeeping: Housekeeping = Housekeeping()
     # Uploads are refused, and builds do not begin, while less than this is free.
     min_free_mib: int = Field(default=1024, ge=0)

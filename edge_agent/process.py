@@ -9,7 +9,7 @@ from edge_agent.podman.backend import PodmanBackend
 from edge_agent.runtime.agent import BackendFactory, RegistryCredential, run_agent
 from edge_agent.runtime.backend import DeployBackend
 from edge_agent.runtime.database import AgentDatabase, StorageError
-from edge_agent.runtime.identity import Identity
+from edge_agent.runtime.identity import Identity, load_identity
 from edge_agent.runtime.settings import AgentSettings
 
 log = structlog.get_logger()
@@ -43,7 +43,8 @@ def run_process(
         log.error("database_not_usable", error=str(error))
         return 1
     try:
-        asyncio.run(run_agent(settings, identity, make_factory(settings, identity), database))
+        while asyncio.run(run_agent(settings, identity, make_factory(settings, identity), database)):
+            identity = load_identity(settings.state_dir)
     except Exception:  # logged with its traceback
         log.exception("agent_died", device=identity.device_id)
         return 1

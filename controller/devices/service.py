@@ -10,10 +10,10 @@ from controller.access import hash_secret, new_id, new_secret
 from controller.deployments.assess import reassess, reassess_all
 from controller.deployments.placing import place
 from controller.devices.model import Device, EnrollToken, SpentToken
-from controller.errors import InvalidRequest, NotFound, Unauthenticated
+from controller.errors import InvalidRequest, NotFound, PermissionDenied, Unauthenticated
 from controller.events.model import NO_PROJECT, EventKind, NewEvent
 from controller.pki import CertificateAuthority
-from controller.pki.authority import InvalidCertificateRequest, key_hash
+from controller.pki.authority import CLIENT_LIFETIME, InvalidCertificateRequest, key_hash
 from controller.spec.fields import LABEL
 from controller.store import Store, Transaction
 from controller.store.rows import Page
@@ -40,7 +40,14 @@ class Enrollment:
 
 
 class DeviceService:
-    def __init__(self, store: Store, ca: CertificateAuthority, profiles: Mapping[str, object]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        ca: CertificateAuthority,
+        profiles: Mapping[str, object],
+        certificate_life: timedelta = CLIENT_LIFETIME,
+    ) -> None:
+        self._lifetime = certificate_life
         self._store = store
         self._ca = ca
         self._profiles = profiles
@@ -72,6 +79,21 @@ class DeviceService:
         """
         return await self._store.transact(lambda tx: self._enroll(tx, enrollment))
 
+    async def renew(self, device_id: str, certificate_request: str) -> str:
+        """A new certificate (PEM) of the device, for the key of the request.
+
+        Errors: PermissionDenied, InvalidRequest.
+        """
+        if await self._store.transact(lambda tx: tx.devices.get(device_id)) is None:
+            raise PermissionDenied(Reason.NO_SUCH_DEVICE, f"no device {device_id}; it has to enroll again")
+        return self._sign(certificate_request, device_id)
+
+    def _sign(self, certificate_request: str, device_id: str) -> str:
+        try:
+            return self._ca.sign_request(certificate_request, device_id, self._lifetime)
+        except InvalidCertificateRequest as error:
+            raise InvalidRequest("certificate_request", str(error)) from error
+
     async def find(self, id_or_name: str) -> Device:
         """Raises NotFound."""
         return await self._store.transact(lambda tx: _found(tx, id_or_name))
@@ -100,7 +122,7 @@ class DeviceService:
         if token is None:
             made = tx.devices.get(tx.access.spent_by(secret_hash, key))
             if made is not None:
-                return made, self._ca.sign_request(enrollment.certificate_request, made.id)
+                return made, self._sign(enrollment.certificate_request, made.id)
             message = "the enroll token is unknown, spent or expired; make a new one: longshore enroll-token"
             raise Unauthenticated(Reason.ENROLL_TOKEN_REFUSED, message)
         name = token.device_name or enrollment.proposed_name
@@ -113,7 +135,7 @@ class DeviceService:
         tx.events.append(device_event(device, "ENROLLED"))
         for deployment in tx.deployments.running():
             reassess(tx, place(tx, deployment))
-        return device, self._ca.sign_request(enrollment.certificate_request, device.id)
+        return device, self._sign(enrollment.certificate_request, device.id)
 
 
 def _found(tx: Transaction, id_or_name: str) -> Device:

@@ -11,7 +11,7 @@ from controller.local.broker import LocalBroker
 from controller.local.process import ChildProcess, accepts_connections, free_port
 from controller.local.registry import LocalRegistry
 from controller.pki import CertificateAuthority
-from controller.settings import Broker, Builds, Endpoint, Registry, Settings, split
+from controller.settings import Broker, Builds, Devices, Endpoint, Registry, Settings, split
 from controller.setup import DataFolder, set_up
 
 
@@ -26,6 +26,7 @@ class LocalStack:
         builds: Builds | None = None,
         env: Mapping[str, str] | None = None,
         min_free_mib: int = 256,
+        devices: Devices | None = None,
     ) -> None:
         self.folder = DataFolder(root)
         self.host = host
@@ -37,6 +38,7 @@ class LocalStack:
             registry=Registry(address=f"{host}:{free_port(host)}"),
             builds=builds or Builds(),
             min_free_mib=min_free_mib,
+            devices=devices or Devices(),
         )
         set_up(root, self.settings)
         self.ca = CertificateAuthority.load(self.folder.ca)

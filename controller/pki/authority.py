@@ -88,13 +88,13 @@ class CertificateAuthority:
         builder = self._leaf(_name(common_name), key.public_key(), CLIENT_LIFETIME, ExtendedKeyUsageOID.CLIENT_AUTH)
         return KeyPair(self._sign(builder), _key_pem(key))
 
-    def sign_request(self, request_pem: str, common_name: str) -> str:
+    def sign_request(self, request_pem: str, common_name: str, lifetime: timedelta = CLIENT_LIFETIME) -> str:
         """A client certificate (PEM) for the key of a PKCS#10 request. The name that the request asks for is ignored.
 
         Raises InvalidCertificateRequest for a malformed request, a bad signature, or another kind of key than P-256.
         """
         key = _requested_key(request_pem)
-        return self._sign(self._leaf(_name(common_name), key, CLIENT_LIFETIME, ExtendedKeyUsageOID.CLIENT_AUTH))
+        return self._sign(self._leaf(_name(common_name), key, lifetime, ExtendedKeyUsageOID.CLIENT_AUTH))
 
     def _leaf(
         self, subject: x509.Name, key: ec.EllipticCurvePublicKey, lifetime: timedelta, usage: x509.ObjectIdentifier
@@ -127,6 +127,16 @@ def _requested_key(request_pem: str) -> ec.EllipticCurvePublicKey:
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise InvalidCertificateRequest("its key is not on the curve P-256")
     return key
+
+
+def renewal_due(certificate_pem: bytes, now: datetime) -> bool:
+    """Whether two thirds of a certificate's life, which begins with its signing, are over. True for what is none."""
+    try:
+        certificate = x509.load_pem_x509_certificate(certificate_pem)
+    except ValueError:
+        return True
+    begin = certificate.not_valid_before_utc + CLOCK_SKEW
+    return now >= begin + (certificate.not_valid_after_utc - begin) * 2 / 3
 
 
 def _builder(

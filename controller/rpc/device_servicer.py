@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -12,6 +13,7 @@ from controller.errors import InvalidRequest, PermissionDenied
 from controller.events.feed import EventFeed, Filter
 from controller.events.model import NO_PROJECT
 from controller.pki import CertificateAuthority
+from controller.pki.authority import renewal_due
 from controller.rpc import convert
 from controller.rpc.access import require_project, visible_user
 from controller.rpc.desired import desired_state
@@ -147,7 +149,15 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
                 return agent_pb2.GetDesiredStateResponse()
             return agent_pb2.GetDesiredStateResponse(desired=desired_state(tx, device))
 
-        return await self._store.transact(read)
+        answer = await self._store.transact(read)
+        answer.renew_certificate = renewal_due(_certificate(context), datetime.now(UTC))
+        return answer
+
+    async def RenewCertificate(
+        self, request: agent_pb2.RenewCertificateRequest, context: Any
+    ) -> agent_pb2.RenewCertificateResponse:
+        certificate = await self._devices.renew(caller.get().name, request.certificate_request)
+        return agent_pb2.RenewCertificateResponse(certificate=certificate, ca_certificate=self._ca.certificate_pem)
 
     async def GetRegistryCredential(
         self, request: agent_pb2.GetRegistryCredentialRequest, context: Any
@@ -175,6 +185,11 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
         device_id = caller.get().name
         await self._store.transact(lambda tx: delete(tx, _known(tx, device_id)))
         return agent_pb2.LeaveResponse()
+
+
+def _certificate(context: Any) -> bytes:
+    """The one by which the device calls, PEM."""
+    return bytes(next(iter(context.auth_context().get("x509_pem_cert", ())), b""))
 
 
 def _known(tx: Transaction, device_id: str) -> Device:

@@ -44,6 +44,7 @@ PERMISSIONS: dict[str, Permission] = {
     "/longshore.v1.EventService/WatchEvents": Permission.USER,
     "/longshore.v1.AgentService/Enroll": Permission.ANYONE,
     "/longshore.v1.AgentService/GetDesiredState": Permission.DEVICE,
+    "/longshore.v1.AgentService/RenewCertificate": Permission.DEVICE,
     "/longshore.v1.AgentService/GetRegistryCredential": Permission.DEVICE,
     "/longshore.v1.AgentService/Channel": Permission.DEVICE,
     "/longshore.v1.AgentService/Leave": Permission.DEVICE,

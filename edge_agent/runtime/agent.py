@@ -19,6 +19,7 @@ from edge_agent.runtime.metrics import MetricsPublisher
 from edge_agent.runtime.numbers import GrowingNumbers
 from edge_agent.runtime.publisher import JournalPublisher, SnapshotPublisher
 from edge_agent.runtime.reconciler import Reconciler
+from edge_agent.runtime.renewal import Renewed, renew_when_due
 from edge_agent.runtime.settings import AgentSettings
 from edge_agent.runtime.sync import DesiredSync, SyncTimes
 from edge_agent.runtime.threads import in_thread
@@ -50,6 +51,8 @@ class Agent:
         host: str,
     ) -> None:
         self._identity = identity
+        self._controller = controller
+        self._state_dir = settings.state_dir
         self._host_is_set = bool(settings.advertise_host)
         self._address_doubtful = asyncio.Event()
         self._numbers = GrowingNumbers(settings.state_dir)
@@ -76,6 +79,7 @@ class Agent:
             "journal": self._journal.run(),
             "metrics": self._metrics.run(),
             "address": self._follow_address(),
+            "renewal": renew_when_due(self._state_dir, self._identity, self._controller),
         }
         try:
             async with asyncio.TaskGroup() as group:
@@ -146,11 +150,13 @@ class Agent:
 
 async def run_agent(
     settings: AgentSettings, identity: Identity, make_backend: BackendFactory, database: AgentDatabase
-) -> None:
-    """Runs until SIGTERM or SIGINT; what it runs goes on without it.
+) -> bool:
+    """Runs until SIGTERM or SIGINT; what it runs goes on without it. True where it ended to be run again at once, with
+    the identity that is stored then.
 
     Raises what a part of it died of (an ExceptionGroup): the process is not to go on without that part.
     """
+    renewed = False
     controller = ControllerLink(identity)
 
     async def credential() -> tuple[str, str]:
@@ -165,11 +171,15 @@ async def run_agent(
         host = settings.advertise_host or await own_address(identity) or NO_ADDRESS
         agent = Agent(settings, identity, backend, database, controller, host)
         log.info("agent_started", device=identity.device_id, name=identity.device_name, host=host, version=version())
-        await _until_stopped(agent.run())
+        try:
+            await _until_stopped(agent.run())
+        except* Renewed:
+            renewed = True
         log.info("agent_stopped", device=identity.device_id)
     finally:
         await backend.close()
         await controller.close()
+    return renewed
 
 
 async def _until_stopped(work: Awaitable[None]) -> None:

@@ -91,6 +91,8 @@ class ControllerLink:
         self._calls = 0
         self._idle_timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.Task[None] | None = None
+        # Set by the controller's answer: the certificate is to be renewed.
+        self.renewal_due = asyncio.Event()
 
     @property
     def connected(self) -> bool:
@@ -105,7 +107,18 @@ class ControllerLink:
                 response = await stub.GetDesiredState(request, timeout=DEADLINE)
             except grpc.aio.AioRpcError as error:
                 raise self._error(error) from error
+        if response.renew_certificate:
+            self.renewal_due.set()
         return response.desired if response.HasField("desired") else None
+
+    async def renew_certificate(self, certificate_request: str) -> agent_pb2.RenewCertificateResponse:
+        """A new certificate for the key of this request (PKCS#10 in PEM). Raises ControllerError."""
+        request = agent_pb2.RenewCertificateRequest(certificate_request=certificate_request)
+        with self._stub() as stub:
+            try:
+                return await stub.RenewCertificate(request, timeout=DEADLINE)
+            except grpc.aio.AioRpcError as error:
+                raise self._error(error) from error
 
     async def registry_credential(self) -> Credential:
         """A new credential. None is kept: each fetch has its whole life before it, whatever the device's clock says of

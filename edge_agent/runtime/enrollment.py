@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf.message import DecodeError
 
 from edge_agent.runtime.addresses import parse_address
@@ -34,6 +31,7 @@ from edge_agent.runtime.identity import (
     prepare_folder,
     state_lock,
 )
+from edge_agent.runtime.keys import Key, new_key, pem, read_key, signing_request
 from edge_agent.runtime.settings import AgentSettings, write_template
 from longshore.v1 import agent_pb2, agent_pb2_grpc, device_pb2
 
@@ -76,9 +74,9 @@ async def enroll(state_dir: Path, request: EnrollmentRequest) -> Identity:
         owner = _present_owner(state_dir)
         folder, key = _begin(state_dir, token)
         try:
-            response = await _call(token, request, _signing_request(key))
+            response = await _call(token, request, signing_request(key))
             _forget_previous(state_dir)
-            identity = commit_identity(state_dir, folder, _material(response, _pem(key), owner))
+            identity = commit_identity(state_dir, folder, _material(response, pem(key), owner))
         except EnrollmentRefused:
             discard_leftovers(state_dir)
             raise
@@ -86,15 +84,15 @@ async def enroll(state_dir: Path, request: EnrollmentRequest) -> Identity:
         return identity
 
 
-def _begin(state_dir: Path, token: device_pb2.JoinToken) -> tuple[Path, ec.EllipticCurvePrivateKey]:
+def _begin(state_dir: Path, token: device_pb2.JoinToken) -> tuple[Path, Key]:
     """A folder for the identity with its key: those of an earlier call with this token, if there are any."""
     attempt = hashlib.sha256(token.secret.encode()).hexdigest()
     if (folder := begun_folder(state_dir, attempt)) is not None:
-        key = serialization.load_pem_private_key((folder / KEY_NAME).read_bytes(), None)
-        if isinstance(key, ec.EllipticCurvePrivateKey):
-            return folder, key
-    key = ec.generate_private_key(ec.SECP256R1())
-    return prepare_folder(state_dir, _pem(key), attempt), key
+        known = read_key((folder / KEY_NAME).read_bytes())
+        if known is not None:
+            return folder, known
+    key = new_key()
+    return prepare_folder(state_dir, pem(key), attempt), key
 
 
 def parse_token(text: str) -> device_pb2.JoinToken:
@@ -186,17 +184,6 @@ def _material(response: agent_pb2.EnrollResponse, key: bytes, owner: str) -> Ide
         certificate=response.certificate.encode(),
         ca=response.ca_certificate.encode(),
     )
-
-
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    return key.private_bytes(encoding, form, serialization.NoEncryption())
-
-
-def _signing_request(key: ec.EllipticCurvePrivateKey) -> str:
-    """PKCS#10 with an empty name: the controller chooses it."""
-    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
-    return request.public_bytes(serialization.Encoding.PEM).decode()
 
 
 def enroll_blocking(state_dir: Path, request: EnrollmentRequest) -> Identity:

@@ -135,6 +135,12 @@ class AgentController(agent_pb2_grpc.AgentServiceServicer):
             broker_address=self._broker.address,
         )
 
+    async def RenewCertificate(
+        self, request: agent_pb2.RenewCertificateRequest, context: Context
+    ) -> agent_pb2.RenewCertificateResponse:
+        certificate = self.ca.sign_request(request.certificate_request, await _caller(context))
+        return agent_pb2.RenewCertificateResponse(certificate=certificate, ca_certificate=self.ca.certificate_pem)
+
     async def GetDesiredState(
         self, request: agent_pb2.GetDesiredStateRequest, context: Context
     ) -> agent_pb2.GetDesiredStateResponse:

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from controller.local.stack import LocalStack
-from controller.settings import Builds
+from controller.settings import Builds, Devices
 from longshore.client import Client, project
 from longshore.v1 import deployment_pb2, device_pb2, types_pb2
 from tests.support.building import BASE_CACHE
@@ -174,9 +174,9 @@ class Site:
         token = await self.call(self.client.create_enroll_token, device_name=name, profile="x86-cpu")
         await self.device.run(*self.agent_argv("enroll", token.token))
 
-    async def start_agent(self, env: Mapping[str, str] | None = None) -> None:
-        """`env` is added to the agent's environment."""
-        argv = self.device.command(self.agent_argv("run", "--poll-interval", "2"))
+    async def start_agent(self, env: Mapping[str, str] | None = None, *options: str) -> None:
+        """`env` is added to the agent's environment, `options` to its command line."""
+        argv = self.device.command(self.agent_argv("run", "--poll-interval", "2", *options))
         with (self.folder / "agent.log").open("ab") as log:
             self.agent = await asyncio.create_subprocess_exec(
                 *argv, stdout=log, stderr=log, env={**os.environ, **(env or {})}
@@ -247,12 +247,13 @@ async def running_site(
     build: bool = True,
     env: Mapping[str, str] | None = None,
     systemd: bool = False,
+    devices: Devices | None = None,
 ) -> AsyncIterator[Site]:
     """A site with an enrolled device whose agent runs, and an image of the service in its registry. `env` is added to
     the controller's environment."""
     async with SimulatedDevice(folder / "device", systemd=systemd) as device:
         builds = Builds(base_cache=BASE_CACHE)
-        stack = LocalStack(folder / "controller", host=device.gateway, builds=builds, env=env)
+        stack = LocalStack(folder / "controller", host=device.gateway, builds=builds, env=env, devices=devices)
         async with stack:
             context = yaml.safe_load(stack.context_file.read_text())
             with Client(context["address"], context["token"], context["ca"]) as client:

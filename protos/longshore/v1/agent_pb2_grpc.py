@@ -46,6 +46,11 @@ class AgentServiceStub:
                 request_serializer=longshore_dot_v1_dot_agent__pb2.GetDesiredStateRequest.SerializeToString,
                 response_deserializer=longshore_dot_v1_dot_agent__pb2.GetDesiredStateResponse.FromString,
                 _registered_method=True)
+        self.RenewCertificate = channel.unary_unary(
+                '/longshore.v1.AgentService/RenewCertificate',
+                request_serializer=longshore_dot_v1_dot_agent__pb2.RenewCertificateRequest.SerializeToString,
+                response_deserializer=longshore_dot_v1_dot_agent__pb2.RenewCertificateResponse.FromString,
+                _registered_method=True)
         self.GetRegistryCredential = channel.unary_unary(
                 '/longshore.v1.AgentService/GetRegistryCredential',
                 request_serializer=longshore_dot_v1_dot_agent__pb2.GetRegistryCredentialRequest.SerializeToString,
@@ -87,6 +92,15 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenewCertificate(self, request, context):
+        """A new certificate of the calling device, for a key that it has just made. The old one stays valid until it ends, so
+        that an answer that was lost costs nothing.
+        Errors: INVALID_ARGUMENT (malformed CSR), PERMISSION_DENIED (no such device any more).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetRegistryCredential(self, request, context):
         """Credentials with which this device may pull what its desired state names; short-lived.
         """
@@ -123,6 +137,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.GetDesiredState,
                     request_deserializer=longshore_dot_v1_dot_agent__pb2.GetDesiredStateRequest.FromString,
                     response_serializer=longshore_dot_v1_dot_agent__pb2.GetDesiredStateResponse.SerializeToString,
+            ),
+            'RenewCertificate': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewCertificate,
+                    request_deserializer=longshore_dot_v1_dot_agent__pb2.RenewCertificateRequest.FromString,
+                    response_serializer=longshore_dot_v1_dot_agent__pb2.RenewCertificateResponse.SerializeToString,
             ),
             'GetRegistryCredential': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRegistryCredential,
@@ -196,6 +215,33 @@ class AgentService:
             '/longshore.v1.AgentService/GetDesiredState',
             longshore_dot_v1_dot_agent__pb2.GetDesiredStateRequest.SerializeToString,
             longshore_dot_v1_dot_agent__pb2.GetDesiredStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewCertificate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/longshore.v1.AgentService/RenewCertificate',
+            longshore_dot_v1_dot_agent__pb2.RenewCertificateRequest.SerializeToString,
+            longshore_dot_v1_dot_agent__pb2.RenewCertificateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -29,6 +29,11 @@ class AgentServiceStub:
     """The whole wish for the calling device. Where the device holds a generation that the controller never gave (its
     database was restored from a backup), the controller counts on from that one.
     """
+    RenewCertificate: _aio.UnaryUnaryMultiCallable[_agent_pb2.RenewCertificateRequest, _agent_pb2.RenewCertificateResponse]
+    """A new certificate of the calling device, for a key that it has just made. The old one stays valid until it ends, so
+    that an answer that was lost costs nothing.
+    Errors: INVALID_ARGUMENT (malformed CSR), PERMISSION_DENIED (no such device any more).
+    """
     GetRegistryCredential: _aio.UnaryUnaryMultiCallable[_agent_pb2.GetRegistryCredentialRequest, _agent_pb2.GetRegistryCredentialResponse]
     """Credentials with which this device may pull what its desired state names; short-lived."""
     Channel: _aio.StreamStreamMultiCallable[_agent_pb2.ChannelRequest, _agent_pb2.ChannelResponse]
@@ -67,6 +72,17 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_agent_pb2.GetDesiredStateResponse]:
         """The whole wish for the calling device. Where the device holds a generation that the controller never gave (its
         database was restored from a backup), the controller counts on from that one.
+        """
+
+    @_abc_1.abstractmethod
+    def RenewCertificate(
+        self,
+        request: _agent_pb2.RenewCertificateRequest,
+        context: _aio.ServicerContext[_agent_pb2.RenewCertificateRequest, _abc.Awaitable[_agent_pb2.RenewCertificateResponse]],
+    ) -> _abc.Awaitable[_agent_pb2.RenewCertificateResponse]:
+        """A new certificate of the calling device, for a key that it has just made. The old one stays valid until it ends, so
+        that an answer that was lost costs nothing.
+        Errors: INVALID_ARGUMENT (malformed CSR), PERMISSION_DENIED (no such device any more).
         """
 
     @_abc_1.abstractmethod
