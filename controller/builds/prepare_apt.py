@@ -34,6 +34,7 @@ PRIVATE = (
     "/etc/apt/keyrings",
     "/usr/share/keyrings",
 )
+WILDCARD = re.compile(r"[*?\[\\]")
 KINDS = {tarfile.DIRTYPE: "d", tarfile.SYMTYPE: "l"}
 
 
@@ -133,7 +134,7 @@ class _Addition:
         for package in self._packages:
             later = set(database.conffiles(package)) if package.stem in self.waiting else set()
             for path, node in package.files:
-                if wanted.has(path) and path != "/":
+                if wanted.has(path, node) and path != "/":
                     tree.add(path, node)
                     self._place(found, f"{path}.dpkg-new" if path in later else path, node)
         made = Tree()
@@ -219,6 +220,11 @@ class _Wanted:
         found = [re.findall(r"^path-(include|exclude)[ \t=]+(\S+)", text, re.MULTILINE) for text in texts]
         return _Wanted(tuple((kind == "include", pattern) for rules in found for kind, pattern in rules))
 
-    def has(self, path: str) -> bool:
+    def has(self, path: str, node: Node) -> bool:
         fitting = [include for include, pattern in self.rules if fnmatch.fnmatchcase(path, pattern)]
-        return fitting[-1] if fitting else True
+        if not fitting or fitting[-1]:
+            return True
+        # dpkg keeps folders, and links that may lead to some, below which a rule may bring something back.
+        return node.kind in KINDS and any(
+            include and path.startswith(WILDCARD.split(pattern)[0].rstrip("/")) for include, pattern in self.rules
+        )

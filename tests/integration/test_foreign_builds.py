@@ -22,7 +22,7 @@ from controller.builds.recovery import close
 from controller.builds.requirements import Requirements
 from controller.builds.settings import BuilderSettings
 from controller.builds.targets import load_profiles
-from tests.support.building import Workshop, open_workshop
+from tests.support.building import SMALL_BASE, Workshop, open_workshop
 
 pytestmark = [
     pytest.mark.podman, pytest.mark.xdist_group("builder"),
@@ -231,6 +231,29 @@ async def test_two_machines_make_the_same_base(tmp_path: Path) -> None:
         ids.add(await Bootstrapper(podman, tmp_path / f"{name}-cache").image_id(recipe, "arm64", lambda *_: None))
         close(podman)
     assert len(ids) == 1
+
+
+@pytest.mark.slow
+async def test_scripts_that_matter_are_run_by_emulation_and_leave_nothing_half_done(workshop: Workshop) -> None:
+    needs_emulator()
+    # It makes a group, and gives it a program and a folder.
+    asked = (
+        "dpkg --audit; dpkg-query -W -f '${db:Status-Status}\\n' cron; grep ^crontab: /etc/group | cut -d: -f1; "
+        "stat -c '%n %U:%G %a' /usr/bin/crontab /var/spool/cron/crontabs; find /etc /var/lib/dpkg -name '*.dpkg-new'; "
+        "dpkg --verify cron; ls /var/lib/dpkg/updates"
+    )
+    said = []
+    for profile in ("arm64-cpu", "x86-cpu"):
+        job = workshop.job("configured", {"base": SMALL_BASE, "packages": {"apt": ["cron"]}}, profile=profile)
+        result = await build(workshop, job)
+        foreign = [
+            note for note in result.notes if "emulated for linux/arm64: scripts of the apt packages cron" in note
+        ]
+        assert len(foreign) == (profile == "arm64-cpu")
+        said.append(run(workshop, image_of(job), "sh", "-ec", asked))
+    assert said[0].split()[:2] == ["installed", "crontab"]
+    # As it is where nothing is emulated.
+    assert said[0] == said[1]
 
 
 @pytest.mark.slow
