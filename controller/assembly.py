@@ -1,12 +1,14 @@
 """What the controller builds with, put together from its settings."""
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from controller.builds.bases import Base
 from controller.builds.builder import ImageBuilder
 from controller.builds.bundles import BundleBuilder, WheelSmith
 from controller.builds.hosts import Abilities, BuilderHost, BuilderPool, Place
-from controller.builds.model import RegistryAccess
+from controller.builds.machine import Machine
+from controller.builds.model import OnLine, RegistryAccess
 from controller.builds.own_place import OwnPlace
 from controller.builds.podman import Podman
 from controller.builds.pushed import OnPushed
@@ -36,9 +38,14 @@ def builder_pool(
     ]
     if settings.builds.local:
         hosts.insert(0, BuilderHost("local", OwnPlace(builder), settings.builds.parallel))
-    smith = WheelSmith(builder)
+
+    async def on_machine(profile: TargetProfile, on_line: OnLine, work: Callable[[Machine], Awaitable[None]]) -> None:
+        await pool.on_machine(profile, on_line, work)
+
+    smith = WheelSmith(builder, on_machine)
     bundles = BundleBuilder(folder.root / "bundles", uploads, access, own, profiles, smith, on_pushed)
-    return BuilderPool(builder, hosts, profiles, bundles, settings.builds.parallel)
+    pool = BuilderPool(builder, hosts, profiles, bundles, settings.builds.parallel)
+    return pool
 
 
 def builder_settings(settings: Settings) -> BuilderSettings:

@@ -111,7 +111,7 @@ class ImageBuilder:
             with waiting_for_room("build the image"):
                 if not self._able and (wrong := await self.probe()):
                     raise BuildFailed("PodmanUnavailable", wrong, retryable=True)
-                async with _tidied(machine), _scratch(self.podman.temporary) as folder:
+                async with tidied(machine), _scratch(self.podman.temporary) as folder:
                     yield ImageBuild(self._bench, machine, job, folder)
         except FileNotFoundError as error:
             self._able = False
@@ -128,7 +128,8 @@ async def _scratch(parent: Path) -> AsyncIterator[Path]:
 
 
 @contextlib.asynccontextmanager
-async def _tidied(machine: Machine) -> AsyncIterator[None]:
+async def tidied(machine: Machine) -> AsyncIterator[None]:
+    """A build, or a part of one: afterwards nothing unwanted is on the machine, once no other build runs there."""
     await machine.leavings.begin()
     try:
         yield

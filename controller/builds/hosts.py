@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -17,6 +17,7 @@ from controller.builds.model import ArtifactKind, BuildFailed, BuildResult, OnLi
 from controller.builds.targets import TargetProfile
 
 log = structlog.get_logger()
+T = TypeVar("T")
 # Seconds between two looks at a host that is well, and between the first two at one that is not.
 WELL, FIRST, LONGEST = 60.0, 2.0, 300.0
 # Seconds in which a host has to say how it is, and to have removed what earlier builds left.
@@ -233,16 +234,45 @@ class BuilderPool:
         any host that answers; a cancel ends it at any moment."""
         if job.kind is ArtifactKind.BUNDLE:
             return await self._build_bundle(job, on_line, on_state)
-        platform = self._platform(job)
-        lost: list[str] = []
+
+        async def work(machine: Machine) -> BuildResult:
+            return await self._builder.build(job, on_line, on_state, machine)
+
+        host, result = await self._on_best(self._platform(job), on_line, work)
+        return replace(result, host=host.name)
+
+    async def on_machine(
+        self, profile: TargetProfile, on_line: OnLine, work: Callable[[Machine], Awaitable[None]]
+    ) -> None:
+        """Does a part of a bundle that runs, on a machine that runs the platform's programs: this one, whose slot the
+        bundle has, unless it builds no images or only another one is native; on another host where one is lost. Raises
+        BuildFailed where there is none."""
+        machine = self._builder.machine
+        others = [each for each in self._choices() if each.name != OWN and each.able]
+        emulates = profile.architecture != machine.architecture
+        if OWN in self._hosts and not (emulates and any(profile.platform in each.native for each in others)):
+            await work(machine)
+        else:
+            await self._on_best(profile.platform, on_line, work, (OWN,), begun=True)
+
+    async def _on_best(
+        self,
+        platform: str,
+        on_line: OnLine,
+        work: Callable[[Machine], Awaitable[T]],
+        lost: Sequence[str] = (),
+        begun: bool = False,
+    ) -> tuple[BuilderHost, T]:
+        """On the best host, on another one where it is lost. `begun`: as a part of what runs already."""
+        lost = list(lost)
         while True:
-            host = self._host_for(platform, lost)
+            host = self._host_for(platform, lost, begun)
             if host is None:
                 self._freed.clear()
                 await self._freed.wait()
                 continue
             try:
-                return await self._build_on(host, job, on_line, on_state)
+                return host, await self._work_on(host, on_line, work)
             except HostLost as error:
                 host.failed(error.message, time.monotonic())
                 lost.append(host.name)
@@ -262,14 +292,13 @@ class BuilderPool:
         finally:
             self._ended.set()
 
-    async def _build_on(self, host: BuilderHost, job: TargetJob, on_line: OnLine, on_state: OnState) -> BuildResult:
+    async def _work_on(self, host: BuilderHost, on_line: OnLine, work: Callable[[Machine], Awaitable[T]]) -> T:
         host.running += 1
         try:
             if len(self._hosts) > 1:
                 on_line("system", f"building on {host.name}")
             async with host.place.open() as machine:
-                result = await self._builder.build(job, on_line, on_state, machine)
-            return replace(result, host=host.name)
+                return await work(machine)
         finally:
             host.running -= 1
             self._wake()
@@ -282,11 +311,12 @@ class BuilderPool:
             self._bundling.running -= 1
             self._wake()
 
-    def _host_for(self, platform: str, lost: Iterable[str]) -> BuilderHost | None:
+    def _host_for(self, platform: str, lost: Iterable[str], begun: bool) -> BuilderHost | None:
         """None while nobody may build, all that could are busy, or not asked yet. Raises BuildFailed where there is
         none."""
         lost = tuple(lost)
-        if self._resting or self._is_unknown(platform, lost):
+        # Whoever wants rest waits for what has begun.
+        if (self._resting and not begun) or self._is_unknown(platform, lost):
             return None
         if not candidates(self._choices(), platform, lost):
             raise self._nobody(platform)

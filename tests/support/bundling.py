@@ -82,10 +82,10 @@ class BundleShop:
 async def open_bundle_shop(
     folder: Path, wheels: Mapping[str, bytes], private: bool = False, host: str = "127.0.0.1"
 ) -> AsyncIterator[BundleShop]:
-    """`host` is the address of this machine at which the registry answers."""
+    """`host` is the address of this machine at which the registry and the index answer."""
     async with (
         running_registry(folder / "registry", host) as registry,
-        running_wheel_index(folder / "index", wheels, private) as index,
+        running_wheel_index(folder / "index", wheels, private, host) as index,
     ):
         access = RegistryAccess(registry.address, registry.ca_file, registry.push_credentials)
         uploads = UploadStore(folder / "uploads", min_free_bytes=0)

@@ -54,13 +54,14 @@ class WheelIndex:
     ca_file: Path
     port: int = 0
     private: bool = False
+    host: str = "127.0.0.1"
     asked: Counter[str] = field(default_factory=Counter)
     lies: set[str] = field(default_factory=set)
 
     @property
     def url(self) -> str:
         credentials = f"{USER}:{PASSWORD}@" if self.private else ""
-        return f"https://{credentials}127.0.0.1:{self.port}/simple"
+        return f"https://{credentials}{self.host}:{self.port}/simple"
 
     async def answer(self, request: web.Request) -> web.Response:
         if self.private and request.headers.get("Authorization") != AUTHORIZATION:
@@ -96,18 +97,19 @@ def _metadata(content: bytes) -> bytes:
 
 @asynccontextmanager
 async def running_wheel_index(
-    folder: Path, files: Mapping[str, bytes], private: bool = False
+    folder: Path, files: Mapping[str, bytes], private: bool = False, host: str = "127.0.0.1"
 ) -> AsyncIterator[WheelIndex]:
+    """`host`: the address of this machine where it listens."""
     ca = CertificateAuthority.create(folder / "ca")
-    certificate, key = ca.issue_server(["127.0.0.1"]).write(folder, "index")
+    certificate, key = ca.issue_server([host]).write(folder, "index")
     trust = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     trust.load_cert_chain(certificate, key)
-    index = WheelIndex(dict(files), folder / "ca" / "ca.crt", private=private)
+    index = WheelIndex(dict(files), folder / "ca" / "ca.crt", private=private, host=host)
     application = web.Application()
     application.router.add_get("/{path:.*}", index.answer)
     runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=trust).start()
+    await web.TCPSite(runner, host, 0, ssl_context=trust).start()
     index.port = runner.addresses[0][1]
     try:
         yield index

@@ -61,7 +61,7 @@ class ScriptedBuilder:
         self.losing: set[str] = set()
         self.unable: set[str] = set()
         self.machines: list[str] = []
-        self.machine = SimpleNamespace(leavings=Leavings())
+        self.machine = SimpleNamespace(leavings=Leavings(), architecture="amd64")
         self.recoveries: list[Exception] = []
 
     async def recover(self) -> None:
@@ -375,3 +375,58 @@ async def test_a_rest_that_is_given_up_holds_nobody_up() -> None:
     pool.builder.go.set()
     await running
     assert pool.pool.takes("x86-cpu", ArtifactKind.IMAGE)
+
+
+async def machine_for_a_part(pool: Pool, profile: str) -> str:
+    """The machine on which a part of a bundle for this profile runs."""
+    used: list[str] = []
+
+    async def work(machine: Machine) -> None:
+        used.append("local" if machine is pool.builder.machine else str(machine))
+        if used[-1] in pool.builder.losing:
+            raise HostLost(f"{machine} has gone")
+
+    await pool.pool.on_machine(load_profiles()[profile], lambda _, text: pool.lines.append(text), work)
+    return used[-1]
+
+
+async def test_a_part_of_a_bundle_runs_here_where_this_machine_builds_and_no_other_is_native() -> None:
+    pool = Pool(ScriptedPlace("local", AMD), ScriptedPlace("one", AMD), ScriptedPlace("arm", ARM))
+    await pool.ready()
+    # In the slot of its bundle: another one is not waited for.
+    pool.pool.hosts[0].running = pool.pool.hosts[0].slots
+    assert await machine_for_a_part(pool, "x86-cpu") == "local"
+    assert await machine_for_a_part(pool, "arm64-cpu") == "arm"
+    pool.pool.hosts[2].failed("away", 0.0)
+    assert await machine_for_a_part(pool, "arm64-cpu") == "local"
+
+
+async def test_a_part_of_a_bundle_never_runs_here_where_this_machine_builds_nothing() -> None:
+    pool = Pool(ScriptedPlace("one", AMD), ScriptedPlace("two", AMD))
+    await pool.ready()
+    pool.builder.losing = {"one"}
+    assert await machine_for_a_part(pool, "x86-cpu") == "two"
+    assert any("one is lost: one has gone" in line for line in pool.lines)
+    with pytest.raises(BuildFailed) as caught:
+        await machine_for_a_part(pool, "arm64-cpu")
+    assert caught.value.reason == "BuilderUnavailable"
+
+
+async def test_a_part_of_a_bundle_goes_on_while_somebody_waits_for_rest() -> None:
+    pool = Pool(ScriptedPlace("one", AMD))
+    await pool.ready()
+    pool.builder.go.clear()
+    bundle = asyncio.create_task(pool.build(kind=ArtifactKind.BUNDLE))
+    await until_machines(pool, 1)
+
+    async def rest() -> None:
+        async with pool.pool.resting():
+            pass
+
+    resting = asyncio.create_task(rest())
+    await until(lambda: not pool.pool.takes("x86-cpu", ArtifactKind.IMAGE))
+    async with asyncio.timeout(10):
+        assert await machine_for_a_part(pool, "x86-cpu") == "one"
+    pool.builder.go.set()
+    await bundle
+    await resting

@@ -14,11 +14,10 @@ from controller.builds.bundles.materials import bundle_materials
 from controller.builds.bundles.packing import RUNTIME, TITLE, WHEEL_TYPE, Entry, application_entries, pack
 from controller.builds.bundles.pushing import push_bundle
 from controller.builds.bundles.resolve import SourceOnly, resolve
-from controller.builds.bundles.sources import WheelSmith
+from controller.builds.bundles.sources import Made, WheelSmith
 from controller.builds.bundles.wheels import WheelStore
 from controller.builds.cancelling import despite_cancel, in_thread
 from controller.builds.context import check_paths
-from controller.builds.emulation import own_architecture
 from controller.builds.full_disk import waiting_for_room
 from controller.builds.host_settings import HostSettings
 from controller.builds.layers import file_layers
@@ -101,7 +100,7 @@ class BundleBuilder:
         layers = await in_thread(self._layers, job, wheels, folder)
         config, body = manifest(describe(job, profile, requirements, wheels), labels(job), layers)
         materials = await in_thread(bundle_materials, job, wheels, self.wheels)
-        notes = _notes(requirements, wheels, made, profile)
+        notes = _notes(requirements, wheels, made)
         if not job.spec.push:
             return BuildResult(None, notes, materials)
         on_state(BuildState.PUSHING)
@@ -120,20 +119,19 @@ class BundleBuilder:
         folder: Path,
         settings: HostSettings,
         log: BuildLog,
-    ) -> tuple[tuple[LockedWheel, ...], list[str]]:
-        """One wheel of each package, and the names of those whose wheel was made here."""
+    ) -> tuple[tuple[LockedWheel, ...], list[Made]]:
+        """One wheel of each package, and those whose wheel was made from source."""
         uv, cache, workshop = self._uv(), self._work_dir / "uv", folder / "made"
-        made: list[str] = []
+        made: list[Made] = []
         while True:
             try:
                 found = workshop if made else None
                 wheels = await resolve(uv, requirements, profile, folder, cache, settings, log, found)
             except SourceOnly as missing:
                 # What was made and does not fit is not made again.
-                if self._smith is None or missing.name in made:
+                if self._smith is None or missing.name in [each.name for each in made]:
                     raise
-                await self._smith.make(missing.name, job, profile, workshop, log)
-                made.append(missing.name)
+                made.append(await self._smith.make(missing.name, job, profile, workshop, log))
             else:
                 await in_thread(self.wheels.take, workshop)
                 return wheels, made
@@ -167,12 +165,11 @@ class BundleBuilder:
         return Blob(WHEEL_TYPE, f"sha256:{wheel.sha256}", path.stat().st_size, path, ((TITLE, wheel.file),))
 
 
-def _notes(
-    requirements: Requirements, wheels: Sequence[LockedWheel], made: Sequence[str], profile: TargetProfile
-) -> tuple[str, ...]:
+def _notes(requirements: Requirements, wheels: Sequence[LockedWheel], made: Sequence[Made]) -> tuple[str, ...]:
     notes = list(bundle_notes(requirements, [wheel.name for wheel in wheels]))
-    emulated = "" if profile.architecture == own_architecture() else ", by emulation"
-    notes += [f"not repeatable: the wheel of {name} was made from source in a container{emulated}" for name in made]
+    for each in made:
+        emulated = ", by emulation" if each.emulated else ""
+        notes.append(f"not repeatable: the wheel of {each.name} was made from source in a container{emulated}")
     if requirements.apt:
         notes.append(f"the device has to have these Debian packages: {', '.join(requirements.apt)}")
     return tuple(notes)
