@@ -47,6 +47,7 @@ from edge_agent.runtime.disk import disk_told
 from edge_agent.runtime.fitting import refuse_unsupported
 from edge_agent.runtime.metering import Marks
 from edge_agent.runtime.model import ArtifactKind, Workload
+from edge_agent.runtime.open_commands import OpenCommands
 from edge_agent.runtime.secret_files import place
 from edge_agent.runtime.sockets import holds, listeners
 
@@ -79,6 +80,8 @@ class VirtualenvBackend:
         self._starter = Starter(owner, boot, self._instances, self._launcher, self._store)
         self._marks = Marks(place(owner).with_name(f"used-{owner}"))
         self._deaths = DeathWatch()
+        self._opened = OpenCommands(self._folder / "commands")
+        self._looked = False
         self._looking = asyncio.Lock()
         self._closed = False
 
@@ -145,6 +148,9 @@ class VirtualenvBackend:
 
     async def list(self) -> Sequence[Observed]:
         async with self._looking:
+            if not self._looked:
+                self._looked = True
+                await self._opened.kill_left()
             found = [await self._observe(instance) for instance in self._instances.all()]
         return [seen for seen in found if seen is not None]
 
@@ -222,8 +228,8 @@ class VirtualenvBackend:
     async def open_exec(self, handle: Handle, command: Sequence[str], terminal: TerminalSize | None) -> ExecSession:
         argv, environment = self._entering(handle, command)
         if terminal is None:
-            return await PipeSession.open(argv, environment)
-        return await TerminalSession.open(argv, environment, terminal)
+            return await PipeSession.open(argv, environment, self._opened)
+        return await TerminalSession.open(argv, environment, terminal, self._opened)
 
     def _entering(self, handle: Handle, command: Sequence[str]) -> tuple[Sequence[str], Mapping[str, str]]:
         instance, started = self._running(handle)

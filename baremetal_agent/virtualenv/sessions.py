@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import signal
 import struct
 import termios
 from collections.abc import Mapping, Sequence
 
 from edge_agent.runtime.backend import BackendError, ExecResult, TerminalSize
+from edge_agent.runtime.command_processes import kill_command
+from edge_agent.runtime.open_commands import OpenCommands
 
 OUTPUT_LIMIT = 1024 * 1024
 CHUNK = 32 * 1024
@@ -48,9 +49,7 @@ async def _limited(stream: asyncio.StreamReader) -> bytes:
 async def end(process: asyncio.subprocess.Process) -> None:
     """It and its children are gone, unless it ended by itself."""
     if process.returncode is None:
-        for kill in (os.killpg, os.kill):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                kill(process.pid, signal.SIGKILL)
+        await kill_command(process.pid)
     await process.wait()
 
 
@@ -62,20 +61,21 @@ def exit_code(process: asyncio.subprocess.Process) -> int:
 class PipeSession:
     """`ExecSession` without a terminal."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, opened: OpenCommands) -> None:
         self._process = process
+        self._opened, self._note = opened, opened.add(process.pid)
         # Bounded: who does not read holds up the command, and nobody else.
         self._output: asyncio.Queue[tuple[str, bytes] | None] = asyncio.Queue(maxsize=4)
         self._reading = asyncio.create_task(self._read_both())
         self._over = False
 
     @classmethod
-    async def open(cls, argv: Sequence[str], environment: Mapping[str, str]) -> "PipeSession":
+    async def open(cls, argv: Sequence[str], environment: Mapping[str, str], opened: OpenCommands) -> "PipeSession":
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
             *argv, env=environment, start_new_session=True, stdin=pipe, stdout=pipe, stderr=pipe
         )
-        return cls(process)
+        return cls(process, opened)
 
     async def _read_both(self) -> None:
         assert self._process.stdout is not None
@@ -116,6 +116,7 @@ class PipeSession:
         self._reading.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)
         await end(self._process)
+        self._opened.remove(self._note)
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._over = True
@@ -124,13 +125,16 @@ class PipeSession:
 class TerminalSession:
     """`ExecSession` in a terminal of its own."""
 
-    def __init__(self, process: asyncio.subprocess.Process, terminal: int) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, terminal: int, opened: OpenCommands) -> None:
         self._process = process
+        self._opened, self._note = opened, opened.add(process.pid)
         self._terminal = terminal
         self._open = True
 
     @classmethod
-    async def open(cls, argv: Sequence[str], environment: Mapping[str, str], size: TerminalSize) -> "TerminalSession":
+    async def open(
+        cls, argv: Sequence[str], environment: Mapping[str, str], size: TerminalSize, opened: OpenCommands
+    ) -> "TerminalSession":
         terminal, inner = os.openpty()
         os.set_blocking(terminal, False)
         _set_size(terminal, size)
@@ -145,7 +149,7 @@ class TerminalSession:
             raise
         finally:
             os.close(inner)
-        return cls(process, terminal)
+        return cls(process, terminal, opened)
 
     async def read(self) -> tuple[str, bytes] | None:
         while self._open:
@@ -192,6 +196,7 @@ class TerminalSession:
 
     async def close(self) -> None:
         await end(self._process)
+        self._opened.remove(self._note)
         if self._open:
             self._open = False
             loop = asyncio.get_running_loop()

@@ -30,6 +30,7 @@ def abilities(info: Mapping[str, Any]) -> Abilities:
         Capabilities(
             artifacts=frozenset({ArtifactKind.IMAGE}),
             exec=True,
+            tty=True,
             stats=True,
             mounts=True,
             volumes=True,

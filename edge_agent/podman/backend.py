@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.podman import abilities, machine, spec, trust
-from edge_agent.podman import exec as podman_exec
 from edge_agent.podman.connection import Connection
 from edge_agent.podman.container import HANDLE_VERSION, Container
 from edge_agent.podman.errors import ApiError, start_error
+from edge_agent.podman.exec import Commands, not_running
 from edge_agent.podman.images import Images
 from edge_agent.podman.inventory import Inventory
 from edge_agent.podman.ledger import Ledger
@@ -35,7 +35,6 @@ from edge_agent.runtime.backend import (
     Progress,
     Stats,
     TerminalSize,
-    Unsupported,
 )
 from edge_agent.runtime.deaths import wait_for_end
 from edge_agent.runtime.fail_points import reach
@@ -43,6 +42,7 @@ from edge_agent.runtime.fitting import refuse_unsupported
 from edge_agent.runtime.log_file import read_log
 from edge_agent.runtime.metering import Marks, Meter
 from edge_agent.runtime.model import Workload
+from edge_agent.runtime.open_commands import OpenCommands
 from edge_agent.runtime.secret_files import SecretFolders, place
 from edge_agent.runtime.shares import chosen_cores
 
@@ -81,6 +81,9 @@ class PodmanBackend:
         self._secrets = SecretFolders(place(owner))
         self._meter = Meter()
         self._marks = Marks(place(owner).with_name(f"used-{owner}"))
+        self._opened = OpenCommands(self._service.folder / "commands")
+        self._commands = Commands(self._connection, self._opened)
+        self._looked = False
         self._abilities: abilities.Abilities | None = None
         self._closed = False
 
@@ -165,6 +168,9 @@ class PodmanBackend:
         self._inventory.forget(container)
 
     async def list(self) -> Sequence[Observed]:
+        if not self._looked:
+            self._looked = True
+            await self._opened.kill_left()
         return [self._inventory.observed(container) for container in await self._inventory.containers()]
 
     async def watch(self) -> AsyncIterator[None]:
@@ -230,10 +236,16 @@ class PodmanBackend:
                 yield line
 
     async def exec(self, handle: Handle, command: Sequence[str], timeout: float) -> ExecResult:
-        return await podman_exec.run(self._connection, handle.value, command, timeout)
+        return await self._commands.run(await self._running(handle), command, timeout)
 
     async def open_exec(self, handle: Handle, command: Sequence[str], terminal: TerminalSize | None) -> ExecSession:
-        raise Unsupported("this backend cannot talk to a command")
+        return await self._commands.open(await self._running(handle), command, terminal)
+
+    async def _running(self, handle: Handle) -> Container:
+        container = await self._inventory.find(handle.value)
+        if container is None or not self._inventory.runs(container):
+            raise not_running(handle.value)
+        return container
 
     async def listens(self, handle: Handle, port: str) -> bool | None:
         container = await self._inventory.find(handle.value)
@@ -243,11 +255,10 @@ class PodmanBackend:
         return None if number is None else machine.listens(container.pid, number)
 
     async def stats(self, handle: Handle) -> Stats:
-        container = await self._inventory.find(handle.value)
-        runs = container is not None and self._inventory.runs(container)
-        found = machine.stats(container.pid, container.id, self._meter) if container is not None and runs else None
+        container = await self._running(handle)
+        found = machine.stats(container.pid, container.id, self._meter)
         if found is None:
-            raise BackendError("NotRunning", f"container {handle.value[:12]} does not run", retryable=True)
+            raise not_running(handle.value)
         return self._marks.completed(handle.value, found)
 
     async def prune(self, keep: frozenset[str]) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
 from edge_agent.podman.errors import ApiError
+from edge_agent.podman.hijack import Hijacked, hijack
 from edge_agent.podman.service import PodmanService
 from edge_agent.runtime.backend import BackendUnavailable
 
@@ -91,6 +92,19 @@ class Connection:
             raise BackendUnavailable("PodmanUnavailable", f"podman broke off its answer: {error}") from error
         finally:
             response.close()
+
+    async def hijack(self, path: str, body: object) -> Hijacked:
+        """A POST whose connection carries bytes both ways afterwards. Errors as `call`."""
+        for last_try in (False, True):
+            if self._service is not None:
+                await self.in_thread(self._service.ensure)
+            try:
+                return await hijack(self._url, f"/v{API_VERSION}/libpod/{path}", body)
+            except (OSError, TimeoutError) as error:
+                # The service was just going; it has not seen the request.
+                if last_try:
+                    raise BackendUnavailable("PodmanUnavailable", f"podman does not answer: {error}") from error
+        raise AssertionError("not reached")
 
     def _send(
         self,

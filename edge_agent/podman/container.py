@@ -35,6 +35,9 @@ class Container:
     log_path: str
     # Container port -> (address, port) on this device.
     published: Mapping[int, tuple[str, int]]
+    # "NAME=value" as its first process has them, those of its accelerators (CDI) included: Podman gives those to no
+    # command inside by itself.
+    environment: tuple[str, ...] = ()
 
     @property
     def handle(self) -> Handle:
@@ -96,6 +99,7 @@ def parse(inspected: Mapping[str, Any]) -> Container:
         stop_signal=_signal_number(config.get("StopSignal")),
         log_path=(host.get("LogConfig") or {}).get("Path") or "",
         published=_published((inspected.get("NetworkSettings") or {}).get("Ports") or {}),
+        environment=tuple(config.get("Env") or ()),
     )
 
 

@@ -1,37 +1,65 @@
-"""A command inside a running container."""
+"""Commands inside a running container: to their end with all they print, or with input and output as they come."""
 
 import asyncio
 import contextlib
-import os
-import signal
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from edge_agent.podman.connection import Connection
+from edge_agent.podman.container import Container
 from edge_agent.podman.errors import ApiError
+from edge_agent.podman.exec_session import PodmanExec
 from edge_agent.podman.frames import payload
-from edge_agent.runtime.backend import BackendError, ExecResult
+from edge_agent.runtime.backend import BackendError, ExecResult, TerminalSize
+from edge_agent.runtime.command_processes import kill_command
+from edge_agent.runtime.open_commands import OpenCommands
 
 OUTPUT_LIMIT = 1024 * 1024
 # Exit codes of a shell for what cannot be run.
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
 
 
-async def run(connection: Connection, container_id: str, command: Sequence[str], timeout: float) -> ExecResult:
-    """What `DeployBackend.exec` promises. A command that does not exist ends with 127, as in a shell."""
-    body = {"AttachStdout": True, "AttachStderr": True, "Cmd": list(command)}
-    try:
-        session = (await connection.call("POST", f"containers/{container_id}/exec", body=body))["Id"]
-        output = asyncio.ensure_future(connection.in_lasting_thread(_output, connection, session))
+@dataclass(frozen=True)
+class Commands:
+    """The commands of one agent; `opened` notes those that are talked to."""
+
+    connection: Connection
+    opened: OpenCommands
+
+    async def run(self, container: Container, command: Sequence[str], timeout: float) -> ExecResult:
+        """What `DeployBackend.exec` promises. A command that does not exist ends with 127, as in a shell."""
+        connection = self.connection
         try:
-            await _end_in_time(connection, session, output, command, timeout)
-            text = output.result()
-        finally:
-            # What has not begun yet, for want of a thread, is not to begin for nobody.
-            output.cancel()
-        facts = await connection.call("GET", f"exec/{session}/json")
-    except ApiError as error:
-        return _not_started(error, container_id)
-    return ExecResult(int(facts["ExitCode"]), text)
+            session = await self._create(container, {"AttachStdout": True, "AttachStderr": True, "Cmd": list(command)})
+            output = asyncio.ensure_future(connection.in_lasting_thread(_output, connection, session))
+            try:
+                await _end_in_time(connection, session, output, command, timeout)
+                text = output.result()
+            finally:
+                # What has not begun yet, for want of a thread, is not to begin for nobody.
+                output.cancel()
+            facts = await connection.call("GET", f"exec/{session}/json")
+        except ApiError as error:
+            return _not_started(error, container.id)
+        return ExecResult(int(facts["ExitCode"]), text)
+
+    async def open(self, container: Container, command: Sequence[str], terminal: TerminalSize | None) -> PodmanExec:
+        """What `DeployBackend.open_exec` promises."""
+        body = {"AttachStdin": True, "AttachStdout": True, "AttachStderr": True, "Tty": terminal is not None}
+        start: dict[str, object] = {"Detach": False, "Tty": terminal is not None}
+        if terminal is not None:
+            start |= {"h": terminal.rows, "w": terminal.columns}
+        try:
+            session = await self._create(container, {**body, "Cmd": list(command)})
+            stream = await self.connection.hijack(f"exec/{session}/start", start)
+        except ApiError as error:
+            raise _refusal(error, container.id) from error
+        return PodmanExec(self.connection, session, container, stream, self.opened, terminal=terminal is not None)
+
+    async def _create(self, container: Container, body: dict[str, object]) -> str:
+        body = {**body, "Env": list(container.environment)}
+        answer = await self.connection.call("POST", f"containers/{container.id}/exec", body=body)
+        return str(answer["Id"])
 
 
 def _output(connection: Connection, session: str) -> bytes:
@@ -55,18 +83,33 @@ async def _end_in_time(
 
 
 async def _kill(connection: Connection, session: str) -> None:
-    with contextlib.suppress(ApiError, ProcessLookupError):
-        pid = int((await connection.call("GET", f"exec/{session}/json"))["Pid"])
-        if pid > 0:
-            os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ApiError):
+        facts = await connection.call("GET", f"exec/{session}/json")
+        if int(facts["Pid"]) > 0:
+            await kill_command(int(facts["Pid"]), str(facts["ContainerID"]))
 
 
 def _not_started(error: ApiError, container_id: str) -> ExecResult:
     text = error.message.lower()
-    if error.status in (404, 409) or "container is not running" in text or "can only create exec sessions" in text:
-        raise BackendError("NotRunning", f"container {container_id[:12]} does not run", retryable=True) from error
+    if _is_not_running(error):
+        raise not_running(container_id) from error
     if "executable file not found" in text or "no such file or directory" in text or "executable file `" in text:
         return ExecResult(NOT_FOUND, error.message.encode())
     if "permission denied" in text:
         return ExecResult(NOT_EXECUTABLE, error.message.encode())
-    raise BackendError("ExecFailed", f"podman cannot run the command: {error.message}", retryable=True) from error
+    raise _refusal(error, container_id) from error
+
+
+def _is_not_running(error: ApiError) -> bool:
+    text = error.message.lower()
+    return error.status in (404, 409) or "container is not running" in text or "can only create exec sessions" in text
+
+
+def _refusal(error: ApiError, container_id: str) -> BackendError:
+    if _is_not_running(error):
+        return not_running(container_id)
+    return BackendError("ExecFailed", f"podman cannot run the command: {error.message}", retryable=True)
+
+
+def not_running(container_id: str) -> BackendError:
+    return BackendError("NotRunning", f"container {container_id[:12]} does not run", retryable=True)

@@ -4,6 +4,7 @@ import struct
 from collections.abc import Iterable
 
 HEADER = struct.Struct(">BxxxI")
+STREAMS = {1: "stdout", 2: "stderr"}
 
 
 def payload(pieces: Iterable[bytes], limit: int) -> bytes:

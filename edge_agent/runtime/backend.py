@@ -153,18 +153,21 @@ class ExecSession(Protocol):
         ...
 
     async def write(self, data: bytes) -> None:
-        """Gives input; empty data ends it. Waits while the command takes none; does nothing once it has ended."""
+        """Gives input; empty data ends it (in a terminal as Ctrl-D does). Waits while the command takes none; does
+        nothing once it has ended."""
         ...
 
-    async def resize(self, size: TerminalSize) -> None: ...
+    async def resize(self, size: TerminalSize) -> None:
+        """Does nothing without a terminal, or once the command has ended."""
+        ...
 
     async def wait(self) -> int:
-        """The exit code, once the output has ended; 128 + N where signal N ended it, 127 where there is no such
-        command."""
+        """The exit code, once the output has ended (what was not read of it is lost); 128 + N where signal N ended it,
+        127 where there is no such command. Raises BackendError where nobody knows."""
         ...
 
     async def close(self) -> None:
-        """Nothing of the command is left. Idempotent."""
+        """Nothing of the command is left, unless it had ended by itself. Idempotent."""
         ...
 
 
@@ -237,7 +240,8 @@ class DeployBackend(Protocol):
         ...
 
     async def open_exec(self, handle: Handle, command: Sequence[str], terminal: TerminalSize | None) -> ExecSession:
-        """A command inside with input and output, in a terminal where one is given. The caller closes it.
+        """A command inside with input and output, in a terminal where one is given. The caller closes it; what an agent
+        that was killed has left open is killed by the first `list` of the next one.
 
         Raises BackendError "NotRunning" (retryable) where nothing runs, Unsupported for a terminal that cannot be.
         """

@@ -40,8 +40,8 @@ class DeathWatch:
             self._drop(process)
 
 
-async def wait_for_end(process: int, seconds: float) -> bool:
-    """Whether the process behind the pidfd ended within that time."""
+async def wait_for_end(process: int, seconds: float | None) -> bool:
+    """Whether the process behind the pidfd ended within that time; None waits for ever."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     # A pidfd of its own: the loop keeps one reader for a descriptor.

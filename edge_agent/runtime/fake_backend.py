@@ -24,8 +24,10 @@ from edge_agent.runtime.backend import (
     Progress,
     Stats,
     TerminalSize,
+    Unsupported,
 )
 from edge_agent.runtime.bell import Bell
+from edge_agent.runtime.fake_exec import FakeExec
 from edge_agent.runtime.fitting import refuse_unsupported
 from edge_agent.runtime.model import ArtifactKind, Workload
 
@@ -87,6 +89,8 @@ class FakeInstance:
     exit_code: int | None = None
     exit_reason: str = ""
     removed: bool = False
+    # Those that were opened inside and have not ended.
+    commands: list[FakeExec] = field(default_factory=list)
     lines: list[LogLine] = field(default_factory=list)
     bell: Bell = field(default_factory=Bell)
 
@@ -178,6 +182,8 @@ class FakeEngine:
     def finish(self, instance: FakeInstance, exit_code: int, reason: str = "") -> None:
         if instance.runs:
             instance.exit_code, instance.exit_reason, instance.finished_at = exit_code, reason, self.clock()
+            for command in list(instance.commands):
+                command.kill()
             instance.bell.ring()
             self.bell.ring()
 
@@ -213,38 +219,6 @@ class FakeEngine:
             yield port.name, given or ("127.0.0.1", port.host_port or first_free + offset)
 
 
-class FakeExec:
-    """A command that gives back its input: `cat`, and `exit CODE`, which ends at once with that code."""
-
-    def __init__(self, instance: FakeInstance, command: Sequence[str]) -> None:
-        self._output: asyncio.Queue[bytes] = asyncio.Queue()
-        self._ended = False
-        self.exit_code = {"cat": 0, "exit": int(command[1]) if len(command) > 1 else 0}.get(command[0], 127)
-        self.size: TerminalSize | None = None
-        if command[0] != "cat":
-            self._output.put_nowait(b"")
-
-    async def read(self) -> tuple[str, bytes] | None:
-        data = b"" if self._ended else await self._output.get()
-        self._ended = not data
-        return ("stdout", data) if data else None
-
-    async def write(self, data: bytes) -> None:
-        self._output.put_nowait(data)
-
-    async def resize(self, size: TerminalSize) -> None:
-        self.size = size
-
-    async def wait(self) -> int:
-        while not self._ended:
-            await self.read()
-        return self.exit_code
-
-    async def close(self) -> None:
-        if not self._ended:
-            self._output.put_nowait(b"")
-
-
 class FakeBackend:
     """`DeployBackend` over a `FakeEngine`."""
 
@@ -252,6 +226,7 @@ class FakeBackend:
         self.engine = engine or FakeEngine()
         self.owner = owner
         self._closed = asyncio.Event()
+        self._opened: set[FakeExec] = set()
 
     async def probe(self) -> BackendFacts:
         problem = f"EngineUnavailable: {self.engine.unavailable}" if self.engine.unavailable else ""
@@ -313,6 +288,9 @@ class FakeBackend:
 
     async def list(self) -> Sequence[Observed]:
         self.engine.enter("list")
+        for left in [command for instance in self._owned() for command in instance.commands]:
+            if left not in self._opened:
+                left.kill()
         return [instance.observed() for instance in self._owned()]
 
     async def watch(self) -> AsyncIterator[None]:
@@ -382,9 +360,20 @@ class FakeBackend:
         await asyncio.sleep(self.engine.exec_seconds)
         return self.engine.exec_result(instance, command)
 
-    async def open_exec(self, handle: Handle, command: Sequence[str], terminal: TerminalSize | None) -> "FakeExec":
+    async def open_exec(self, handle: Handle, command: Sequence[str], terminal: TerminalSize | None) -> FakeExec:
         self.engine.enter("open_exec", handle.value)
-        return FakeExec(self._running(handle), command)
+        if terminal is not None and not self.engine.capabilities.tty:
+            raise Unsupported("this backend has no terminals")
+        instance = self._running(handle)
+
+        def ended(command: FakeExec) -> None:
+            instance.commands.remove(command)
+            self._opened.discard(command)
+
+        made = FakeExec(command, terminal, ended)
+        instance.commands.append(made)
+        self._opened.add(made)
+        return made
 
     async def listens(self, handle: Handle, port: str) -> bool | None:
         self.engine.enter("listens", handle.value)

@@ -6,7 +6,7 @@ A test module of an implementation subclasses `BackendContract` and gives the fi
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
 import pytest
@@ -15,59 +15,28 @@ from edge_agent.runtime.backend import (
     BackendError,
     BackendUnavailable,
     DeployBackend,
-    Handle,
-    LogLine,
     LogQuery,
-    Observed,
     Phase,
     Progress,
     Stats,
 )
 from edge_agent.runtime.model import Workload
-from tests.contract.machine import Machine, Program
+from tests.contract.exec_contract import OpenExec
+from tests.contract.machine import (
+    DEADLINE,
+    Machine,
+    Program,
+    await_lines,
+    await_observed,
+    find,
+    has_ended,
+    ignore,
+    launch,
+    read,
+)
 from tests.support.async_waiting import until_holds
 
-DEADLINE = 20.0
 T = TypeVar("T")
-
-
-def ignore(_: Progress) -> None:
-    pass
-
-
-async def launch(machine: Machine, workload: Workload) -> Handle:
-    await machine.backend.prepare(workload, ignore)
-    return await machine.backend.start(workload)
-
-
-async def find(backend: DeployBackend, handle: Handle) -> Observed | None:
-    return next((seen for seen in await backend.list() if seen.handle == handle), None)
-
-
-async def await_observed(backend: DeployBackend, handle: Handle, holds: Callable[[Observed], bool]) -> Observed:
-    async with asyncio.timeout(DEADLINE):
-        while True:
-            seen = await find(backend, handle)
-            if seen is not None and holds(seen):
-                return seen
-            await asyncio.sleep(0.02)
-
-
-def has_ended(seen: Observed) -> bool:
-    return seen.phase is Phase.EXITED
-
-
-async def read(lines: AsyncIterator[LogLine]) -> list[str]:
-    return [line.text async for line in lines]
-
-
-async def await_lines(backend: DeployBackend, handle: Handle, count: int) -> list[str]:
-    async with asyncio.timeout(DEADLINE):
-        while True:
-            lines = await read(backend.logs(handle, LogQuery()))
-            if len(lines) >= count:
-                return lines
-            await asyncio.sleep(0.02)
 
 
 class ProbeAndPrepare:
@@ -416,7 +385,7 @@ class Prune:
             assert await is_prepared(other, workload)
 
 
-class BackendContract(ProbeAndPrepare, Start, ListAndWatch, StopAndRemove, Logs, ExecAndStats, Prune):
+class BackendContract(ProbeAndPrepare, Start, ListAndWatch, StopAndRemove, Logs, ExecAndStats, OpenExec, Prune):
     """All promises."""
 
 

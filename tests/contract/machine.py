@@ -1,11 +1,15 @@
-"""What the contract of backends needs of an implementation: a device, what belongs to it, and programs to run."""
+"""What the contract suite asks of each implementation: a `Machine` with programs and commands. And what tests share."""
 
+import asyncio
 import enum
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from edge_agent.runtime.backend import DeployBackend, Handle
+from edge_agent.runtime.backend import DeployBackend, Handle, LogLine, LogQuery, Observed, Phase, Progress
 from edge_agent.runtime.model import Workload
+
+DEADLINE = 20.0
 
 
 class Program(enum.Enum):
@@ -19,6 +23,21 @@ class Program(enum.Enum):
     NO_COMMAND = enum.auto()  # its command does not exist in the image
     SERVES = enum.auto()  # listens on its port "http", and runs until TERM
     WORKS = enum.auto()  # uses the processor again and again, until TERM
+
+
+class Command(enum.Enum):
+    """What a command inside an instance does."""
+
+    ECHO = enum.auto()  # gives back its input, and ends with it
+    BOTH = enum.auto()  # says "out" on its output and "err" on the other
+    ENDS = enum.auto()  # ends at once with 7
+    SIZE = enum.auto()  # says "ROWS COLUMNS" of its terminal, at first and after each change
+    MUCH = enum.auto()  # says MUCH times "x", and ends
+    LASTS = enum.auto()  # runs until it is killed, as does a child of it
+    NONE = enum.auto()  # does not exist
+
+
+MUCH = 3_000_000
 
 
 class Machine(Protocol):
@@ -64,8 +83,53 @@ class Machine(Protocol):
         """The instance is killed by somebody else."""
         ...
 
+    def command(self, command: Command) -> Sequence[str]: ...
+
+    async def lasting(self, handle: Handle) -> int:
+        """How many processes of commands that last live in the instance."""
+        ...
+
     async def free_port(self) -> int: ...
 
     def taken_port(self) -> AbstractAsyncContextManager[int]:
         """A port of the device that something else listens on."""
         ...
+
+
+def ignore(_: Progress) -> None:
+    pass
+
+
+async def launch(machine: Machine, workload: Workload) -> Handle:
+    await machine.backend.prepare(workload, ignore)
+    return await machine.backend.start(workload)
+
+
+async def find(backend: DeployBackend, handle: Handle) -> Observed | None:
+    return next((seen for seen in await backend.list() if seen.handle == handle), None)
+
+
+async def await_observed(backend: DeployBackend, handle: Handle, holds: Callable[[Observed], bool]) -> Observed:
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            seen = await find(backend, handle)
+            if seen is not None and holds(seen):
+                return seen
+            await asyncio.sleep(0.02)
+
+
+def has_ended(seen: Observed) -> bool:
+    return seen.phase is Phase.EXITED
+
+
+async def read(lines: AsyncIterator[LogLine]) -> list[str]:
+    return [line.text async for line in lines]
+
+
+async def await_lines(backend: DeployBackend, handle: Handle, count: int) -> list[str]:
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            lines = await read(backend.logs(handle, LogQuery()))
+            if len(lines) >= count:
+                return lines
+            await asyncio.sleep(0.02)

@@ -11,8 +11,8 @@ import pytest
 from edge_agent.runtime.backend import BackendError, DeployBackend, ExecResult, Handle
 from edge_agent.runtime.fake_backend import FakeBackend, FakeEngine, FakeImage, FakeInstance, FakeProgram
 from edge_agent.runtime.model import Artifact, Check, CommandProbe, Port, Workload
-from tests.contract.backend_contract import BackendContract, has_ended, ignore
-from tests.contract.machine import Program
+from tests.contract.backend_contract import BackendContract
+from tests.contract.machine import MUCH, Command, Program, has_ended, ignore
 
 PROGRAMS = {
     Program.POLITE: FakeProgram(listens=False),
@@ -23,6 +23,16 @@ PROGRAMS = {
     Program.NO_COMMAND: FakeProgram(start_error=BackendError("CommandNotFound", "no such command", retryable=False)),
     Program.SERVES: FakeProgram(),
     Program.WORKS: FakeProgram(),
+}
+
+COMMANDS = {
+    Command.ECHO: ("cat",),
+    Command.BOTH: ("both",),
+    Command.ENDS: ("exit", "7"),
+    Command.SIZE: ("size",),
+    Command.MUCH: ("much", str(MUCH)),
+    Command.LASTS: ("lasts",),
+    Command.NONE: ("nonesuch",),
 }
 
 
@@ -80,6 +90,13 @@ class FakeMachine:
 
     async def kill(self, handle: Handle) -> None:
         self.engine.crash(handle, 137)
+
+    def command(self, command: Command) -> Sequence[str]:
+        return COMMANDS[command]
+
+    async def lasting(self, handle: Handle) -> int:
+        """Each counts for its child, too."""
+        return 2 * [one.command for one in self.engine.instances[handle].commands].count(("lasts",))
 
     async def free_port(self) -> int:
         return 10000 + next(self._numbers)

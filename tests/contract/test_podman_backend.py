@@ -3,15 +3,19 @@
 import asyncio
 import hashlib
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
 import pytest
 import pytest_asyncio
 
+from edge_agent.runtime.backend import Handle
 from edge_agent.runtime.model import Artifact, Port, Workload
 from tests.contract.backend_contract import BackendContract
-from tests.contract.machine import Program
+from tests.contract.exec_contract import opened
+from tests.contract.machine import Command, Program
+from tests.contract.shell_commands import lasting, shell_command
+from tests.support.async_waiting import until_holds
 from tests.support.podman_machine import PodmanMachine, PodmanSite, podman_site
 
 POLITE = "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"
@@ -26,6 +30,8 @@ SCRIPTS = {
     Program.SERVES: f"httpd -p 8080 -h /tmp; {POLITE}",
 }
 OWNERS = itertools.count(1)
+# Seconds, by which the commands of one machine that last are known.
+MARKS = itertools.count(90_001)
 
 
 @dataclass(frozen=True)
@@ -39,12 +45,19 @@ class ContractMachine(PodmanMachine):
 
     def __init__(self, site: PodmanSite, owner: str, images: Images) -> None:
         super().__init__(site, owner)
+        self._mark = next(MARKS)
         self._images = images
 
     def workload(self, program: Program, *, host_port: int | None = None, revision: int = 1) -> Workload:
         ports = () if host_port is None else (Port("http", 8080, host_port),)
         made = replace(self.site.workload(self._images.common, SCRIPTS[program], ports=ports), revision=revision)
         return replace(made, entrypoint=("nonesuch",)) if program is Program.NO_COMMAND else made
+
+    def command(self, command: Command) -> Sequence[str]:
+        return shell_command(command, self._mark)
+
+    async def lasting(self, handle: Handle) -> int:
+        return await lasting(self.site.device, self._mark)
 
     def missing(self) -> Workload:
         digest = "sha256:" + hashlib.sha256(b"nowhere").hexdigest()
@@ -91,3 +104,17 @@ class TestPodmanBackend(BackendContract):
             await anext(aiter(machine.backend.watch()))
         (seen,) = await machine.backend.list()
         assert (seen.handle, seen.exit_code) == (handle, 7)
+
+    async def test_exit_code_is_known_although_podman_has_forgotten_it(self, machine: ContractMachine) -> None:
+        workload = machine.workload(Program.POLITE)
+        await machine.backend.prepare(workload, lambda _: None)
+        handle = await machine.backend.start(workload)
+        async with opened(machine, handle, Command.ENDS) as session:
+
+            async def forgotten() -> bool:
+                listed = await machine.inspect(handle, "ExecIDs")
+                return listed == "[]"
+
+            # It is listed from before `open_exec` returns until 5 s after its end.
+            await until_holds(forgotten)
+            assert await session.wait() == 7

@@ -3,15 +3,17 @@
 import asyncio
 import hashlib
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
 import pytest
 import pytest_asyncio
 
+from edge_agent.runtime.backend import Handle
 from edge_agent.runtime.model import Artifact, Port, Workload
 from tests.contract.backend_contract import BackendContract
-from tests.contract.machine import Program
+from tests.contract.machine import Command, Program
+from tests.contract.shell_commands import lasting, shell_command
 from tests.support.virtualenv_machine import VirtualenvMachine, VirtualenvSite, virtualenv_site
 
 POLITE = "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"
@@ -26,6 +28,8 @@ SCRIPTS = {
     Program.SERVES: "exec python -m http.server $PORT",
 }
 OWNERS = itertools.count(1)
+# Seconds, by which the commands of one machine that last are known.
+MARKS = itertools.count(90_001)
 
 
 @dataclass(frozen=True)
@@ -39,12 +43,19 @@ class ContractMachine(VirtualenvMachine):
 
     def __init__(self, site: VirtualenvSite, owner: str, bundles: Bundles) -> None:
         super().__init__(site, owner)
+        self._mark = next(MARKS)
         self._bundles = bundles
 
     def workload(self, program: Program, *, host_port: int | None = None, revision: int = 1) -> Workload:
         ports = () if host_port is None else (Port("http", host_port or 8080, host_port),)
         made = replace(self.site.workload(self._bundles.common, SCRIPTS[program], ports=ports), revision=revision)
         return replace(made, entrypoint=("nonesuch",)) if program is Program.NO_COMMAND else made
+
+    def command(self, command: Command) -> Sequence[str]:
+        return shell_command(command, self._mark)
+
+    async def lasting(self, handle: Handle) -> int:
+        return await lasting(self.site.device, self._mark)
 
     def missing(self) -> Workload:
         digest = "sha256:" + hashlib.sha256(b"nowhere").hexdigest()

@@ -13,7 +13,7 @@ import pytest_asyncio
 from edge_agent.podman.spec import LABEL
 from edge_agent.runtime.backend import Phase
 from edge_agent.runtime.model import Artifact
-from tests.contract.backend_contract import await_lines, find, ignore
+from tests.contract.machine import await_lines, find, ignore
 from tests.integration.podman_fixtures import OWNERS, image, machine, site
 from tests.support.newer_podman import newer_podman
 from tests.support.podman_machine import PodmanMachine, PodmanSite, until

@@ -10,7 +10,7 @@ import pytest
 
 from edge_agent.runtime.backend import BackendError, Handle, LogQuery
 from edge_agent.runtime.model import Artifact, Mount, Port, Resources, Workload
-from tests.contract.backend_contract import await_lines, await_observed, find, has_ended, ignore
+from tests.contract.machine import await_lines, await_observed, find, has_ended, ignore
 from tests.integration.podman_fixtures import image, machine, site
 from tests.support.podman_machine import PodmanMachine, PodmanSite, until
 from tests.support.remote_backend import RemoteBackend

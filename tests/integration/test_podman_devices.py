@@ -7,7 +7,7 @@ import pytest
 
 from edge_agent.runtime.backend import BackendError
 from edge_agent.runtime.model import Artifact
-from tests.contract.backend_contract import ignore
+from tests.contract.machine import ignore
 from tests.integration.podman_fixtures import image, machine, site
 from tests.support.podman_machine import PodmanMachine
 
@@ -41,6 +41,12 @@ async def test_a_workload_gets_its_accelerator_and_fails_where_there_is_none(
     write = f"mkdir -p /run/cdi && cat > /run/cdi/lamp.json <<'END'\n{json.dumps(CDI)}\nEND"
     await machine.site.device.run("sh", "-c", write)
     handle = await machine.backend.start(lit)
-    seen = await machine.backend.exec(handle, ["sh", "-c", "ls /dev/lamp; cat /proc/1/environ"], 20)
+    seen = await machine.backend.exec(
+        handle, ["sh", "-c", "ls /dev/lamp; echo for commands: $LAMP; cat /proc/1/environ"], 20
+    )
     assert b"/dev/lamp\n" in seen.output
     assert b"LAMP=on" in seen.output
+    assert b"for commands: on" in seen.output
+    session = await machine.backend.open_exec(handle, ["sh", "-c", "echo for sessions: $LAMP"], None)
+    assert await session.read() == ("stdout", b"for sessions: on\n")
+    await session.close()

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from edge_agent.runtime.backend import BackendError, Handle, LogQuery, Phase
+from edge_agent.runtime.backend import BackendError, BackendUnavailable, Handle, LogQuery, Phase
 from edge_agent.runtime.model import Artifact
-from tests.contract.backend_contract import await_lines, await_observed, find, has_ended, ignore, read
+from tests.contract.machine import await_lines, await_observed, find, has_ended, ignore, read
+from tests.contract.shell_commands import lasting
 from tests.integration.podman_fixtures import image, machine, site
 from tests.support.podman_machine import PodmanMachine, PodmanSite, until
 from tests.support.remote_backend import RemoteBackend
@@ -54,6 +55,21 @@ async def test_killed_service_disturbs_nothing_and_is_started_again(machine: Pod
     await machine.kill_service()
     await machine.backend.remove(first)
     assert [seen.handle for seen in await machine.backend.list()] == [second]
+
+
+async def test_session_with_a_command_breaks_with_the_service_and_leaves_nothing(
+    machine: PodmanMachine, image: Artifact
+) -> None:
+    handle = await launch(machine, image)
+    session = await machine.backend.open_exec(handle, ["sh", "-c", "echo begun; sleep 87654 & sleep 87654; wait"], None)
+    assert await session.read() == ("stdout", b"begun\n")
+    await machine.kill_service()
+    with pytest.raises(BackendUnavailable, match="broke off"):
+        await session.wait()
+    assert await lasting(machine.site.device, 87654) == 2
+    await session.close()
+    assert await lasting(machine.site.device, 87654) == 0
+    assert [seen.phase for seen in await machine.backend.list()] == [Phase.RUNNING]
 
 
 async def test_quiet_device_has_no_service_and_still_sees_a_death(machine: PodmanMachine, image: Artifact) -> None:

@@ -8,7 +8,7 @@ import pytest
 from edge_agent.podman.spec import volume_name
 from edge_agent.runtime.backend import Handle
 from edge_agent.runtime.model import Artifact, Resources, Secret, Volume, Workload
-from tests.contract.backend_contract import ignore
+from tests.contract.machine import ignore
 from tests.integration.podman_fixtures import image, machine, site
 from tests.support.podman_machine import PodmanMachine
 

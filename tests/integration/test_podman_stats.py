@@ -8,7 +8,7 @@ import pytest
 
 from edge_agent.runtime.backend import Handle, Stats
 from edge_agent.runtime.model import Artifact, Mount, Port, Resources, Workload
-from tests.contract.backend_contract import ignore
+from tests.contract.machine import ignore
 from tests.integration.podman_fixtures import image, machine, site
 from tests.support.podman_machine import PodmanMachine, connect_when_open, until
 

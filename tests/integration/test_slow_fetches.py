@@ -9,7 +9,7 @@ from edge_agent.podman.connection import THREADS
 from edge_agent.podman.images import FETCHES_AT_A_TIME
 from edge_agent.runtime.backend import Phase
 from edge_agent.runtime.model import Artifact, Workload
-from tests.contract.backend_contract import find, ignore
+from tests.contract.machine import find, ignore
 from tests.integration.podman_fixtures import image, machine, site
 from tests.support.async_waiting import until
 from tests.support.podman_machine import PodmanMachine, PodmanSite

@@ -253,7 +253,8 @@ class RemoteBackend:
         return result
 
     async def open_exec(self, handle: Handle, command: Sequence[str], terminal: TerminalSize | None) -> ExecSession:
-        raise NotImplementedError("sessions do not go over the pipe")
+        number: int = await self._call("open_exec", handle, command, terminal)
+        return RemoteExec(self._call, number)
 
     async def listens(self, handle: Handle, port: str) -> bool | None:
         told: bool | None = await self._call("listens", handle, port)
@@ -268,6 +269,31 @@ class RemoteBackend:
 
     async def prune(self, keep: frozenset[str]) -> None:
         await self._call("prune", keep)
+
+
+class RemoteExec:
+    """A command that the backend in the other process has open, by its number there."""
+
+    def __init__(self, call: Callable[..., Awaitable[Any]], number: int) -> None:
+        self._call = call
+        self._number = number
+
+    async def read(self) -> tuple[str, bytes] | None:
+        said: tuple[str, bytes] | None = await self._call("exec_read", self._number)
+        return said
+
+    async def write(self, data: bytes) -> None:
+        await self._call("exec_write", self._number, data)
+
+    async def resize(self, size: TerminalSize) -> None:
+        await self._call("exec_resize", self._number, size)
+
+    async def wait(self) -> int:
+        code: int = await self._call("exec_wait", self._number)
+        return code
+
+    async def close(self) -> None:
+        await self._call("exec_close", self._number)
 
 
 def _transmit(pipe: Any, message: Request | Reply) -> None:
@@ -289,6 +315,7 @@ class _Server:
         self._output = output
         self._backend: DeployBackend | None = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._commands: dict[int, ExecSession] = {}
 
     async def serve(self, requests: Any) -> None:
         while (request := await asyncio.to_thread(_receive, requests)) is not None:
@@ -324,8 +351,19 @@ class _Server:
             assert self._backend is not None
             (workload,) = request.arguments
             return self._backend.prepare(workload, lambda seen: self._reply(Reply(request.number, "progress", seen)))
+        if request.verb == "open_exec":
+            return self._open_exec(request)
+        if request.verb.startswith("exec_"):
+            number, *arguments = request.arguments
+            of_command: Callable[..., Awaitable[Any]] = getattr(self._commands[number], request.verb[len("exec_") :])
+            return of_command(*arguments)
         verb: Callable[..., Awaitable[Any]] = getattr(self._backend, request.verb)
         return verb(*request.arguments)
+
+    async def _open_exec(self, request: Request) -> int:
+        assert self._backend is not None
+        self._commands[request.number] = await self._backend.open_exec(*request.arguments)
+        return request.number
 
     async def _open(self, options: BackendOptions) -> None:
         self._backend = options.build()
