@@ -13,6 +13,7 @@ from controller.builds.own_place import OwnPlace
 from controller.builds.podman import Podman
 from controller.builds.pushed import OnPushed
 from controller.builds.remote import RemotePlace
+from controller.builds.remote_keeping import DAY, MIB, HostPolicy
 from controller.builds.settings import BuilderSettings
 from controller.builds.targets import TargetProfile
 from controller.builds.tunnels import SshTunnel, TlsTunnel, Tunnel
@@ -58,9 +59,16 @@ def builder_settings(settings: Settings) -> BuilderSettings:
 
 def remote_place(host: HostSettings, settings: Settings, folder: DataFolder, builder: ImageBuilder) -> Place:
     journal = folder.root / "builder" / "hosts" / host.name
-    keep = settings.housekeeping.cache_days * 86400
+    policy = _host_policy(settings)
     find = builder.operators_base
-    return RemotePlace(host.url, _tunnel(host, folder), host.platforms, builder.podman, journal, find, keep)
+    return RemotePlace(host.url, _tunnel(host, folder), host.platforms, builder.podman, journal, find, policy)
+
+
+def _host_policy(settings: Settings) -> HostPolicy:
+    keeping = settings.housekeeping
+    return HostPolicy(
+        keeping.enabled, keeping.cache_days * DAY, int(keeping.cache_gib * 2**30), settings.min_free_mib * MIB
+    )
 
 
 async def ask_host(host: HostSettings, folder: DataFolder, scratch: Path) -> Abilities:

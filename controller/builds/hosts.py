@@ -35,6 +35,10 @@ class Place(Protocol):
     # For people: "local", or the URL without credentials.
     address: str
 
+    @property
+    def wants_rest(self) -> bool:
+        """Whether no build should begin there until those that run have ended, and it was probed once more."""
+
     async def probe(self) -> "Abilities":
         """What it can build for; afterwards nothing of earlier builds of this controller is left there. Raises
         BuildFailed."""
@@ -85,7 +89,8 @@ class BuilderHost:
     def choice(self) -> Choice:
         can = self.abilities
         able = not self.condition
-        return Choice(self.name, can.native, can.emulated, self.slots, self.running, able, can.laid_out)
+        slots = 0 if self.place.wants_rest else self.slots
+        return Choice(self.name, can.native, can.emulated, slots, self.running, able, can.laid_out)
 
     def may_run(self, platform: str) -> bool:
         """Whether it ran programs of the platform when it was last seen, or was never seen."""
@@ -212,7 +217,7 @@ class BuilderPool:
 
     async def probe(self, host: BuilderHost) -> None:
         """Afterwards the host's condition says how it is."""
-        before = host.condition
+        before = host.condition, host.place.wants_rest
         try:
             async with asyncio.timeout(PROBE_DEADLINE):
                 abilities = await host.place.probe()
@@ -225,7 +230,7 @@ class BuilderPool:
             # The host is not able; all others, and the controller, go on.
             log.exception("a builder host cannot be asked", host=host.name)
             host.failed(f"it cannot be asked: {error or type(error).__name__}", time.monotonic())
-        if host.condition != before:
+        if (host.condition, host.place.wants_rest) != before:
             log.info("builder host", host=host.name, condition=host.condition or "able")
             self._wake()
 

@@ -17,6 +17,8 @@ class OwnPlace:
     """Builds in the builder's own storage."""
 
     address = "local"
+    # Housekeeping sees to that.
+    wants_rest = False
 
     def __init__(self, builder: ImageBuilder) -> None:
         self._builder = builder

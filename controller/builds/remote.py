@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import secrets
 import time
@@ -23,11 +22,16 @@ from controller.builds.outcome import UNREACHABLE, push_failure
 from controller.builds.own_place import PLATFORMS
 from controller.builds.podman import Podman
 from controller.builds.remote_images import FindHelper, Helper, checked, exists, send
+from controller.builds.remote_keeping import HostKeeper, HostPolicy, ask
 from controller.builds.remote_podman import RemotePodman
+from controller.builds.remote_uses import HostUses, Kind, cache_ids
 from controller.builds.sweeping import DEADLINE, RemoteBuild, containers, end_steps, read_notes, start_killer, sweep
 from controller.builds.targets import TargetProfile
 from controller.builds.tunnels import Tunnel
-from controller.files import write_durably
+
+KEEP = HostPolicy()
+# What builds there hinder from going waits for so long that none runs; then none begins until it has gone.
+LONGEST_HINDERED = 86400.0
 
 
 class RemotePlace:
@@ -42,17 +46,17 @@ class RemotePlace:
         own: Podman,
         journal: Path,
         find_helper: FindHelper,
-        keep_seconds: float = 14 * 86400,
+        policy: HostPolicy = KEEP,
     ) -> None:
-        """`find_helper`: the image whose shell looks after builds there; `keep_seconds`: for how long images stay there
-        as a cache of layers."""
+        """`find_helper`: the image whose shell looks after builds there."""
         self.address = address
         self._tunnel = tunnel
         self._platforms = frozenset(platforms)
         self._own = own
         self._journal = journal
-        self._keep_seconds = keep_seconds
-        self._helper = Helper(find_helper, own)
+        self._uses = HostUses(journal)
+        self._keeper = HostKeeper(address, self._uses, policy)
+        self._helper = Helper(find_helper, own, self._base_used)
         self._leavings = Leavings()
         self._architecture = ""
         # Entries of the journal whose builds run in this process.
@@ -61,11 +65,19 @@ class RemotePlace:
         self._ended: set[Path] = set()
         # Held while what is left is removed: a build that begins meanwhile would lose its containers.
         self._sweeping = asyncio.Lock()
+        # Since when builds hinder something from going.
+        self._hindered_since: float | None = None
+
+    @property
+    def wants_rest(self) -> bool:
+        since = self._hindered_since
+        return since is not None and time.monotonic() - since >= LONGEST_HINDERED
 
     async def probe(self) -> Abilities:
         async with self._connected() as podman:
             native = await self._ask_platform(podman)
             await self._sweep(podman)
+            await self._keeper.require_room(podman)
         own = frozenset({native})
         return Abilities(own & (self._platforms or own), self._platforms - own)
 
@@ -77,7 +89,9 @@ class RemotePlace:
             entry = self._journal / f"{secrets.token_hex(8)}.json"
             async with self._sweeping:
                 self._running.add(entry)
-            machine = RemoteMachine(podman, self._own, self._helper, self._leavings, self._architecture, entry)
+            machine = RemoteMachine(
+                podman, self._own, self._helper, self._leavings, self._uses, self._architecture, entry
+            )
             try:
                 yield machine
             except HostLost:
@@ -98,10 +112,7 @@ class RemotePlace:
             yield podman
 
     async def _ask_platform(self, podman: RemotePodman) -> str:
-        told = await podman.run("info", "--format", "{{.Host.Arch}}")
-        if told.returncode != 0:
-            raise HostLost(f"{self.address} does not say what it is: {told.stderr.strip()[-300:]}")
-        self._architecture = told.stdout.strip()
+        self._architecture = (await ask(podman, self.address)).architecture
         return PLATFORMS.get(self._architecture, f"linux/{self._architecture}")
 
     async def _sweep(self, podman: RemotePodman) -> None:
@@ -122,20 +133,42 @@ class RemotePlace:
                 await asyncio.to_thread(entry.unlink, missing_ok=True)
                 self._ended.discard(entry)
             if not self._running:
-                await self._remove_old_images(podman)
+                await self._keep(podman)
+        await self._note_hindrance()
 
-    async def _remove_old_images(self, podman: RemotePodman) -> None:
-        for note in await asyncio.to_thread(lambda: list(self._journal.glob("images/*"))):
-            if note.stat().st_mtime < time.time() - self._keep_seconds:
-                await podman.run("rmi", "-i", note.read_text(errors="replace"))
-                await asyncio.to_thread(note.unlink, missing_ok=True)
+    async def _keep(self, podman: RemotePodman) -> None:
+        """The disk there is in order."""
+
+        async def tool() -> str:
+            return await self._helper.on(podman, self._architecture)
+
+        await self._keeper.tidy(podman, tool)
+        await self._keeper.make_room(podman, tool)
+
+    async def _note_hindrance(self) -> None:
+        due = await asyncio.to_thread(self._keeper.due)
+        hindered = self._running and (self._leavings.untidy or due)
+        if not hindered:
+            self._hindered_since = None
+        elif self._hindered_since is None:
+            self._hindered_since = time.monotonic()
+
+    def _base_used(self, image_id: str, sent: bool) -> None:
+        _base_used(self._uses, image_id, sent)
 
 
 class RemoteMachine:
     """A builder host during one build."""
 
     def __init__(
-        self, podman: RemotePodman, own: Podman, helper: Helper, leavings: Leavings, architecture: str, entry: Path
+        self,
+        podman: RemotePodman,
+        own: Podman,
+        helper: Helper,
+        leavings: Leavings,
+        uses: HostUses,
+        architecture: str,
+        entry: Path,
     ) -> None:
         self.podman: Podman = podman
         self.leavings = leavings
@@ -145,6 +178,7 @@ class RemoteMachine:
         self._podman = podman
         self._own = own
         self._helper = helper
+        self._uses = uses
         self._entry = entry
 
     async def check(self, profile: TargetProfile) -> None:
@@ -153,9 +187,11 @@ class RemoteMachine:
     async def have_base(self, base: Base, log: BuildLog) -> None:
         """Pulled by the host where it can be pulled and is the same; sent by this machine otherwise."""
         await self._helper.on(self.podman, self.architecture)
-        if not await exists(self.podman, base.image_id):
+        sent = not await exists(self.podman, base.image_id)
+        if sent:
             log("system", f"sending {base.name} to the builder host")
             await send(self._own, self.podman, base)
+        await in_thread(_base_used, self._uses, base.image_id, sent)
 
     async def build(self, arguments: Sequence[str], base: Base, scratch: Path, log: BuildLog) -> int:
         before = tuple(str(one["Id"]) for one in await containers(self.podman))
@@ -165,6 +201,7 @@ class RemoteMachine:
         # By this file the copy of the context there is known, if the host crashes and it stays there.
         await in_thread((Path(arguments[-1]) / f".{group}").touch)
         await in_thread(scratch.mkdir, exist_ok=True)
+        await in_thread(self._note_caches, Path(arguments[arguments.index("--file") + 1]))
         argv = self.podman.argv(["build", "--cgroup-parent", f"/{group}", *arguments])
         try:
             status = await processes.stream(argv, self.podman.environment(scratch), log, self._stop(note))
@@ -175,13 +212,12 @@ class RemoteMachine:
         if status != 0:
             await self._podman.require_alive()
             return status
-        await in_thread(self._note_image, arguments[arguments.index("--tag") + 1])
+        await in_thread(self._uses.note, Kind.IMAGE, arguments[arguments.index("--tag") + 1])
         return status
 
-    def _note_image(self, name: str) -> None:
-        """So that it is removed there when it is old."""
-        note = self._entry.parent / "images" / hashlib.sha256(name.encode()).hexdigest()[:32]
-        write_durably(note, name.encode())
+    def _note_caches(self, containerfile: Path) -> None:
+        for name in cache_ids(containerfile):
+            self._uses.note(Kind.CACHE, name)
 
     def _stop(self, note: RemoteBuild) -> processes.Stop:
         async def stop(process: asyncio.subprocess.Process) -> None:
@@ -226,6 +262,13 @@ class RemoteMachine:
 
     async def remove_leftovers(self) -> None:
         """The service has removed containers and mounts; what a lost host has is removed when it is seen again."""
+
+
+def _base_used(uses: HostUses, image_id: str, sent: bool) -> None:
+    if sent:
+        uses.note(Kind.BASE, image_id)
+    else:
+        uses.used(Kind.BASE, image_id)
 
 
 async def _digest_at(target: str, image: str, access: RegistryAccess) -> str:

@@ -17,18 +17,24 @@ FindHelper = Callable[[str], Awaitable[Base]]
 class Helper:
     """The image whose shell looks after builds on a host, with all rights there: so never one of a user's."""
 
-    def __init__(self, find: FindHelper, own: Podman) -> None:
+    def __init__(self, find: FindHelper, own: Podman, on_used: Callable[[str, bool], None] = lambda *_: None) -> None:
+        """`on_used` is told its id, and whether it has just been sent; it may block for as long as a small file
+        takes."""
         self._find = find
         self._own = own
+        self._on_used = on_used
         self._image = ""
 
     async def on(self, podman: Podman, architecture: str) -> str:
         """Its id; afterwards it is in the host's storage. Raises BuildFailed."""
+        sent = False
         if not self._image or not await exists(podman, self._image):
             base = await self._find(architecture)
             if not await exists(podman, base.image_id):
                 await send(self._own, podman, base)
+                sent = True
             self._image = base.image_id
+        await asyncio.to_thread(self._on_used, self._image, sent)
         return self._image
 
 

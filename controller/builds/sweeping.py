@@ -34,9 +34,8 @@ while [ $round -lt 600 ]; do
   sleep 0.1
 done
 """
-# Removes the copies of the context, secrets beside them, that a crashed service has left in its folder for temporary
-# files: those in which a file is named after the build, $1. The folder is where its environment says, or the usual one.
-FORGET = """
+# The folders that a service may have for temporary files: where its environment says, or the usual ones.
+FOLDERS = """
 {
   echo /var/tmp; echo /tmp
   for process in /proc/[0-9]*; do
@@ -44,7 +43,22 @@ FORGET = """
       case $line in TMPDIR=/*) echo "${line#TMPDIR=}";; esac
     done
   done 2>/dev/null
-} | while read -r folder; do
+}
+""".strip()
+# Removes the caches of package managers with these names, $@.
+FORGET_CACHES = f"""
+{FOLDERS} | while read -r folder; do
+  for name in "$@"; do
+    for cache in "/proc/1/root$folder"/buildah-cache*/"$name"; do
+      if [ -d "$cache" ]; then rm -rf "$cache"; fi
+    done
+  done
+done
+"""
+# Removes the copies of the context, secrets beside them, that a crashed service has left in its folder for temporary
+# files: those in which a file is named after the build, $1. The folder is where its environment says, or the usual one.
+FORGET = f"""
+{FOLDERS} | while read -r folder; do
   for copy in "/proc/1/root$folder"/libpod_builder*; do
     if [ -e "$copy/build/.$1" ] || [ -e "$copy/.$1" ]; then rm -rf "$copy"; fi
   done
@@ -113,6 +127,16 @@ async def sweep(podman: Podman, build: RemoteBuild, helper: str) -> None:
         with contextlib.suppress(HostLost):
             await podman.run("rm", "-f", "-t", "0", "-i", killer)
     await podman.run("run", "--rm", *OPTIONS, helper, "-c", FORGET, "sh", build.group)
+
+
+def forget_caches(helper: str, names: Sequence[str]) -> list[str]:
+    """The arguments for Podman that remove the caches of these names from a machine. `helper` as for `sweep`."""
+    return ["run", "--rm", *OPTIONS, helper, "-c", FORGET_CACHES, "sh", *names]
+
+
+def measure(helper: str, folder: str) -> list[str]:
+    """The arguments for Podman that print the KiB of a machine's folder first. `helper` as for `sweep`."""
+    return ["run", "--rm", *OPTIONS, helper, "-c", 'du -skx "/proc/1/root$1"', "sh", folder]
 
 
 async def end_steps(podman: Podman, build: RemoteBuild, helper: str) -> None:

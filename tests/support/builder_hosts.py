@@ -13,6 +13,7 @@ from controller.builds.tunnels import SshTunnel, TlsTunnel
 from controller.pki import CertificateAuthority
 from tests.support.async_waiting import until
 from tests.support.devices import SimulatedDevice
+from tests.support.small_disk import SmallDisk
 
 SSH_PORT, TLS_PORT = 2222, 8443
 SSHD = """
@@ -110,9 +111,12 @@ class HostUnderTest:
 
 
 @asynccontextmanager
-async def running_host(folder: Path) -> AsyncIterator[HostUnderTest]:
-    """A host with its services; nothing of it is left afterwards."""
+async def running_host(folder: Path, disk: SmallDisk | None = None) -> AsyncIterator[HostUnderTest]:
+    """A host with its services, its images on `disk` if one is given; nothing of it is left afterwards."""
     folder.mkdir(parents=True)
+    if disk is not None:
+        (folder / "machine").mkdir()
+        (folder / "machine" / "lib").symlink_to(disk.path)
     async with SimulatedDevice(folder / "machine") as device:
         _make_keys(folder, device.address)
         host = HostUnderTest(folder, device)

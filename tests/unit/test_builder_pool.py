@@ -30,6 +30,7 @@ class ScriptedPlace:
         self.name = name
         self.native = native
         self.alive = True
+        self.wants_rest = False
         self.emulated: frozenset[str] = frozenset()
         self.laid_out: frozenset[str] = frozenset()
         # What asking it raises, and what it waits for.
@@ -430,3 +431,26 @@ async def test_a_part_of_a_bundle_goes_on_while_somebody_waits_for_rest() -> Non
     pool.builder.go.set()
     await bundle
     await resting
+
+
+async def test_a_host_that_wants_rest_gets_no_build_until_it_has_had_it() -> None:
+    one, two = ScriptedPlace("one", AMD), ScriptedPlace("two", AMD)
+    pool = Pool(one, two)
+    await pool.ready()
+    heard: list[bool] = []
+    pool.pool.on_free(lambda: heard.append(True))
+    one.wants_rest = two.wants_rest = True
+    assert not pool.pool.takes("x86-cpu", ArtifactKind.IMAGE)
+    waiting = asyncio.create_task(pool.build())
+    await asyncio.sleep(0)
+    assert pool.builder.machines == []
+    probe = two.probe
+
+    async def rests() -> Abilities:
+        two.wants_rest = False
+        return await probe()
+
+    two.probe = rests  # type: ignore[method-assign]
+    await pool.pool.probe(pool.pool.hosts[1])
+    assert heard == [True]
+    assert (await waiting).host == "two"
