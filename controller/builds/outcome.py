@@ -29,6 +29,7 @@ INDEX_UNREACHABLE = re.compile(
     r"|error sending request|dns error|tcp connect error|Failed to connect|Connection refused|Max retries exceeded"
     r"|operation timed out|invalid peer certificate|certificate verify failed|Network is unreachable"
     r"|Curl error \(\d+\)|Failed to download metadata for repo"
+    r"|WARNING: (?:Ignoring|updating and opening|updating|fetching|opening) https?://\S+: (?!UNTRUSTED)"
 )
 APT_MISSING = re.compile(
     r"E: Unable to locate package (\S+)|E: Package '([^']+)' has no installation candidate"

@@ -9,7 +9,8 @@ import pytest_asyncio
 
 from controller.builds.model import BuildFailed, BuildResult, TargetJob
 from tests.support.building import Workshop, open_workshop
-from tests.support.rpms import RpmRepository, make_rpm_base, running_rpm_repository
+from tests.support.package_folder import PackageFolder, running_package_folder
+from tests.support.rpms import make_rpm_base
 from tests.support.trust import trusted_too
 
 # One storage for all: the base is made once.
@@ -21,7 +22,7 @@ DATABASE = {f"/var/lib/rpm/{name}" for name in (".rpm.lock", "rpmdb.sqlite", "rp
 class DnfSite:
     """A workshop, the repository that its base names, and that base."""
 
-    def __init__(self, workshop: Workshop, repository: RpmRepository, base: str) -> None:
+    def __init__(self, workshop: Workshop, repository: PackageFolder, base: str) -> None:
         self.workshop = workshop
         self.repository = repository
         self.base = base
@@ -48,7 +49,7 @@ class DnfSite:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def module_site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DnfSite]:
     folder = tmp_path_factory.mktemp("dnf")
-    async with open_workshop(folder) as workshop, running_rpm_repository(folder / "rpms") as repository:
+    async with open_workshop(folder) as workshop, running_package_folder(folder / "rpms") as repository:
         base = await make_rpm_base(workshop, repository)
         # As behind a proxy that looks into connections: the base knows nothing of this authority.
         with pytest.MonkeyPatch.context() as patch:

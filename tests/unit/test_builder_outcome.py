@@ -15,6 +15,7 @@ USER_STEP = (
     '"make --mount=\\"a\\""]'
 )
 FAILED_USER_STEP = 'RUN /bin/sh -c . /x; exec /bin/sh -c "$1" step make --mount="a"'
+UNREACHABLE = ("PackageIndexUnreachable", True)
 
 
 def failed(*output: str, step: str = APT_STEP) -> tuple[str, str, bool]:
@@ -60,8 +61,10 @@ def test_a_missing_package_is_named(line: str, name: str) -> None:
         ("hint: Wheels are available for `x` (v1.0) on the platform: `win_amd64`", "NoWheelForPlatform", False),
         ("cause: A path (x.whl) dependency is incompatible with the current platform", "NoWheelForPlatform", False),
         ("ERROR: x-1-cp311-win_amd64.whl is not a supported wheel on this platform.", "NoWheelForPlatform", False),
-        ("  - Curl error (60): SSL peer certificate was not OK for x", "PackageIndexUnreachable", True),
-        ("Error: Failed to download metadata for repo 'x': Cannot download y", "PackageIndexUnreachable", True),
+        ("  - Curl error (60): SSL peer certificate was not OK for x", *UNREACHABLE),
+        ("Error: Failed to download metadata for repo 'x': Cannot download y", *UNREACHABLE),
+        ("WARNING: updating and opening https://x/APKINDEX.tar.gz: DNS: name does not exist", *UNREACHABLE),
+        ("WARNING: Ignoring http://x/APKINDEX.tar.gz: temporary error (try again later)", *UNREACHABLE),
         ("Killed", "OutOfMemory", False),
         ("MemoryError", "OutOfMemory", False),
         ("something else", "StepFailed", False),
