@@ -13,8 +13,11 @@ if TYPE_CHECKING:
 else:
     import _signal as signal
 
-# Where bubblewrap finds the file that it tells its doings to.
-STATUS_FD = 3
+# Where bubblewrap finds the file that it tells its doings to, and the options that it is given.
+STATUS_FD, SANDBOX_FD = 3, 4
+# Programs that a workload goes through before it is itself, and how long that may take.
+BEFORE = ("/bwrap", "/setpriv")
+PATIENCE = 2.0
 # Above all numbers that the workload is to find something at.
 HIGH_FD = 10
 IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
@@ -65,7 +68,7 @@ def _become(launch: Launch) -> None:
     _limit(launch)
     for number in (*IGNORED, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
-    _connect()
+    _connect(launch)
     os.chdir(launch.one("folder") or "/")
     words = launch.all("arg")
     environment = {name: value for name, _, value in (entry.partition("=") for entry in launch.all("env"))}
@@ -80,13 +83,23 @@ def _limit(launch: Launch) -> None:
         resource.setrlimit(int(kind), (int(value), int(value)))
 
 
-def _connect() -> None:
+def _connect(launch: Launch) -> None:
     # Opened for reading too, so that a workload that writes while nobody reads waits, and does not die.
     opened = [os.open(name, os.O_RDWR) for name in PIPES.values()]
-    opened.append(os.open(STATUS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+    if launch.one("sandboxed"):
+        opened.append(os.open(STATUS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+        opened.append(_holding("".join(f"{option}\0" for option in launch.all("sandbox"))))
     high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, HIGH_FD) for descriptor in opened]
-    for descriptor, number in zip(high, (1, 2, STATUS_FD), strict=True):
+    for number, descriptor in enumerate(high, start=1):
         os.dup2(descriptor, number)
+
+
+def _holding(text: str) -> int:
+    """A descriptor from which this can be read."""
+    descriptor = os.memfd_create("sandbox")
+    os.write(descriptor, text.encode(errors="surrogateescape"))
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
 
 
 def _inside(child: int, output: Output, launch: Launch) -> tuple[int, int]:
@@ -94,15 +107,26 @@ def _inside(child: int, output: Output, launch: Launch) -> tuple[int, int]:
     make."""
     while True:
         made = told("child-pid") or 0
-        if made and not launch.one("own_pids"):
-            return made, 0
-        inner = children(made) if made else []
+        inner = [] if not made else children(made) if launch.one("own_pids") else [made]
         if inner:
-            return inner[0], made
+            _await_program(inner[0])
+            return inner[0], made if launch.one("own_pids") else 0
         if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
             if told("exit-code") is None:
                 os.waitpid(child, 0)
                 raise NotStarted(output.last_words() or "the sandbox cannot be made")
             # It was over before anybody could look.
             return child, made
+        time.sleep(0.001)
+
+
+def _await_program(pid: int) -> None:
+    """Returns as soon as the process is the workload itself, with its user and rights, or has ended."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            if not os.readlink(f"/proc/{pid}/exe").endswith(BEFORE):
+                return
+        except OSError:
+            return
         time.sleep(0.001)

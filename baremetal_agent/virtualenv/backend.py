@@ -222,18 +222,21 @@ class VirtualenvBackend:
                 yield line
 
     async def exec(self, handle: Handle, command: Sequence[str], timeout: float) -> ExecResult:
-        argv, environment = self._entering(handle, command)
+        argv, environment = self._entering(handle, command, terminal=False)
         return await run_to_end(argv, environment, command, timeout)
 
     async def open_exec(self, handle: Handle, command: Sequence[str], terminal: TerminalSize | None) -> ExecSession:
-        argv, environment = self._entering(handle, command)
+        argv, environment = self._entering(handle, command, terminal=terminal is not None)
         if terminal is None:
             return await PipeSession.open(argv, environment, self._opened)
         return await TerminalSession.open(argv, environment, terminal, self._opened)
 
-    def _entering(self, handle: Handle, command: Sequence[str]) -> tuple[Sequence[str], Mapping[str, str]]:
+    def _entering(
+        self, handle: Handle, command: Sequence[str], *, terminal: bool
+    ) -> tuple[Sequence[str], Mapping[str, str]]:
         instance, started = self._running(handle)
-        return self._launcher.entering(instance, started, command), self._instances.environment(instance)
+        argv = self._launcher.entering(instance, started, command, terminal=terminal)
+        return argv, self._instances.environment(instance)
 
     def _known(self, handle: Handle) -> tuple[Instance | None, Started | None]:
         instance = self._instances.find(handle)

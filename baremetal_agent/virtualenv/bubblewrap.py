@@ -7,9 +7,8 @@ own processes. It shares the device's network.
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from baremetal_agent.supervisor.launching import STATUS_FD
 from baremetal_agent.virtualenv.commands import run
 from baremetal_agent.virtualenv.confinement import HOST_IPC, HOST_PID, WRITABLE_ROOT, Confinement, dropping
 from baremetal_agent.virtualenv.layout import Bind, Layout
@@ -24,23 +23,29 @@ async def usable() -> str:
     """Why there can be no sandbox on this device; empty where there can."""
     if shutil.which(PROGRAM) is None:
         return "bubblewrap is not installed"
-    trial = Layout(("/bin/true",), (("PATH", "/usr/bin:/bin"),), "/", ())
-    ended = await run(*sandboxed(trial, Confinement(), this_system(), status=False))
+    trial = Layout(("/bin/true",), (), "/", ())
+    ended = await run(program(), *options(trial, Confinement(), this_system()), "--", *inner(trial, Confinement()))
     return "" if ended.code == 0 else ended.last_words
 
 
-def sandboxed(layout: Layout, confinement: Confinement, system: System, *, status: bool = True) -> list[str]:
-    """The command that runs the layout's. `status`: bwrap tells its doings to the descriptor STATUS_FD."""
-    program = shutil.which(PROGRAM) or PROGRAM
-    argv = [program, *(["--json-status-fd", str(STATUS_FD)] if status else [])]
-    argv += [] if HOST_PID in confinement.allow else ["--unshare-pid"]
-    argv += [] if HOST_IPC in confinement.allow else ["--unshare-ipc"]
-    argv += ["--unshare-uts", "--unshare-cgroup-try", "--new-session"]
-    argv += _rights(confinement)
-    argv += [word for option in _files(layout, confinement, system) for word in option]
-    argv += [] if WRITABLE_ROOT in confinement.allow else ["--remount-ro", "/"]
-    argv += ["--chdir", layout.folder, "--"]
-    return [*argv, *(dropping(confinement) if os.geteuid() == 0 else []), *layout.words]
+def program() -> str:
+    return shutil.which(PROGRAM) or PROGRAM
+
+
+def options(layout: Layout, confinement: Confinement, system: System) -> list[str]:
+    """What makes the sandbox of a workload."""
+    found = [] if HOST_PID in confinement.allow else ["--unshare-pid"]
+    found += [] if HOST_IPC in confinement.allow else ["--unshare-ipc"]
+    found += ["--unshare-uts", "--unshare-cgroup-try", "--new-session"]
+    found += _rights(confinement)
+    found += [word for option in _files(layout, confinement, system) for word in option]
+    found += [] if WRITABLE_ROOT in confinement.allow else ["--remount-ro", "/"]
+    return [*found, "--chdir", layout.folder]
+
+
+def inner(layout: Layout, confinement: Confinement) -> list[str]:
+    """The command inside: the workload's, as its user."""
+    return [*(dropping(confinement) if os.geteuid() == 0 else []), *layout.words]
 
 
 def _rights(confinement: Confinement) -> Iterator[str]:
@@ -65,6 +70,9 @@ def _files(layout: Layout, confinement: Confinement, system: System) -> Iterator
     roomy: set[Path] = set()
     for bind in layout.binds:
         yield from _room(bind.target, system, roomy)
+        # By itself bwrap makes folders that only root may enter.
+        for parent in [*PurePosixPath(bind.target).parents][-2::-1]:
+            yield "--perms", "0755", "--dir", str(parent)
         yield _bind(bind)
 
 

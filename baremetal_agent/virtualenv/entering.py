@@ -12,12 +12,22 @@ NAMESPACES = ("--mount", "--pid", "--ipc", "--uts", "--cgroup", "--root", "--wd"
 JOIN = 'for folder in $0; do echo $$ > "$folder/cgroup.procs"; done; exec "$@"'
 
 
+# A session of its own, whose terminal its standard input is; inside, where the command knows its own numbers.
+TERMINAL = ("/usr/bin/setsid", "--ctty")
+
+
 def entering(
-    started: Started, confinement: Confinement, groups: Iterable[Path], command: Sequence[str], *, apart: bool
+    started: Started,
+    confinement: Confinement,
+    groups: Iterable[Path],
+    command: Sequence[str],
+    *,
+    apart: bool,
+    terminal: bool,
 ) -> list[str]:
     """The command line; `groups` are control groups, `apart` says that the workload has namespaces of its own."""
     root = os.geteuid() == 0
-    argv = [*(dropping(confinement) if root else []), *command]
+    argv = [*(TERMINAL if terminal else ()), *(dropping(confinement) if root else []), *command]
     if apart:
         user = [] if root else ["--user", "--preserve-credentials"]
         argv = [shutil.which("nsenter") or "nsenter", f"--target={started.pid}", *user, *NAMESPACES, "--", *argv]

@@ -8,7 +8,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from baremetal_agent.virtualenv.commands import run
@@ -74,8 +74,10 @@ class Folders:
         """Afterwards it is on the disk. Takes as long as the disk does."""
         if self.whole(name) and not self.settled(name):
             ended = await run("sync", "--file-system", str(self._parent))
-            if ended.code == 0 and self.whole(name):
-                write_durably(self.path(name) / MARKER, json.dumps({"settled": True}).encode(), 0o644)
+            # It may have been removed meanwhile.
+            with suppress(FileNotFoundError):
+                if ended.code == 0 and self.whole(name):
+                    write_durably(self.path(name) / MARKER, json.dumps({"settled": True}).encode(), 0o644)
 
     def remove(self, name: str) -> None:
         """At no moment is a part of it there under its name."""

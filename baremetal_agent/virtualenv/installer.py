@@ -98,9 +98,15 @@ class Installer:
 
     def _settle_soon(self, artifact: Artifact) -> None:
         """What was made is used at once; until the disk has it, a power cut would have it made anew."""
-        task = asyncio.ensure_future(self._releases.settle(artifact))
+        task = asyncio.create_task(self._settle(artifact))
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
+
+    async def _settle(self, artifact: Artifact) -> None:
+        try:
+            await self._releases.settle(artifact)
+        except OSError as error:
+            log.warning("bundle_not_settled", artifact=artifact.reference, error=str(error))
 
     async def settled(self) -> None:
         """Afterwards what was prepared outlives a power cut."""

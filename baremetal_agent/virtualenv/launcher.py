@@ -70,8 +70,8 @@ class Launcher(Protocol):
 
     def logs(self, instance: Instance, query: LogQuery) -> AsyncGenerator[LogLine, None]: ...
 
-    def entering(self, instance: Instance, started: Started, command: Sequence[str]) -> list[str]:
-        """The command line that runs the command inside."""
+    def entering(self, instance: Instance, started: Started, command: Sequence[str], *, terminal: bool) -> list[str]:
+        """The command line that runs the command inside, in the terminal that is its standard input if it is to."""
         ...
 
     def processes(self, instance: Instance, started: Started) -> Iterable[int]:

@@ -48,7 +48,10 @@ def lay_out(
     """As the bundle's description and the workload say it. `extra` are mounts, volumes, secrets and devices;
     `variables` win over what people wrote, `defaults` do not."""
     description = release.description
-    binds = [Bind(str((release.folder / name).resolve()), place) for place, name in description.places]
+    binds = [
+        Bind(str((release.folder / name).resolve()), place, read_only=not release.writable or name == ENVIRONMENT)
+        for place, name in description.places
+    ]
     environment = {**_base(release), **defaults}
     environment |= dict(description.environment) | dict(workload.environment) | dict(variables)
     return Layout(

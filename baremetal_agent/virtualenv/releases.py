@@ -12,7 +12,7 @@ from pathlib import Path
 
 from baremetal_agent.virtualenv.blobs import BlobStore
 from baremetal_agent.virtualenv.bundle import ENVIRONMENT, Description, Manifest, parse_description
-from baremetal_agent.virtualenv.environments import Environments
+from baremetal_agent.virtualenv.environments import Environments, compile_sources
 from baremetal_agent.virtualenv.folders import Folders
 from baremetal_agent.virtualenv.unpacking import DamagedLayer, UnsafeLayer, unpack
 from edge_agent.runtime.backend import BackendError
@@ -24,10 +24,11 @@ DESCRIPTION = "bundle.json"
 
 @dataclass(frozen=True)
 class Release:
-    """A bundle that is ready to be run. `folder` has what its places name."""
+    """A bundle that is ready to be run. `folder` has what its places name; a `writable` one is a copy."""
 
     folder: Path
     description: Description
+    writable: bool = False
 
     @property
     def environment(self) -> Path:
@@ -70,10 +71,13 @@ class Releases:
                 await self._unpack(artifact, layer.digest, fresh, folders)
 
     async def settle(self, artifact: Artifact) -> None:
-        """Afterwards it outlives a power cut."""
+        """Afterwards it outlives a power cut, and starts without compiling first: nothing in it can be written to by
+        what runs. Takes its time, and no more of the processor than others leave."""
         release = self.find(artifact)
-        if release is not None:
+        if release is not None and not self._made.settled(_name(artifact.digest)):
             await self._environments.settle(release.environment.name)
+            sources = [str(release.folder / name) for _, name in release.description.places if name != ENVIRONMENT]
+            await compile_sources(release.environment, sources)
             await self._made.settle(_name(artifact.digest))
 
     async def keep_only(self, digests: frozenset[str]) -> frozenset[str]:

@@ -140,8 +140,7 @@ class TerminalSession:
         _set_size(terminal, size)
         try:
             process = await asyncio.create_subprocess_exec(
-                # A session of its own, whose terminal its standard input is.
-                "setsid", "--ctty", *argv, env={"TERM": "xterm", **environment},
+                *argv, env={"TERM": "xterm", **environment}, start_new_session=True,
                 stdin=inner, stdout=inner, stderr=inner,
             )  # fmt: skip
         except BaseException:

@@ -1,10 +1,15 @@
 """From a workload and its release to an instance that runs."""
 
+import asyncio
+import os
 import secrets
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 from baremetal_agent.virtualenv.belongings import Belongings, Store, account
-from baremetal_agent.virtualenv.confinement import Confinement, allowed
+from baremetal_agent.virtualenv.bundle import ENVIRONMENT
+from baremetal_agent.virtualenv.confinement import WRITABLE_ROOT, Confinement, allowed
 from baremetal_agent.virtualenv.instances import Instance, Instances
 from baremetal_agent.virtualenv.launcher import Launch, Launcher, Means
 from baremetal_agent.virtualenv.layout import lay_out
@@ -42,6 +47,8 @@ class Starter:
             raise
         self.starting.add(instance.id)
         try:
+            if WRITABLE_ROOT in workload.allow:
+                release = await asyncio.to_thread(_own_copy, release, self._instances.path(instance.id), instance.uid)
             await self._launcher.start(self._launch(workload, release, instance, belongings))
         except BaseException:
             await self.discard(instance)
@@ -97,3 +104,16 @@ class Starter:
             confinement=confinement,
             shown=(home,) if home is not None else (),
         )
+
+
+def _own_copy(release: Release, folder: Path, uid: int | None) -> Release:
+    """The same with files that the workload may change, and that go with it. Its environment stays the shared one."""
+    copy = folder / "root"
+    for _, name in release.description.places:
+        if name != ENVIRONMENT:
+            shutil.copytree(release.folder / name, copy / name)
+    (copy / ENVIRONMENT).symlink_to(release.environment)
+    if uid is not None:
+        for path in (copy, *copy.rglob("*")):
+            os.chown(path, uid, uid, follow_symlinks=False)
+    return replace(release, folder=copy, writable=True)

@@ -4,9 +4,10 @@ import os
 import resource
 from collections.abc import Iterator
 
+from baremetal_agent.supervisor.launching import SANDBOX_FD, STATUS_FD
 from baremetal_agent.virtualenv import bubblewrap
 from baremetal_agent.virtualenv.cgroups import Joined
-from baremetal_agent.virtualenv.confinement import HOST_PID, dropping
+from baremetal_agent.virtualenv.confinement import HOST_PID
 from baremetal_agent.virtualenv.launcher import LOG_BYTES, Launch
 from baremetal_agent.virtualenv.layout import resolved, rewritten
 from baremetal_agent.virtualenv.system import this_system
@@ -38,10 +39,12 @@ def _command(launch: Launch, *, confined: bool) -> Iterator[Field]:
     layout = launch.layout if confined else rewritten(launch.layout)
     system = this_system(launch.shown)
     layout = resolved(launch.instance.name, layout, system.paths if confined else ("/",))
+    words = bubblewrap.inner(layout, launch.confinement)
     if confined:
-        words = bubblewrap.sandboxed(layout, launch.confinement, system)
-    else:
-        words = [*(dropping(launch.confinement) if os.geteuid() == 0 else []), *layout.words]
+        # Read from a descriptor, since everybody may see a command line, the workload too.
+        words = [bubblewrap.program(), "--json-status-fd", str(STATUS_FD), "--args", str(SANDBOX_FD), "--", *words]
+        options = bubblewrap.options(layout, launch.confinement, system)
+        yield from (("sandbox", option) for option in options)
     yield from (("arg", word) for word in words)
     yield from (("env", f"{name}={value}") for name, value in layout.environment)
     yield "sandboxed", "1" if confined else ""

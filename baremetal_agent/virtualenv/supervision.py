@@ -168,6 +168,9 @@ class Supervision:
                 os.kill(pid, signal.SIGKILL)
 
     async def clear(self, instance: Instance) -> None:
+        if hanging := self._instances.supervisor(instance):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(hanging, signal.SIGKILL)
         if self._cgroups is not None:
             self._cgroups.remove(instance.cgroup)
 
@@ -176,9 +179,9 @@ class Supervision:
             async for line in lines:
                 yield line
 
-    def entering(self, instance: Instance, started: Started, command: Sequence[str]) -> list[str]:
+    def entering(self, instance: Instance, started: Started, command: Sequence[str], *, terminal: bool) -> list[str]:
         groups = self._cgroups.folders(instance.cgroup) if self._cgroups is not None else ()
-        return entering(started, instance.confinement, groups, command, apart=instance.apart)
+        return entering(started, instance.confinement, groups, command, apart=instance.apart, terminal=terminal)
 
     def processes(self, instance: Instance, started: Started) -> Iterable[int]:
         return (started.pid, *descendants(started.init or started.pid))

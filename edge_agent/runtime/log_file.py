@@ -9,7 +9,7 @@ import asyncio
 import collections
 import contextlib
 import os
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +20,8 @@ from edge_agent.runtime.log_tail import seek_tail
 CHUNK = 256 * 1024
 BUSY_SECONDS = 0.01
 QUIET_SECONDS = 0.2
+# Lines that are handed on between two looks at the file, should whoever takes them never pause.
+LOOK_EVERY = 1000
 # Files that were replaced and not read yet; each takes up to the size limit of a log on the disk while it is held.
 MOST_FILES = 8
 
@@ -52,18 +54,18 @@ class LogFile:
             self._gone = True
             return
         inode = os.fstat(fresh.fileno()).st_ino
-        if not self._newest:
-            # Opened after its successor: a file that is replaced in between is then seen once, not twice or never.
-            self._open_older(inode)
+        # Opened after its successor: a file that is replaced in between is then seen once, not twice or never.
+        self._open_older({self._newest, inode})
         self._newest = inode
         self._files.append(fresh)
         if len(self._files) > MOST_FILES:
             self._drop_oldest()
 
-    def _open_older(self, successor: int) -> None:
+    def _open_older(self, known: Collection[int]) -> None:
+        """The file that was before the newest one, where that is kept and not known yet."""
         with contextlib.suppress(FileNotFoundError):
             older = self._path.with_name(f"{self._path.name}.1").open("rb")
-            if os.fstat(older.fileno()).st_ino == successor:
+            if os.fstat(older.fileno()).st_ino in known:
                 older.close()
             else:
                 self._files.append(older)
@@ -125,7 +127,9 @@ async def read_log(path: Path, query: LogQuery) -> AsyncGenerator[LogLine, None]
     try:
         first = await asyncio.to_thread(_first_lines, log, query)
         looking = asyncio.create_task(_keep_looking(log)) if query.follow else None
-        for line in first:
+        for number, line in enumerate(first):
+            if query.follow and number % LOOK_EVERY == 0:
+                log.look()
             yield line
         while query.follow and not log.removed:
             pause = QUIET_SECONDS

@@ -31,3 +31,15 @@ def test_file_that_is_set_aside_while_it_is_opened_is_read_once(tmp_path: Path) 
     (tmp_path / "fresh").replace(tmp_path / "log")
     assert texts(log) == ["two"]
     log.close()
+
+
+def test_file_that_came_and_went_between_two_looks_is_read(tmp_path: Path) -> None:
+    written(tmp_path / "log", "one")
+    log = LogFile(tmp_path / "log")
+    log.look()
+    written(tmp_path / "log.1", "two")
+    written(tmp_path / "fresh", "three")
+    (tmp_path / "fresh").replace(tmp_path / "log")
+    assert texts(log) == ["one", "two", "three"]
+    assert texts(log) == []
+    log.close()
