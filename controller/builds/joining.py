@@ -106,7 +106,7 @@ class Joiner:
             name = tag if bundle is None else bundle_tag(tag, bundle.key)
             await registry.put_manifest(repository, name, manifest.body, manifest.media_type, self._access)
             if tag != build.id:
-                await self._store.transact(partial(_note_tag, repository=repository, tag=name, digest=manifest.digest))
+                await self._store.insist(partial(_note_tag, repository=repository, tag=name, digest=manifest.digest))
 
     async def _member(self, target: BuildTarget) -> Member:
         artifact = _artifact(target)

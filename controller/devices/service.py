@@ -114,7 +114,7 @@ class DeviceService:
         def found_and_deleted(tx: Transaction) -> None:
             delete(tx, _found(tx, id_or_name))
 
-        await self._store.transact(found_and_deleted)
+        await self._store.transact(found_and_deleted, frees=True)
 
     def _enroll(self, tx: Transaction, enrollment: Enrollment) -> tuple[Device, str]:
         secret_hash, key = hash_secret(enrollment.token_secret), _key_hash(enrollment)
