@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from controller.builds import emulation
 from controller.builds.model import BuildFailed, BuildResult
+from tests.support.async_waiting import until
 from tests.support.building import SMALL_BASE, Workshop, open_workshop
 from tests.support.conda_channel import PLACEHOLDER, CondaChannel, CondaPackage, running_conda_channel
 from tests.support.trust import trusted_too
@@ -121,6 +122,7 @@ def site(module_site: CondaSite) -> Iterator[CondaSite]:
     module_site.channel.asked.clear()
     yield module_site
     module_site.channel.deaf = False
+    module_site.channel.held.clear()
     module_site.channel.packages = PACKAGES
     assert module_site.workshop.leftovers() == []
 
@@ -214,6 +216,19 @@ async def test_a_channel_that_is_not_there_is_told_from_one_that_does_not_answer
     site.channel.deaf = True
     deaf = await site.failure("oracle", no_cache=True)
     assert (deaf.reason, deaf.retryable) == ("PackageIndexUnreachable", True)
+
+
+@pytest.mark.parametrize("held", ["repodata.json", "oracle-1.0-0.tar.bz2"])
+async def test_a_cancel_while_packages_are_resolved_or_fetched_leaves_nothing(site: CondaSite, held: str) -> None:
+    # Of another content each time, so that it has to be fetched.
+    site.channel.packages = [CondaPackage("oracle", "1.0", files={"share/oracle": held})]
+    site.channel.held.add(held)
+    building = asyncio.create_task(site.build("cancelled", "oracle ==1.0", no_cache=True))
+    await until(lambda: site.channel.asked[held] > 0, seconds=60)
+    building.cancel()
+    await asyncio.wait([building])
+    assert building.cancelled()
+    assert site.workshop.leftovers() == []
 
 
 async def test_a_package_that_names_files_of_this_machine_is_refused(site: CondaSite) -> None:

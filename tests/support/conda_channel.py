@@ -1,5 +1,6 @@
 """A conda channel behind TLS, of packages made in memory; `asked` counts requests."""
 
+import asyncio
 import hashlib
 import io
 import json
@@ -94,12 +95,15 @@ def _member(path: str, content: str | bytes) -> tuple[tarfile.TarInfo, io.BytesI
 
 @dataclass
 class CondaChannel:
-    """`packages` may be changed while it runs. While `deaf`, it hangs up on everyone."""
+    """`packages` may be changed while it runs. While `deaf`, it hangs up on everyone; files named in `held` are sent
+    when `released` is set."""
 
     packages: Sequence[CondaPackage]
     ca_file: Path
     port: int = 0
     deaf: bool = False
+    held: set[str] = field(default_factory=set)
+    released: asyncio.Event = field(default_factory=asyncio.Event)
     asked: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -111,6 +115,8 @@ class CondaChannel:
             request.transport.abort()
         _, channel, subdir, name = f"{request.path}///".split("/")[:4]
         self.asked[name] += 1
+        if name in self.held:
+            await self.released.wait()
         there = {package.file_name: package for package in self.packages if package.subdir == subdir}
         if channel == "samples" and name == "repodata.json":
             return web.json_response(_repodata(subdir, there))
@@ -142,4 +148,5 @@ async def running_conda_channel(folder: Path, packages: Sequence[CondaPackage]) 
     try:
         yield channel
     finally:
+        channel.released.set()
         await runner.cleanup()
