@@ -165,7 +165,7 @@ def test_a_base_without_python_gets_that_of_its_distribution(tmp_path: Path, too
     step.install(tool)
     step.run()
     # Without uv at hand it is made with pip, which Debian has in another package.
-    assert "python3" in step.calls(tool)[-1][-2:]
+    assert ["python3" in call[-2:] for call in step.calls(tool)].count(True) == 1
 
 
 def test_a_base_that_can_have_no_python_is_said_so(tmp_path: Path) -> None:
