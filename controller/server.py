@@ -29,7 +29,6 @@ from controller.builds.model import RegistryAccess
 from controller.builds.pushed import nobody
 from controller.builds.queue import BuildQueue, Desk
 from controller.builds.reuse import Reuse
-from controller.builds.secrets import SecretBox
 from controller.builds.service import BuildService
 from controller.builds.targets import load_profiles
 from controller.builds.uploads import UploadStore
@@ -50,6 +49,7 @@ from controller.rpc.deployment_servicer import DeploymentServicer
 from controller.rpc.device_servicer import AgentServicer, DeviceServicer, EventServicer
 from controller.rpc.interceptor import Gatekeeper
 from controller.rpc.sessions import Sessions
+from controller.sealing import SecretBox
 from controller.settings import Settings, load_settings, split
 from controller.setup import DataFolder
 from controller.spec import runtimes
@@ -113,7 +113,7 @@ class Controller:
             self._store, self._uploads, profiles, self._reuse, self._secrets, access.address, self._logs,
             self.settings.housekeeping.revisions_keep,
         )  # fmt: skip
-        self._deployments = DeploymentService(self._store, self._builds)
+        self._deployments = DeploymentService(self._store, self._builds, self._secrets)
         self._devices = DeviceService(
             self._store, self._ca, profiles, timedelta(days=self.settings.devices.certificate_days)
         )
@@ -196,6 +196,7 @@ class Controller:
             self._tokens,
             self._sessions,
             self._ca,
+            self._secrets,
             agent_address=self.settings.agents.address,
             broker_address=self.settings.broker.address,
         )

@@ -40,7 +40,7 @@ class DataFolder:
 
     @property
     def secrets_key(self) -> Path:
-        """What seals build-time secrets in the database."""
+        """What seals the values of secrets in the database."""
         return self.root / "secrets.key"
 
     @property

@@ -16,6 +16,7 @@ from controller.builds.order import Waiting
 from controller.builds.progress import Progress
 from controller.builds.recording import CANCELLED_TEXT, cancelled
 from controller.builds.reuse import reuse_line
+from controller.builds.secrets import opened
 from controller.builds.turns import claim, failed, store_outcome, succeeded
 from controller.spec.loader import load_spec
 
@@ -148,7 +149,7 @@ class Attempt:
     def _job(self, build: Build, target: BuildTarget, sealed: bytes | None) -> tuple[TargetJob, float, str]:
         """The job, its time-out in seconds, and its cache key ("" where its artifact is for nobody else)."""
         spec = load_spec(build.spec)
-        job = target_job(build, target, spec, self._desk.registry, self._desk.secrets.open(sealed))
+        job = target_job(build, target, spec, self._desk.registry, opened(self._desk.secrets, sealed))
         profile = self._desk.profiles.get(target.profile)
         name = cache_key(job, profile, self._desk.secrets) if profile is not None and spec.build.push else ""
         return job, spec.build.timeout.total_seconds(), name

@@ -14,8 +14,8 @@ from importlib.resources.abc import Traversable
 from typing import Any
 
 from controller.builds.model import TargetJob
-from controller.builds.secrets import SecretBox
 from controller.builds.targets import TargetProfile
+from controller.sealing import SecretBox
 from controller.spec.runtimes import load_runtimes, runtime_file
 
 NOT_OF_BUILD = {"timeout", "push", "tags", "image"}

@@ -8,8 +8,8 @@ from controller.builds.logs import BuildLogs
 from controller.builds.materials_store import MaterialsStore
 from controller.builds.model import ArtifactKind, BuildResult, OnLine, OnState, TargetJob
 from controller.builds.reuse import Reuse
-from controller.builds.secrets import SecretBox
 from controller.builds.targets import TargetProfile
+from controller.sealing import SecretBox
 from controller.store import Store
 
 

@@ -15,11 +15,12 @@ from controller.builds.model import ArtifactKind, Build, BuildState, BuildTarget
 from controller.builds.places import Positions, QueuePlaces
 from controller.builds.recording import cancelled, needs_naming, record, target_event
 from controller.builds.reuse import Reuse, reuse_line
-from controller.builds.secrets import SecretBox, check_secrets
+from controller.builds.secrets import check_secrets
 from controller.builds.targets import TargetProfile
 from controller.builds.uploads import UploadStore
 from controller.errors import FailedPrecondition, InvalidRequest, NotFound
 from controller.events.model import Project
+from controller.sealing import SecretBox
 from controller.spec.loader import load_spec
 from controller.spec.model import Spec
 from controller.store import Store, Transaction
@@ -40,7 +41,7 @@ class BuildRequest:
     spec: bytes
     files: tuple[ContextFile, ...] = ()
     request_id: str = ""
-    secrets: Mapping[str, bytes] = field(default_factory=dict)
+    secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     no_cache: bool = False
     targets: tuple[str, ...] = ()
     archive: str = ""
@@ -165,8 +166,8 @@ class BuildService:
         spec = load_spec(request.spec, known_profiles=self._profiles)
         if request.for_devices:
             require_deployable(spec)
-            require_no_secrets(spec)
-        check_secrets(spec.build.secrets, request.secrets)
+        field = "build_secrets" if request.for_devices else "secrets"
+        check_secrets(spec.build.secrets, request.secrets, field)
         _wanted(spec, request.targets)
         if request.archive and request.files:
             raise InvalidRequest("archive", "files are listed as well; send either files or an archive")
@@ -220,13 +221,6 @@ def require_deployable(spec: Spec) -> None:
     """Raises InvalidRequest for a spec whose artifacts no device can fetch."""
     if not spec.build.push:
         message = "build.push is false: the result stays with the builder, and no device could fetch it; remove it"
-        raise InvalidRequest("spec", message)
-
-
-def require_no_secrets(spec: Spec) -> None:
-    """Raises InvalidRequest where values of secrets would have to come with the request."""
-    if spec.build.secrets:
-        message = "build.secrets needs their values: build with CreateBuild, then deploy with its build_id"
         raise InvalidRequest("spec", message)
 
 

@@ -1,8 +1,9 @@
-"""What goes into a build besides its files: secrets, and the choice of targets, from the command line."""
+"""What goes into a build or a deployment besides its files: secrets, and targets, from the command line."""
 
 import difflib
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from controller.cli.errors import UsageProblem
@@ -11,12 +12,44 @@ from controller.spec.model import Spec
 _ENVIRONMENT = "env:"
 
 
+@dataclass(frozen=True)
+class Secrets:
+    """Values by name: of `build.secrets`, and of `deploy.secrets`."""
+
+    build: dict[str, bytes]
+    deploy: dict[str, bytes]
+
+
 def secret_values(given: Iterable[str], spec: Spec) -> dict[str, bytes]:
     """The value of each secret of the spec, from texts `name=FILE` and `name=env:VARIABLE`.
 
     Raises UsageProblem where a name is missing, is not one of the spec's, or its value cannot be had. Messages never
     have a value.
     """
+    values = _values(given)
+    _refuse_unknown(values, {"build.secrets": spec.build.secrets})
+    _require_all(values, spec)
+    return values
+
+
+def deploy_secrets(given: Iterable[str], spec: Spec, *, built: bool) -> Secrets:
+    """The values for each part of the spec that names them; those of `build` only where it is not `built` already.
+
+    Raises UsageProblem where no part names one, one of the build's is missing, or its value cannot be had. What
+    `deploy.secrets` lacks is for the controller to judge: it may know the value from the revision before.
+    """
+    values = _values(given)
+    running = [secret.name for secret in spec.deploy.secrets]
+    _refuse_unknown(values, {"build.secrets": spec.build.secrets, "deploy.secrets": running})
+    if built and (useless := sorted(values.keys() - set(running))):
+        raise UsageProblem(f"--secret {useless[0]}: only build.secrets names it, and the build has had it")
+    if not built:
+        _require_all(values, spec)
+    building = [] if built else spec.build.secrets
+    return Secrets(*({name: values[name] for name in names if name in values} for names in (building, running)))
+
+
+def _values(given: Iterable[str]) -> dict[str, bytes]:
     values: dict[str, bytes] = {}
     for text in given:
         name, equals, source = text.partition("=")
@@ -25,14 +58,20 @@ def secret_values(given: Iterable[str], spec: Spec) -> dict[str, bytes]:
         if name in values:
             raise UsageProblem(f"--secret {name} is given twice")
         values[name] = _value(name, source)
-    wanted = set(spec.build.secrets)
-    if unknown := sorted(values.keys() - wanted):
-        named = f"build.secrets names {', '.join(sorted(wanted))}" if wanted else "build.secrets names none"
-        raise UsageProblem(f"no secret {unknown[0]} in this deployment.yml: {named}")
-    if missing := sorted(wanted - values.keys()):
+    return values
+
+
+def _refuse_unknown(values: Collection[str], parts: Mapping[str, Collection[str]]) -> None:
+    named = {name for names in parts.values() for name in names}
+    if unknown := sorted(set(values) - named):
+        told = (f"{part} names {', '.join(sorted(names)) or 'none'}" for part, names in parts.items())
+        raise UsageProblem(f"no secret {unknown[0]} in this deployment.yml: {'; '.join(told)}")
+
+
+def _require_all(values: Collection[str], spec: Spec) -> None:
+    if missing := sorted(set(spec.build.secrets) - set(values)):
         options = " ".join(f"--secret {name}=FILE" for name in missing)
         raise UsageProblem(f"the build needs secrets: {options}; or name=env:VARIABLE")
-    return values
 
 
 def _value(name: str, source: str) -> bytes:

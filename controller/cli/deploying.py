@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from controller.cli import output, session, words
-from controller.cli.errors import UsageProblem
+from controller.cli.build_inputs import deploy_secrets
 from controller.cli.output import Format
 from controller.cli.progress import Progress, progress
 from controller.cli.session import Session
@@ -19,10 +19,6 @@ from longshore.failures import Failed, LongshoreError, WaitTimeout
 from longshore.v1 import build_pb2, deployment_pb2
 
 DEFAULT_FILE = Path("deployment.yml")
-_SECRETS_FIRST = (
-    "this deployment.yml has build.secrets, whose values only a build takes: "
-    "`longshore build --secret name=FILE`, then `longshore deploy --build ID`"
-)
 
 
 def deploy(
@@ -30,6 +26,9 @@ def deploy(
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until it is ready on every device.")] = False,
     timeout: Annotated[str, typer.Option(help="Give up waiting after this long: 90s, 10m.", show_default=False)] = "",
     build_id: Annotated[str, typer.Option("--build", help="Deploy what this build made.", show_default=False)] = "",
+    secret: Annotated[
+        list[str] | None, typer.Option(help="name=FILE or name=env:VARIABLE; may be given again.")
+    ] = None,
     user: session.User = "",
     project: session.ProjectName = "",
     form: session.Output = Format.TABLE,
@@ -39,6 +38,9 @@ def deploy(
 
     Returns once the deployment is accepted; with --wait once it answers its readiness check on every device.
 
+    Each --secret goes to the part of the file that names it, build.secrets or deploy.secrets. Of deploy.secrets those
+    that are not given keep their value.
+
     Exit codes: 0 it is so, 1 it failed, 2 the file or the command line is wrong, 3 --timeout passed, 4 the controller
     cannot be reached or refuses the token.
 
@@ -47,15 +49,19 @@ def deploy(
       longshore deploy -f deployment.yml --wait
 
       longshore deploy -f deployment.yml --wait --timeout 10m -o json
+
+      longshore deploy --build b-0123456789abcdef --secret token=env:TOKEN
     """
     limit = session.seconds(timeout)
     spec = session.read_spec(file)
-    if spec.build.secrets and not build_id:
-        raise UsageProblem(_SECRETS_FIRST)
+    secrets = deploy_secrets(secret or (), spec, built=bool(build_id))
     with session.session(context, user, project) as here, progress(show_log=False) as view:
         began = time.monotonic()
         files = [] if build_id else session.files_of(spec)
-        applied = here.client.deploy(file, here.project, files=files, build_id=build_id, on_progress=view.upload)
+        applied = here.client.deploy(
+            file, here.project, files=files, build_id=build_id, secrets=secrets.deploy, build_secrets=secrets.build,
+            on_progress=view.upload,
+        )  # fmt: skip
         answer = _await_ready(here, applied, view, limit) if wait else Answer(deployment=applied.deployment)
     _tell(answer, form, time.monotonic() - began if wait else None)
 

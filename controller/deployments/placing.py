@@ -53,6 +53,8 @@ def place(tx: Transaction, deployment: Deployment) -> Deployment:
     for device_id in change.drop:
         tx.workloads.wish(deployment.id, device_id, Wish.DELETE)
         tx.devices.advance(device_id)
+    # From now on no device is told of an older revision; those that return to one have kept what it needs.
+    tx.deployments.wipe_secrets(deployment.id, before=deployment.revision)
     if chosen.left_out == deployment.left_out:
         return deployment
     deployment = replace(deployment, left_out=chosen.left_out)

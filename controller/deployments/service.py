@@ -1,7 +1,8 @@
 """What users do with deployments. Every call is one transaction: acknowledged means durable."""
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from controller.access import new_id
 from controller.builds.model import Build, ContextFile
@@ -9,8 +10,10 @@ from controller.builds.service import Accepted, BuildRequest, BuildService, requ
 from controller.deployments.assess import reassess, state_event
 from controller.deployments.model import Condition, Deployment, DeploymentState, Wish
 from controller.deployments.placing import place, withdraw
+from controller.deployments.secrets import check_secrets, sealed_values
 from controller.errors import InvalidRequest, NotFound
 from controller.events.model import Project
+from controller.sealing import SecretBox
 from controller.spec.model import Spec
 from controller.store import Store, Transaction
 from controller.store.rows import Page
@@ -28,7 +31,8 @@ class Applied:
 
 @dataclass(frozen=True)
 class Request:
-    """What ApplyDeployment asks for. `knows_all` as of `BuildRequest`."""
+    """What ApplyDeployment asks for. `secrets`: values of `deploy.secrets`; `build_secrets`: of `build.secrets`.
+    `knows_all` as of `BuildRequest`."""
 
     project: Project
     spec: bytes
@@ -36,21 +40,27 @@ class Request:
     build_id: str = ""
     request_id: str = ""
     knows_all: bool = False
+    secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    build_secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
 class DeploymentService:
-    def __init__(self, store: Store, builds: BuildService) -> None:
+    def __init__(self, store: Store, builds: BuildService, secrets: SecretBox) -> None:
         self._store = store
         self._builds = builds
+        self._secrets = secrets
 
     async def apply(self, request: Request) -> Applied:
         """Makes a deployment or a new revision of it. A repeated request id is answered with the deployment that it
-        made, whatever else has changed. Errors: InvalidSpec, FailedPrecondition, NotFound."""
+        made, whatever else has changed. Errors: InvalidSpec, InvalidRequest, FailedPrecondition, NotFound."""
         if earlier := await self._store.transact(lambda tx: _earlier(tx, request)):
             return earlier
+        if request.build_id and request.build_secrets:
+            raise InvalidRequest("build_secrets", f"build {request.build_id} has had its secrets; leave them out")
         accepted = None if request.build_id else await self._accept(request)
         spec = await self._builds.read_spec(request.spec) if accepted is None else accepted.spec
         require_deployable(spec)
+        check_secrets(spec, request.secrets)
         applied = await self._store.transact(lambda tx: self._apply(tx, request, spec, accepted))
         if accepted is not None and applied.deployment.build_id == accepted.build.id:
             await self._builds.announce(accepted.build)
@@ -88,8 +98,9 @@ class DeploymentService:
     async def _accept(self, request: Request) -> Accepted:
         """The build that the deployment needs, not stored yet."""
         wanted = BuildRequest(
-            request.project, request.spec, request.files, for_devices=True, knows_all=request.knows_all
-        )
+            request.project, request.spec, request.files, secrets=request.build_secrets, for_devices=True,
+            knows_all=request.knows_all,
+        )  # fmt: skip
         return await self._builds.accept(wanted)
 
     def _apply(self, tx: Transaction, request: Request, spec: Spec, accepted: Accepted | None) -> Applied:
@@ -105,9 +116,11 @@ class DeploymentService:
             raise NotFound(Reason.NO_SUCH_BUILD, message)
         _require_profiles(spec, build)
         present = tx.deployments.by_name(request.project, spec.name)
+        before = None if present is None else tx.deployments.secrets(present.id, present.revision)
+        sealed = sealed_values(self._secrets, spec, request.secrets, before)
         deployment = _next_revision(present, request, spec.name, build_id)
         (tx.deployments.add if present is None else tx.deployments.change)(deployment)
-        tx.deployments.add_revision(deployment, request.request_id)
+        tx.deployments.add_revision(deployment, request.request_id, sealed)
         tx.events.append(state_event(deployment))
         return Applied(reassess(tx, place(tx, deployment)), events_from)
 
@@ -153,5 +166,7 @@ def _wish(tx: Transaction, deployment_id: str, wish: Wish) -> Deployment:
         return deployment
     deployment = replace(deployment, wish=wish, updated=time.time())
     tx.deployments.change(deployment)
+    if wish is Wish.DELETE:
+        tx.deployments.wipe_secrets(deployment.id)
     withdraw(tx, deployment)
     return reassess(tx, deployment)

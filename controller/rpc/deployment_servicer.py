@@ -29,7 +29,10 @@ class DeploymentServicer(deployment_pb2_grpc.DeploymentServiceServicer):
         require_project(project)
         files = convert.files_from(list(request.files))
         known = not visible_user()
-        wanted = Request(project, request.spec, files, request.build_id, convert.request_id_from(request), known)
+        wanted = Request(
+            project, request.spec, files, request.build_id, convert.request_id_from(request), known,
+            convert.secrets_from(request.secrets), convert.secrets_from(request.build_secrets),
+        )  # fmt: skip
         applied = await self._deployments.apply(wanted)
         message = await self._message(applied.deployment)
         return deployment_pb2.ApplyDeploymentResponse(deployment=message, events_from=applied.events_from)

@@ -19,6 +19,7 @@ from controller.rpc.access import require_project, visible_user
 from controller.rpc.desired import desired_state
 from controller.rpc.interceptor import caller
 from controller.rpc.sessions import Sessions
+from controller.sealing import SecretBox
 from controller.store import Store, Transaction
 from controller.web.registry_tokens import RegistryTokens
 from longshore.errors import Reason
@@ -101,6 +102,7 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
         tokens: RegistryTokens,
         sessions: Sessions,
         ca: CertificateAuthority,
+        secrets: SecretBox,
         agent_address: str,
         broker_address: str,
     ) -> None:
@@ -109,6 +111,7 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
         self._tokens = tokens
         self._sessions = sessions
         self._ca = ca
+        self._secrets = secrets
         self._agent_address = agent_address
         self._broker_address = broker_address
 
@@ -147,7 +150,7 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
                 device = _known(tx, device_id)
             if device.generation == held:
                 return agent_pb2.GetDesiredStateResponse()
-            return agent_pb2.GetDesiredStateResponse(desired=desired_state(tx, device))
+            return agent_pb2.GetDesiredStateResponse(desired=desired_state(tx, device, self._secrets))
 
         answer = await self._store.transact(read)
         answer.renew_certificate = renewal_due(_certificate(context), datetime.now(UTC))

@@ -9,7 +9,15 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from controller.spec.build_rules import build_findings, bundle_findings
 from controller.spec.completing import complete_network, entrypoint_of, runtime_of
-from controller.spec.deploy_model import CheckSpec, ChecksSpec, DeploySpec, MountSpec, NetworkSpec, VolumeSpec
+from controller.spec.deploy_model import (
+    CheckSpec,
+    ChecksSpec,
+    DeploySpec,
+    MountSpec,
+    NetworkSpec,
+    SecretSpec,
+    VolumeSpec,
+)
 from controller.spec.findings import Finding
 from controller.spec.launching import CannotLaunch, launch_words
 from controller.spec.messages import nearest
@@ -35,6 +43,7 @@ class Sections:
     deploy: DeploySpec | None
     mounts: list[MountSpec] | None
     volumes: list[VolumeSpec] | None
+    secrets: list[SecretSpec] | None
     targets: Mapping[int, TargetSpec]
 
 
@@ -52,6 +61,7 @@ def sections(data: object) -> Sections:
         _valid(DeploySpec, top.get("deploy", {})),
         _valid_list(TypeAdapter(list[MountSpec]), deploy.get("mounts", [])),
         _valid_list(TypeAdapter(list[VolumeSpec]), deploy.get("volumes", [])),
+        _valid_list(TypeAdapter(list[SecretSpec]), deploy.get("secrets", [])),
         _valid_targets(top.get("targets", [])),
     )
 
@@ -74,7 +84,7 @@ def findings(
     yield from _model_path(parts.build, parts.deploy, runtime)
     if parts.deploy is not None and not guessing and "base" not in parts.unread:
         yield from _something_to_run(parts.build, parts.deploy, runtime)
-    yield from _mounts(parts.mounts or [], parts.volumes or [])
+    yield from _places(parts.mounts or [], parts.volumes or [], parts.secrets or [])
     yield from _targets(parts.targets)
     yield from bundle_findings(parts.build, parts.deploy, parts.targets)
     if profiles is not None:
@@ -149,16 +159,20 @@ def _something_to_run(build: BuildSpec, deploy: DeploySpec, runtime: RuntimeKind
         yield Finding(("deploy", "pre_exec"), str(error))
 
 
-def _mounts(mounts: list[MountSpec], volumes: list[VolumeSpec]) -> Iterator[Finding]:
-    places: list[Path] = [("deploy", "mounts", index, "dst") for index in range(len(mounts))]
-    places += [("deploy", "volumes", index, "dst") for index in range(len(volumes))]
-    given = [*(mount.dst for mount in mounts), *(volume.dst for volume in volumes)]
+def _places(mounts: list[MountSpec], volumes: list[VolumeSpec], secrets: list[SecretSpec]) -> Iterator[Finding]:
+    where: list[Path] = [("deploy", "mounts", index, "dst") for index in range(len(mounts))]
+    where += [("deploy", "volumes", index, "dst") for index in range(len(volumes))]
+    where += [("deploy", "secrets", index, *(["dst"] if secret.dst else [])) for index, secret in enumerate(secrets)]
+    given = [*(mount.dst for mount in mounts), *(volume.dst for volume in volumes), *(each.place for each in secrets)]
     targets = [dst.rstrip("/") or "/" for dst in given]
-    yield from _twice(targets, lambda index, dst: Finding(places[index], f"two mounts or volumes lie at {dst}"))
-    names = [volume.name for volume in volumes]
-    yield from _twice(
-        names, lambda index, name: Finding(("deploy", "volumes", index, "name"), f"'{name}' names two volumes")
-    )
+    message = "two mounts, volumes or secrets lie at"
+    yield from _twice(targets, lambda index, dst: Finding(where[index], f"{message} {dst}"))
+    yield from _names("volumes", [volume.name for volume in volumes])
+    yield from _names("secrets", [secret.name for secret in secrets])
+
+
+def _names(part: str, names: list[str]) -> Iterator[Finding]:
+    yield from _twice(names, lambda index, name: Finding(("deploy", part, index, "name"), f"'{name}' names two {part}"))
 
 
 def _targets(targets: Mapping[int, TargetSpec]) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from controller.spec.fields import (
     CPU_SET,
     HTTP_PATH,
     MEDIA_TYPE,
+    SECRET_NAME,
     AbsolutePath,
     Duration,
     Environment,
@@ -199,6 +200,30 @@ class MountSpec(Model):
     read_only: bool = Field(default=True, description="Whether writing is refused.")
 
 
+def _file_path(value: str) -> str:
+    if value.endswith("/"):
+        raise ValueError("expected the path of a file, such as /run/secrets/token")
+    return value
+
+
+class SecretSpec(Model):
+    """A file that only the instance can read. Its value comes with the request, and is in no file of the user's."""
+
+    name: Annotated[str, Field(pattern=SECRET_NAME)] = Field(
+        description="Unique in the deployment; the request gives its value by this name.", examples=["token"]
+    )
+    dst: Annotated[AbsolutePath, AfterValidator(_file_path)] | None = Field(
+        default=None,
+        description="Path of the file inside; `/run/secrets/NAME` where it is not given.",
+        examples=["/run/secrets/token"],
+    )
+
+    @property
+    def place(self) -> str:
+        """Where the file is."""
+        return self.dst or f"/run/secrets/{self.name}"
+
+
 class DeploySpec(Model):
     """How the artifact runs."""
 
@@ -227,6 +252,12 @@ class DeploySpec(Model):
         default=[],
         max_length=64,
         description="Folders that the device keeps for this deployment, over restarts and updates.",
+    )
+    secrets: list[SecretSpec] = Field(
+        default=[],
+        max_length=16,
+        description="Files that only the running service can read, in memory on the device; their values come with the "
+        "request. Steps of the build do not see them: those have `build.secrets`.",
     )
     allow: list[Allowance] = Field(
         default=[],

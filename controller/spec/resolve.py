@@ -29,7 +29,7 @@ def workload_spec(spec: Spec, devices: Sequence[str] = ()) -> types_pb2.Workload
     """How the spec's workload runs on each device of a kind, with these of its devices (CDI names).
 
     Of the environment it has that of `deploy` and the variables that carry the number of cores, where the spec says
-    how many; that of `build` lies in the image, as does the working directory.
+    how many; that of `build` lies in the image, as does the working directory. Secrets are without their contents.
     """
     deploy = spec.deploy
     return types_pb2.WorkloadSpec(
@@ -44,6 +44,7 @@ def workload_spec(spec: Spec, devices: Sequence[str] = ()) -> types_pb2.Workload
         stop_grace=_duration(deploy.stop_grace),
         devices=devices,
         volumes=[types_pb2.Volume(name=v.name, target=v.dst, read_only=v.read_only) for v in deploy.volumes],
+        secrets=[types_pb2.SecretFile(name=secret.name, target=secret.place) for secret in deploy.secrets],
         update=_UPDATE[deploy.update],
         allow=_allowed(spec),
     )

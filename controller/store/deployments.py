@@ -25,8 +25,8 @@ class DeploymentTable:
         """Stores this deployment as it is now."""
         self._connection.execute(update(TABLE).where(TABLE.c.id == deployment.id).values(**_values(deployment)))
 
-    def add_revision(self, deployment: Deployment, request_id: str) -> None:
-        """Keeps the present revision for the history."""
+    def add_revision(self, deployment: Deployment, request_id: str, secrets: bytes | None = None) -> None:
+        """Keeps the present revision for the history. `secrets`: sealed values."""
         self._connection.execute(
             insert(REVISIONS).values(
                 deployment_id=deployment.id,
@@ -37,8 +37,24 @@ class DeploymentTable:
                 spec=deployment.spec,
                 created=deployment.updated,
                 request_id=request_id or None,
+                secrets=secrets,
             )
         )
+
+    def secrets(self, deployment_id: str, revision: int) -> bytes | None:
+        """The sealed values of a revision's secrets; None where there are none (any more)."""
+        query = select(REVISIONS.c.secrets).where(
+            REVISIONS.c.deployment_id == deployment_id, REVISIONS.c.revision == revision
+        )
+        value: bytes | None = self._connection.scalar(query)
+        return value
+
+    def wipe_secrets(self, deployment_id: str, before: int | None = None) -> None:
+        """The values of its secrets are gone; of revisions before this one only, where it is given."""
+        mine = [REVISIONS.c.deployment_id == deployment_id, REVISIONS.c.secrets.is_not(None)]
+        if before is not None:
+            mine.append(REVISIONS.c.revision < before)
+        self._connection.execute(update(REVISIONS).where(*mine).values(secrets=None))
 
     def get(self, deployment_id: str) -> Deployment | None:
         return self._one(TABLE.c.id == deployment_id)

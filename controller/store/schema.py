@@ -184,6 +184,8 @@ revisions = Table(
     Column("spec", LargeBinary, nullable=False),
     Column("created", Float, nullable=False),
     Column("request_id", Text),
+    # Values of the secrets of a running service, encrypted; gone once no device is wished to run the revision.
+    Column("secrets", LargeBinary),
     PrimaryKeyConstraint("deployment_id", "revision"),
     UniqueConstraint("user_id", "project_id", "request_id", name="revisions_request"),
 )

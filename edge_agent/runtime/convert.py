@@ -71,7 +71,8 @@ _RESTART_PB = {
 
 @dataclass(frozen=True)
 class Broken:
-    """A workload of the desired state that makes no sense: it is set aside, and what runs of it is left alone."""
+    """A workload of the desired state that makes no sense, or that the controller cannot tell: it is set aside, and
+    what runs of it is left alone."""
 
     deployment_id: str
     revision: int
@@ -88,6 +89,8 @@ def desired_from_pb(message: agent_pb2.DesiredState) -> tuple[Desired, tuple[Bro
         try:
             if workload.deployment_id in workloads:
                 raise ValueError("the deployment is wished for twice")
+            if entry.problem:
+                raise ValueError(entry.problem)
             workloads[workload.deployment_id] = workload_from_pb(workload)
         except ValueError as error:
             broken.append(Broken(workload.deployment_id, workload.revision, str(error)))

@@ -1,7 +1,7 @@
 """The agent's memory on disk: desired state, journal, records of its workloads. One SQLite file.
 
 What a call has stored is durable when it returns. All of it may be lost: the agent then starts over from the
-controller and adopts what runs.
+controller and adopts what runs. It has values of secrets: only its user may read it, and what is deleted is wiped.
 """
 
 import sqlite3
@@ -142,6 +142,8 @@ class AgentDatabase:
     def forget_workload(self, deployment_id: str) -> None:
         with self._transaction() as connection:
             connection.execute("DELETE FROM workloads WHERE deployment_id = ?", (deployment_id,))
+        # The log of changes still has what was there before; where a reader holds it, a later change writes over it.
+        self._all("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _begin_journal(self) -> str:
         row = self._one("SELECT value FROM meta WHERE name = 'journal_id'")
@@ -199,9 +201,12 @@ def _bytes(value: object) -> bytes:
 def _open(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, timeout=1.0)
     try:
+        # Its companions get the same rights.
+        path.chmod(0o600)
         connection.execute("PRAGMA journal_mode=WAL")
         # Without FULL a power cut may take back what was acknowledged.
         connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA secure_delete=ON")
         result = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if result != "ok":
             raise sqlite3.DatabaseError(f"quick_check: {result}")

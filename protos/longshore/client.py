@@ -81,12 +81,16 @@ class Client(BuildCalls):
         *,
         files: Iterable[str] = (),
         build_id: str = "",
+        secrets: Mapping[str, bytes] | None = None,
+        build_secrets: Mapping[str, bytes] | None = None,
         on_progress: OnProgress | None = None,
         request_id: str = "",
     ) -> deployment_pb2.ApplyDeploymentResponse:
         """Makes the deployment that the file describes, or a new revision of it; returns once it is accepted.
 
-        `build_id` deploys what that build made, instead of uploading and building.
+        `build_id` deploys what that build made, instead of uploading and building. `secrets` has values of names under
+        `deploy.secrets`; one that is left out keeps the value of the revision before. `build_secrets` has the value of
+        each name under `build.secrets`; a build that was made before has had them.
         """
         entries = [] if build_id else self.upload(collect(path.parent, files), on_progress)
         request = deployment_pb2.ApplyDeploymentRequest(
@@ -95,6 +99,8 @@ class Client(BuildCalls):
             files=entries,
             build_id=build_id,
             request_id=request_id or new_request_id(),
+            secrets=secrets,
+            build_secrets=build_secrets,
         )
         return self._call(self._deployments.ApplyDeployment, request, deployment_pb2.ApplyDeploymentResponse)
 

@@ -96,7 +96,7 @@ async def test_a_repeated_deployment_is_found_also_when_its_contents_are_gone(
 ) -> None:
     builds = bench.service(uploads)
     files = await Expansions(uploads).files(await uploaded_archive(uploads))
-    deployments = DeploymentService(bench.store, builds)
+    deployments = DeploymentService(bench.store, builds, bench.secrets)
     wanted = Request(PROJECT, SPEC, files, request_id="r-1", knows_all=True)
     made = await deployments.apply(wanted)
     forget_all(uploads)

@@ -407,7 +407,7 @@ async def test_artifacts_are_listed_newest_first_once_each_with_their_tags(
 
 
 async def test_an_artifact_is_in_use_while_a_deployment_may_return_to_it(bench: Bench) -> None:
-    deployments = DeploymentService(bench.store, bench.service())
+    deployments = DeploymentService(bench.store, bench.service(), bench.secrets)
     async with bench.working():
         await built(bench, ONE)
         one = TEXT.replace(", {profile: armv7-cpu}", "").encode()
@@ -422,7 +422,7 @@ async def test_an_artifact_is_in_use_while_a_deployment_may_return_to_it(bench: 
 
 
 async def test_what_is_in_use_is_what_housekeeping_keeps_for_deployments(bench: Bench) -> None:
-    deployments = DeploymentService(bench.store, bench.service())
+    deployments = DeploymentService(bench.store, bench.service(), bench.secrets)
     one = TEXT.replace(", {profile: armv7-cpu}", "")
     made = []
     async with bench.working():

@@ -121,15 +121,15 @@ async def test_a_repeated_request_is_answered_with_the_same_build(bench: Bench) 
 
 
 async def test_what_stays_with_the_builder_cannot_be_deployed(bench: Bench) -> None:
-    deployments = DeploymentService(bench.store, bench.service())
+    deployments = DeploymentService(bench.store, bench.service(), bench.secrets)
     text = PLAIN.replace("build: {", "build: {push: false, ")
     with pytest.raises(InvalidRequest, match=r"build\.push is false"):
         await deployments.apply(Request(PROJECT, text.encode()))
 
 
-async def test_what_needs_secrets_is_built_before_it_is_deployed(bench: Bench) -> None:
-    deployments = DeploymentService(bench.store, bench.service())
-    with pytest.raises(InvalidRequest, match="build with CreateBuild, then deploy with its build_id"):
+async def test_what_needs_secrets_is_deployed_without_them_once_it_was_built(bench: Bench) -> None:
+    deployments = DeploymentService(bench.store, bench.service(), bench.secrets)
+    with pytest.raises(InvalidRequest, match=r"build_secrets: .* names 'token', and no value for it was sent"):
         await deployments.apply(Request(PROJECT, TEXT.encode()))
     made = await bench.service().create(REQUEST)
     applied = await deployments.apply(Request(PROJECT, TEXT.encode(), build_id=made.id))
@@ -137,7 +137,7 @@ async def test_what_needs_secrets_is_built_before_it_is_deployed(bench: Bench) -
 
 
 async def test_a_deployment_whose_build_is_cancelled_has_failed_and_says_so(bench: Bench) -> None:
-    deployments = DeploymentService(bench.store, bench.service())
+    deployments = DeploymentService(bench.store, bench.service(), bench.secrets)
     applied = (await deployments.apply(Request(PROJECT, PLAIN.encode()))).deployment
     await bench.service().cancel(applied.build_id)
     condition = (await deployments.get(applied.id)).condition

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Set
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -105,9 +106,11 @@ async def test_a_device_that_has_not_looked_yet_does_not_make_a_deployment_delet
 
 async def ask_desired(store: Store, held: int) -> agent_pb2.GetDesiredStateResponse:
     unused: Any = None
-    servicer = AgentServicer(unused, store, unused, unused, unused, "", "")
+    servicer = AgentServicer(unused, store, unused, unused, unused, unused, "", "")
     caller.set(Principal("dev-1", Role.DEVICE))
-    return await servicer.GetDesiredState(agent_pb2.GetDesiredStateRequest(held_generation=held), None)
+    without_certificate = SimpleNamespace(auth_context=dict)
+    request = agent_pb2.GetDesiredStateRequest(held_generation=held)
+    return await servicer.GetDesiredState(request, without_certificate)
 
 
 async def test_a_restored_database_counts_on_from_what_its_device_holds(store: Store) -> None:

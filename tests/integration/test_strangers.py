@@ -170,6 +170,30 @@ def test_a_member_sees_and_touches_its_own_projects_only(stack: SyncStack, tmp_p
         )
 
 
+def test_the_value_of_a_secret_is_told_to_no_user_again(stack: SyncStack, tmp_path: Path) -> None:
+    path, owner = tmp_path / "deployment.yml", project("alice", "hidden")
+    path.write_text(
+        SPEC.replace("deploy:\n", "deploy:\n  secrets: [{name: token}]\n").replace("name: secret", "name: hidden")
+    )
+    with client(stack, token(stack, "owner", "--user", "alice")) as alice, client(stack, token(stack, "root")) as admin:
+        with pytest.raises(LongshoreError, match=r"deploy\.secrets names 'token', and neither"):
+            alice.deploy(path, owner)
+        applied = alice.deploy(path, owner, secrets={"token": b"hunter2-of-alice"})
+        found, build = alice.get_deployment(applied.deployment.id), applied.deployment.build_id
+        told: list[object] = [applied, found, *alice.list_deployments(owner), *alice.list_instances(owner)]
+        told += [alice.get_build(build), *alice.watch_events(owner), *admin.list_deployments()]
+        assert b"token" in found.deployment.spec, "its name is no secret"
+        assert "hunter2" not in "".join(map(str, told))
+    with client(stack, token(stack, "thief", "--user", "bob")) as bob:
+        for look in (lambda: bob.get_deployment(applied.deployment.id), lambda: bob.deploy(path, owner)):
+            with pytest.raises(LongshoreError, match=r"no deployment|projects of user bob only"):
+                look()
+    # The database with all that is not yet in its main file, and the log.
+    files = [file for file in stack.stack.folder.root.glob("controller.*") if file.is_file()]
+    assert {"controller.db", "controller.log"} <= {file.name for file in files}
+    assert [file.name for file in files if b"hunter2" in file.read_bytes()] == []
+
+
 def test_a_revoked_token_is_useless_at_once(stack: SyncStack) -> None:
     secret = token(stack, "short-lived")
     with client(stack, secret) as admin:

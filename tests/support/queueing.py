@@ -25,10 +25,10 @@ from controller.builds.model import (
 )
 from controller.builds.queue import BuildQueue, Desk
 from controller.builds.reuse import Reuse
-from controller.builds.secrets import SecretBox
 from controller.builds.service import BuildService
 from controller.builds.targets import load_profiles
 from controller.builds.uploads import UploadStore
+from controller.sealing import SecretBox
 from controller.store import Store, open_store
 from tests.support.rows import ARTIFACT, build
 

@@ -133,6 +133,13 @@ def test_one_broken_workload_is_set_aside_with_its_problem_and_the_rest_stands(s
     assert problem in one.problem
 
 
+def test_a_workload_that_the_controller_cannot_tell_is_set_aside_with_the_reason() -> None:
+    wishes = [DesiredWorkload(workload=minimal(), problem="no key")]
+    desired, aside = desired_from_pb(DesiredState(workloads=wishes))
+    assert desired.workloads == ()
+    assert [(broken.deployment_id, broken.problem) for broken in aside] == [(minimal().deployment_id, "no key")]
+
+
 def test_a_deployment_that_is_wished_for_twice_counts_once() -> None:
     wishes = [DesiredWorkload(workload=minimal()), DesiredWorkload(workload=minimal())]
     desired, aside = desired_from_pb(DesiredState(workloads=wishes))

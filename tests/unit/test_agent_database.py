@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,26 @@ def test_the_generation_of_the_desired_state_only_grows(path: Path) -> None:
     assert database.store_desired(desired(2))
     assert database.store_desired(desired(3))
     assert AgentDatabase(path).desired() == desired(3)
+
+
+def test_nothing_of_a_secret_is_left_on_disk_once_its_deployment_is_forgotten(path: Path) -> None:
+    database, value = AgentDatabase(path), b"hunter2" * 1000
+
+    def on_disk() -> bytes:
+        return b"".join(file.read_bytes() for file in path.parent.iterdir())
+
+    wish = DesiredState(generation=1)
+    wish.workloads.add().workload.spec.secrets.add(name="token", content=value)
+    database.store_desired(wish.SerializeToString())
+    database.store_record("d1", value)
+    database.append_journal(entry(), 1.0)
+    assert value[:100] in on_disk()
+    assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
+    database.store_desired(desired(2))
+    database.forget_record("d1")
+    database.forget_workload("d1")
+    assert b"hunter2" not in on_disk()
+    assert database.desired() == desired(2)
 
 
 def test_the_journal_is_numbered_without_gaps_across_restarts(path: Path) -> None:

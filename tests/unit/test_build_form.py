@@ -124,6 +124,7 @@ def spec_with(path: str, value: Any) -> dict[str, Any]:
             "checks": {"readiness": check, "liveness": {**check}},
             "mounts": [{"src": "/a", "dst": "/b"}],
             "volumes": [{"name": "data", "dst": "/data"}],
+            "secrets": [{"name": "token"}],
         },
         "targets": [{"profile": "x86-cpu"}],
     }

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from controller.builds.model import BuildFailed
-from controller.builds.secrets import LARGEST_VALUE, SecretBox, check_secrets
+from controller.builds.secrets import check_secrets, opened
 from controller.errors import InvalidRequest
+from controller.sealing import LARGEST_VALUE, SecretBox
 
 
 def test_what_was_sealed_is_opened_again_and_cannot_be_read_meanwhile(tmp_path: Path) -> None:
@@ -33,7 +34,7 @@ def test_the_key_is_for_its_owner_only(tmp_path: Path) -> None:
 def test_values_of_another_key_are_a_failure_with_what_to_do(tmp_path: Path) -> None:
     sealed = SecretBox(tmp_path / "key").seal({"token": b"1"})
     with pytest.raises(BuildFailed, match="send them again") as raised:
-        SecretBox(tmp_path / "other").open(sealed)
+        opened(SecretBox(tmp_path / "other"), sealed)
     assert (raised.value.reason, raised.value.retryable) == ("SecretsUnreadable", False)
 
 

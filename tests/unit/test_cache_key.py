@@ -9,8 +9,8 @@ import pytest
 
 from controller.builds.cache_key import NOT_OF_BUILD, OF_DEPLOY, cache_key
 from controller.builds.model import ArtifactKind, ContextFile, TargetJob
-from controller.builds.secrets import SecretBox
 from controller.builds.targets import load_profiles
+from controller.sealing import SecretBox
 from controller.spec.deploy_model import DeploySpec
 from controller.spec.model import BuildSpec, Spec
 

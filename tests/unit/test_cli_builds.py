@@ -17,9 +17,10 @@ import pytest
 import yaml
 
 from controller.cli import completion, main
-from controller.cli.build_inputs import chosen_targets, secret_values
+from controller.cli.build_inputs import Secrets, chosen_targets, deploy_secrets, secret_values
 from controller.cli.errors import Exit, UsageProblem
 from controller.spec.loader import load_spec
+from controller.spec.model import Spec
 from longshore import outcome
 from longshore.failures import LongshoreError, WaitTimeout
 from longshore.v1 import build_pb2, types_pb2
@@ -385,12 +386,50 @@ def test_target_that_the_file_does_not_have_is_told_with_those_that_it_has() -> 
         chosen_targets(["x86-cuda"], spec)
 
 
-def test_deploy_says_how_to_build_what_needs_secrets(
+def test_deploy_says_which_secrets_the_build_lacks(
     script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main.run(["deploy", "-f", str(spec_file(tmp_path, "token"))]) == Exit.INVALID
-    assert "longshore build --secret name=FILE" in capsys.readouterr().err
+    assert "--secret token=FILE" in capsys.readouterr().err
     assert script.requests == []
+
+
+def both_parts() -> Spec:
+    """A spec whose build and service name a secret each, and one that both name."""
+    text = SPEC.format(secrets="index, shared").replace(
+        "entrypoint: [serve]", "entrypoint: [serve], secrets: [{name: token}, {name: shared}]"
+    )
+    return load_spec(text.encode())
+
+
+def test_each_secret_of_a_deployment_goes_to_whichever_part_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("index", "token", "shared"):
+        monkeypatch.setenv(name.upper(), f"value of {name}")
+    given = [f"{name}=env:{name.upper()}" for name in ("index", "token", "shared")]
+    index, token, shared = ((name, f"value of {name}".encode()) for name in ("index", "token", "shared"))
+    assert deploy_secrets(given, both_parts(), built=False) == Secrets(dict([index, shared]), dict([token, shared]))
+    # Those of the service may be known from the revision before.
+    assert deploy_secrets([given[0], given[2]], both_parts(), built=False) == Secrets(
+        dict([index, shared]), dict([shared])
+    )
+    assert deploy_secrets(given[1:], both_parts(), built=True) == Secrets({}, dict([token, shared]))
+
+
+@pytest.mark.parametrize(
+    ("given", "built", "said"),
+    [
+        (["tokn=env:HOME"], False, "no secret tokn .* build.secrets names index, shared; deploy.secrets names shared"),
+        (["shared=env:HOME"], False, "the build needs secrets: --secret index=FILE"),
+        (["index=env:HOME"], True, "index: only build.secrets names it, and the build has had it"),
+    ],
+)
+def test_secrets_of_a_deployment_that_do_not_fit_are_told_without_their_values(
+    given: list[str], built: bool, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/the/value")
+    with pytest.raises(UsageProblem, match=said) as caught:
+        deploy_secrets(given, both_parts(), built=built)
+    assert "/the/value" not in str(caught.value)
 
 
 def test_archive_that_goes_on_to_another_program_tells_that_it_broke(scripted: Scripted) -> None:

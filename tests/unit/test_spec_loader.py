@@ -186,6 +186,41 @@ def test_mounts_and_targets_given_twice_are_refused() -> None:
     assert [p.path for p in problems(text)] == ["deploy.mounts[1].dst", "targets[1]"]
 
 
+def with_secrets(secrets: str, more: str = "") -> str:
+    return changed("  resources:", f"  secrets: [{secrets}]\n{more}  resources:")
+
+
+def test_a_secret_lies_where_it_is_said_or_below_run_secrets() -> None:
+    spec = load_spec(with_secrets("{name: token}, {name: key.pem, dst: /etc/app/key.pem}").encode())
+    assert [secret.place for secret in spec.deploy.secrets] == ["/run/secrets/token", "/etc/app/key.pem"]
+
+
+@pytest.mark.parametrize(
+    ("secrets", "more", "path", "said"),
+    [
+        ("{name: a}, {name: a, dst: /b}", "", "deploy.secrets[1].name", "'a' names two secrets"),
+        ("{name: a}, {name: b, dst: /run/secrets/a}", "", "deploy.secrets[1].dst", "lie at /run/secrets/a"),
+        ("{name: a}", "  mounts: [{src: /x, dst: /run/secrets/a}]\n", "deploy.secrets[0]", "lie at /run/secrets/a"),
+        ("{name: a, dst: /x}", "  volumes: [{name: v, dst: /x/}]\n", "deploy.secrets[0].dst", "lie at /x"),
+        ("{name: a, dst: /x/}", "", "deploy.secrets[0].dst", "expected the path of a file"),
+        ("{name: a, dst: /}", "", "deploy.secrets[0].dst", "expected the path of a file"),
+        ("{name: a, dst: x}", "", "deploy.secrets[0].dst", "expected an absolute path"),
+        ("{name: ../a}", "", "deploy.secrets[0].name", "'../a'"),
+        ("{name: a, content: b}", "", "deploy.secrets[0].content", "unknown key; allowed: dst, name"),
+        ("token", "", "deploy.secrets[0]", "token"),
+    ],
+)
+def test_names_and_places_of_secrets_are_unique_and_possible(secrets: str, more: str, path: str, said: str) -> None:
+    problem = only(with_secrets(secrets, more))
+    assert problem.path == path
+    assert said in problem.message
+
+
+def test_no_more_secrets_than_a_device_can_be_told_at_once() -> None:
+    assert load_spec(with_secrets(", ".join(f"{{name: s{n}}}" for n in range(16))).encode())
+    assert only(with_secrets(", ".join(f"{{name: s{n}}}" for n in range(17)))).path == "deploy.secrets"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [

@@ -122,3 +122,11 @@ def test_what_is_not_given_is_safe() -> None:
 
 def test_an_image_that_was_built_to_run_as_root_may_do_so() -> None:
     assert list(resolved(changed("build:\n", "build:\n  allow_root: true\n")).allow) == ["root"]
+
+
+def test_secrets_are_told_with_their_places_and_without_contents() -> None:
+    text = changed("  resources:", "  secrets: [{name: token}, {name: key, dst: /etc/key}]\n  resources:")
+    assert [(each.name, each.target, each.content) for each in resolved(text).secrets] == [
+        ("token", "/run/secrets/token", b""),
+        ("key", "/etc/key", b""),
+    ]

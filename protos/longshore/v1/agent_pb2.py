@@ -27,7 +27,7 @@ from longshore.v1 import device_pb2 as longshore_dot_v1_dot_device__pb2
 from longshore.v1 import types_pb2 as longshore_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18longshore/v1/agent.proto\x12\x0clongshore.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19longshore/v1/device.proto\x1a\x18longshore/v1/types.proto\"\x0e\n\x0cLeaveRequest\"\x0f\n\rLeaveResponse\"\x9d\x01\n\rEnrollRequest\x12\x14\n\x0ctoken_secret\x18\x01 \x01(\t\x12\x1b\n\x13\x63\x65rtificate_request\x18\x02 \x01(\t\x12\x15\n\rproposed_name\x18\x03 \x01(\t\x12\x18\n\x10proposed_profile\x18\x04 \x01(\t\x12(\n\x05\x66\x61\x63ts\x18\x05 \x01(\x0b\x32\x19.longshore.v1.DeviceFacts\"\x94\x01\n\x0e\x45nrollResponse\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x02 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\t\x12\x16\n\x0e\x63\x61_certificate\x18\x04 \x01(\t\x12\x15\n\ragent_address\x18\x05 \x01(\t\x12\x16\n\x0e\x62roker_address\x18\x06 \x01(\t\"1\n\x16GetDesiredStateRequest\x12\x17\n\x0fheld_generation\x18\x01 \x01(\x03\"a\n\x17GetDesiredStateResponse\x12+\n\x07\x64\x65sired\x18\x01 \x01(\x0b\x32\x1a.longshore.v1.DesiredState\x12\x19\n\x11renew_certificate\x18\x02 \x01(\x08\"6\n\x17RenewCertificateRequest\x12\x1b\n\x13\x63\x65rtificate_request\x18\x01 \x01(\t\"G\n\x18RenewCertificateResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\t\x12\x16\n\x0e\x63\x61_certificate\x18\x02 \x01(\t\"g\n\x0c\x44\x65siredState\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x30\n\tworkloads\x18\x03 \x03(\x0b\x32\x1d.longshore.v1.DesiredWorkload\"L\n\x0f\x44\x65siredWorkload\x12(\n\x08workload\x18\x01 \x01(\x0b\x32\x16.longshore.v1.Workload\x12\x0f\n\x07stopped\x18\x02 \x01(\x08\"\x1e\n\x1cGetRegistryCredentialRequest\"p\n\x1dGetRegistryCredentialResponse\x12\x10\n\x08username\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\x12+\n\x07\x65xpires\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x86\x02\n\x0e\x43hannelRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12)\n\x08log_line\x18\x02 \x01(\x0b\x32\x15.longshore.v1.LogLineH\x00\x12+\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1a.longshore.v1.ChannelErrorH\x00\x12)\n\x04\x64\x61ta\x18\x04 \x01(\x0b\x32\x19.longshore.v1.ChannelDataH\x00\x12)\n\x04\x65xit\x18\x05 \x01(\x0b\x32\x19.longshore.v1.ChannelExitH\x00\x12\'\n\x03\x65nd\x18\x06 \x01(\x0b\x32\x18.longshore.v1.ChannelEndH\x00\x42\t\n\x07payload\"\x0c\n\nChannelEnd\"8\n\x0b\x43hannelData\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x08\" \n\x0b\x43hannelExit\x12\x11\n\texit_code\x18\x01 \x01(\x05\"/\n\x0c\x43hannelError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"u\n\x0f\x43hannelResponse\x12)\n\x04\x64\x61ta\x18\x01 \x01(\x0b\x32\x19.longshore.v1.ChannelDataH\x00\x12,\n\x06resize\x18\x02 \x01(\x0b\x32\x1a.longshore.v1.TerminalSizeH\x00\x42\t\n\x07payload2\x96\x04\n\x0c\x41gentService\x12\x43\n\x06\x45nroll\x12\x1b.longshore.v1.EnrollRequest\x1a\x1c.longshore.v1.EnrollResponse\x12^\n\x0fGetDesiredState\x12$.longshore.v1.GetDesiredStateRequest\x1a%.longshore.v1.GetDesiredStateResponse\x12\x61\n\x10RenewCertificate\x12%.longshore.v1.RenewCertificateRequest\x1a&.longshore.v1.RenewCertificateResponse\x12p\n\x15GetRegistryCredential\x12*.longshore.v1.GetRegistryCredentialRequest\x1a+.longshore.v1.GetRegistryCredentialResponse\x12J\n\x07\x43hannel\x12\x1c.longshore.v1.ChannelRequest\x1a\x1d.longshore.v1.ChannelResponse(\x01\x30\x01\x12@\n\x05Leave\x12\x1a.longshore.v1.LeaveRequest\x1a\x1b.longshore.v1.LeaveResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18longshore/v1/agent.proto\x12\x0clongshore.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19longshore/v1/device.proto\x1a\x18longshore/v1/types.proto\"\x0e\n\x0cLeaveRequest\"\x0f\n\rLeaveResponse\"\x9d\x01\n\rEnrollRequest\x12\x14\n\x0ctoken_secret\x18\x01 \x01(\t\x12\x1b\n\x13\x63\x65rtificate_request\x18\x02 \x01(\t\x12\x15\n\rproposed_name\x18\x03 \x01(\t\x12\x18\n\x10proposed_profile\x18\x04 \x01(\t\x12(\n\x05\x66\x61\x63ts\x18\x05 \x01(\x0b\x32\x19.longshore.v1.DeviceFacts\"\x94\x01\n\x0e\x45nrollResponse\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x02 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\t\x12\x16\n\x0e\x63\x61_certificate\x18\x04 \x01(\t\x12\x15\n\ragent_address\x18\x05 \x01(\t\x12\x16\n\x0e\x62roker_address\x18\x06 \x01(\t\"1\n\x16GetDesiredStateRequest\x12\x17\n\x0fheld_generation\x18\x01 \x01(\x03\"a\n\x17GetDesiredStateResponse\x12+\n\x07\x64\x65sired\x18\x01 \x01(\x0b\x32\x1a.longshore.v1.DesiredState\x12\x19\n\x11renew_certificate\x18\x02 \x01(\x08\"6\n\x17RenewCertificateRequest\x12\x1b\n\x13\x63\x65rtificate_request\x18\x01 \x01(\t\"G\n\x18RenewCertificateResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\t\x12\x16\n\x0e\x63\x61_certificate\x18\x02 \x01(\t\"g\n\x0c\x44\x65siredState\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x30\n\tworkloads\x18\x03 \x03(\x0b\x32\x1d.longshore.v1.DesiredWorkload\"]\n\x0f\x44\x65siredWorkload\x12(\n\x08workload\x18\x01 \x01(\x0b\x32\x16.longshore.v1.Workload\x12\x0f\n\x07stopped\x18\x02 \x01(\x08\x12\x0f\n\x07problem\x18\x03 \x01(\t\"\x1e\n\x1cGetRegistryCredentialRequest\"p\n\x1dGetRegistryCredentialResponse\x12\x10\n\x08username\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\x12+\n\x07\x65xpires\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x86\x02\n\x0e\x43hannelRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12)\n\x08log_line\x18\x02 \x01(\x0b\x32\x15.longshore.v1.LogLineH\x00\x12+\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1a.longshore.v1.ChannelErrorH\x00\x12)\n\x04\x64\x61ta\x18\x04 \x01(\x0b\x32\x19.longshore.v1.ChannelDataH\x00\x12)\n\x04\x65xit\x18\x05 \x01(\x0b\x32\x19.longshore.v1.ChannelExitH\x00\x12\'\n\x03\x65nd\x18\x06 \x01(\x0b\x32\x18.longshore.v1.ChannelEndH\x00\x42\t\n\x07payload\"\x0c\n\nChannelEnd\"8\n\x0b\x43hannelData\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x08\" \n\x0b\x43hannelExit\x12\x11\n\texit_code\x18\x01 \x01(\x05\"/\n\x0c\x43hannelError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"u\n\x0f\x43hannelResponse\x12)\n\x04\x64\x61ta\x18\x01 \x01(\x0b\x32\x19.longshore.v1.ChannelDataH\x00\x12,\n\x06resize\x18\x02 \x01(\x0b\x32\x1a.longshore.v1.TerminalSizeH\x00\x42\t\n\x07payload2\x96\x04\n\x0c\x41gentService\x12\x43\n\x06\x45nroll\x12\x1b.longshore.v1.EnrollRequest\x1a\x1c.longshore.v1.EnrollResponse\x12^\n\x0fGetDesiredState\x12$.longshore.v1.GetDesiredStateRequest\x1a%.longshore.v1.GetDesiredStateResponse\x12\x61\n\x10RenewCertificate\x12%.longshore.v1.RenewCertificateRequest\x1a&.longshore.v1.RenewCertificateResponse\x12p\n\x15GetRegistryCredential\x12*.longshore.v1.GetRegistryCredentialRequest\x1a+.longshore.v1.GetRegistryCredentialResponse\x12J\n\x07\x43hannel\x12\x1c.longshore.v1.ChannelRequest\x1a\x1d.longshore.v1.ChannelResponse(\x01\x30\x01\x12@\n\x05Leave\x12\x1a.longshore.v1.LeaveRequest\x1a\x1b.longshore.v1.LeaveResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,23 +53,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESIREDSTATE']._serialized_start=751
   _globals['_DESIREDSTATE']._serialized_end=854
   _globals['_DESIREDWORKLOAD']._serialized_start=856
-  _globals['_DESIREDWORKLOAD']._serialized_end=932
-  _globals['_GETREGISTRYCREDENTIALREQUEST']._serialized_start=934
-  _globals['_GETREGISTRYCREDENTIALREQUEST']._serialized_end=964
-  _globals['_GETREGISTRYCREDENTIALRESPONSE']._serialized_start=966
-  _globals['_GETREGISTRYCREDENTIALRESPONSE']._serialized_end=1078
-  _globals['_CHANNELREQUEST']._serialized_start=1081
-  _globals['_CHANNELREQUEST']._serialized_end=1343
-  _globals['_CHANNELEND']._serialized_start=1345
-  _globals['_CHANNELEND']._serialized_end=1357
-  _globals['_CHANNELDATA']._serialized_start=1359
-  _globals['_CHANNELDATA']._serialized_end=1415
-  _globals['_CHANNELEXIT']._serialized_start=1417
-  _globals['_CHANNELEXIT']._serialized_end=1449
-  _globals['_CHANNELERROR']._serialized_start=1451
-  _globals['_CHANNELERROR']._serialized_end=1498
-  _globals['_CHANNELRESPONSE']._serialized_start=1500
-  _globals['_CHANNELRESPONSE']._serialized_end=1617
-  _globals['_AGENTSERVICE']._serialized_start=1620
-  _globals['_AGENTSERVICE']._serialized_end=2154
+  _globals['_DESIREDWORKLOAD']._serialized_end=949
+  _globals['_GETREGISTRYCREDENTIALREQUEST']._serialized_start=951
+  _globals['_GETREGISTRYCREDENTIALREQUEST']._serialized_end=981
+  _globals['_GETREGISTRYCREDENTIALRESPONSE']._serialized_start=983
+  _globals['_GETREGISTRYCREDENTIALRESPONSE']._serialized_end=1095
+  _globals['_CHANNELREQUEST']._serialized_start=1098
+  _globals['_CHANNELREQUEST']._serialized_end=1360
+  _globals['_CHANNELEND']._serialized_start=1362
+  _globals['_CHANNELEND']._serialized_end=1374
+  _globals['_CHANNELDATA']._serialized_start=1376
+  _globals['_CHANNELDATA']._serialized_end=1432
+  _globals['_CHANNELEXIT']._serialized_start=1434
+  _globals['_CHANNELEXIT']._serialized_end=1466
+  _globals['_CHANNELERROR']._serialized_start=1468
+  _globals['_CHANNELERROR']._serialized_end=1515
+  _globals['_CHANNELRESPONSE']._serialized_start=1517
+  _globals['_CHANNELRESPONSE']._serialized_end=1634
+  _globals['_AGENTSERVICE']._serialized_start=1637
+  _globals['_AGENTSERVICE']._serialized_end=2171
 # @@protoc_insertion_point(module_scope)

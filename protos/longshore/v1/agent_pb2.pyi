@@ -250,8 +250,13 @@ class DesiredWorkload(_message.Message):
 
     WORKLOAD_FIELD_NUMBER: _builtins.int
     STOPPED_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
     stopped: _builtins.bool
     """True: stopped, but what was fetched is kept."""
+    problem: _builtins.str
+    """Why the controller cannot tell the workload as a whole; empty where it can. The device then leaves what it has of it
+    as it is, and reports this.
+    """
     @_builtins.property
     def workload(self) -> _types_pb2.Workload: ...
     def __init__(
@@ -259,10 +264,11 @@ class DesiredWorkload(_message.Message):
         *,
         workload: _types_pb2.Workload | None = ...,
         stopped: _builtins.bool = ...,
+        problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["stopped", b"stopped", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["problem", b"problem", "stopped", b"stopped", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

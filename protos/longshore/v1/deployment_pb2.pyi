@@ -191,11 +191,53 @@ Global___Instance: _TypeAlias = Instance  # noqa: Y015
 class ApplyDeploymentRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class SecretsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.bytes
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.bytes = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class BuildSecretsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.bytes
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.bytes = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PROJECT_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     FILES_FIELD_NUMBER: _builtins.int
     BUILD_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SECRETS_FIELD_NUMBER: _builtins.int
+    BUILD_SECRETS_FIELD_NUMBER: _builtins.int
     spec: _builtins.bytes
     """A deployment.yml, UTF-8, at most 1 MiB."""
     build_id: _builtins.str
@@ -210,6 +252,17 @@ class ApplyDeploymentRequest(_message.Message):
     def files(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.FileEntry]:
         """As in CreateBuildRequest."""
 
+    @_builtins.property
+    def secrets(self) -> _containers.ScalarMap[_builtins.str, _builtins.bytes]:
+        """Values of the secrets that `deploy.secrets` names, and of no others; at most 64 KiB each. One that is not given
+        keeps the value of the revision before; a new deployment needs all of them. Stored encrypted until the revision is
+        replaced or the deployment is deleted, and told to nobody but the devices that run it.
+        """
+
+    @_builtins.property
+    def build_secrets(self) -> _containers.ScalarMap[_builtins.str, _builtins.bytes]:
+        """Values of the secrets that `build.secrets` names, as in CreateBuildRequest; not allowed with `build_id`."""
+
     def __init__(
         self,
         *,
@@ -218,10 +271,12 @@ class ApplyDeploymentRequest(_message.Message):
         files: _abc.Iterable[_types_pb2.FileEntry] | None = ...,
         build_id: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        secrets: _abc.Mapping[_builtins.str, _builtins.bytes] | None = ...,
+        build_secrets: _abc.Mapping[_builtins.str, _builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["project", b"project"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["build_id", b"build_id", "files", b"files", "project", b"project", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build_id", b"build_id", "build_secrets", b"build_secrets", "files", b"files", "project", b"project", "request_id", b"request_id", "secrets", b"secrets", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

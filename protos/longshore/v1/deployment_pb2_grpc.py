@@ -81,7 +81,8 @@ class DeploymentServiceServicer:
         then durable. Builds first, unless `build_id` names a build of the same project. The same request_id of the
         same project answers with what the first call made.
         Errors: INVALID_ARGUMENT with every problem of the spec (google.rpc.BadRequest and SpecProblems), NOT_FOUND
-        for `build_id`, FAILED_PRECONDITION with reason MISSING_UPLOADS.
+        for `build_id`, FAILED_PRECONDITION with reason MISSING_UPLOADS. INVALID_ARGUMENT also for a secret that the spec
+        does not name, or for which there is no value.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
