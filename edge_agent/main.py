@@ -101,7 +101,7 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     run.add_argument("--advertise-host", help="address of this device in the endpoints of what it runs")
     run.add_argument("--poll-interval", type=float, metavar="SECONDS", help="while the broker is out of reach (60)")
     run.add_argument("--resync-interval", type=float, metavar="SECONDS", help="while all is well (21600)")
-    run.add_argument("--keepalive", type=float, metavar="SECONDS", help="until a silent broker is asked (240)")
+    run.add_argument("--keepalive", type=float, metavar="SECONDS", help="until a silent broker is asked (300)")
     run.add_argument("--podman-url", metavar="URL", help="a running Podman service (one is started on demand)")
     run.add_argument("--log-level", choices=LOG_LEVELS)
     run.set_defaults(command=_run)

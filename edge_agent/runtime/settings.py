@@ -9,7 +9,7 @@ DEFAULT_STATE_DIR = Path("/var/lib/longshore-agent")
 FILE_NAME = "agent.toml"
 # A quiet device has to cost little where each megabyte is paid for. Ways through NAT stay open for longer: RFC 5382
 # asks for two hours, and mobile networks keep five minutes.
-DEFAULT_KEEPALIVE = 240.0
+DEFAULT_KEEPALIVE = 300.0
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 TEMPLATE = """\
@@ -25,7 +25,7 @@ TEMPLATE = """\
 
 # Seconds without a message after which the broker is asked whether it is still there. A device that lost its power or
 # its network without a word is shown as offline after one and a half times as long.
-#keepalive = 240.0
+#keepalive = 300.0
 
 # Seconds between two messages about what the instances use.
 #metrics_interval = 900.0
