@@ -93,7 +93,7 @@ class VirtualenvBackend:
         except BackendUnavailable as error:
             problem = f"{error.reason}: {error.message}"
         version = [*asked.output.split(), "", ""][1]
-        return BackendFacts(NAME, version, capabilities(await self._launcher.means()), problem)
+        return BackendFacts(NAME, version, capabilities(await self._launcher.means()), problem, self._folder)
 
     def _require_storage(self) -> None:
         """A disk that fails is often mounted read-only: then nothing new can be begun, and what runs goes on."""

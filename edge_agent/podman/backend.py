@@ -93,7 +93,8 @@ class PodmanBackend:
         except BackendUnavailable as error:
             return BackendFacts("podman", "", abilities.UNKNOWN, f"{error.reason}: {error.message}")
         self._abilities = abilities.abilities(info)
-        return BackendFacts("podman", str(info["version"]["Version"]), self._abilities.capabilities)
+        able = self._abilities
+        return BackendFacts("podman", str(info["version"]["Version"]), able.capabilities, store=able.store)
 
     async def info(self) -> Mapping[str, Any]:
         """What Podman says of itself and this machine. Raises BackendUnavailable."""

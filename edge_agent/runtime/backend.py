@@ -7,6 +7,7 @@ test suite (`tests/contract/backend_contract.py`) runs over every implementation
 import enum
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from edge_agent.runtime.model import ArtifactKind, Workload
@@ -75,12 +76,13 @@ class Capabilities:
 @dataclass(frozen=True)
 class BackendFacts:
     """What `probe` saw. `problem` is empty when the backend can work, else a reason and a sentence:
-    "PodmanNotInstalled: ...", "PodmanUnavailable: ..."."""
+    "PodmanNotInstalled: ...", "PodmanUnavailable: ...". `store` is where artifacts are kept; None while unknown."""
 
     name: str
     version: str
     capabilities: Capabilities
     problem: str = ""
+    store: Path | None = None
 
 
 class Phase(enum.Enum):

@@ -23,7 +23,8 @@ def needed(desired: Desired, observed: Iterable[Observed], records: Mapping[str,
 
 
 class Pruner:
-    """Prunes once after `quiet` seconds without a step, at most every `interval`, and only when something changed."""
+    """Prunes once after `quiet` seconds without a step, at most every `interval`, and only when something changed; at
+    once where the disk is nearly full."""
 
     def __init__(
         self, backend: DeployBackend, clock: Clock, interval: float, quiet: float, done: Callable[[], None]
@@ -36,6 +37,9 @@ class Pruner:
         self._task: asyncio.Task[None] | None = None
         self._keep: frozenset[str] | None = None
         self._not_before = clock().monotonic + quiet
+        # The same where the disk is nearly full; later than now only after a failure.
+        self._not_before_urgent = 0.0
+        self._urgent = False
         self._pending = False
 
     def disturb(self) -> None:
@@ -47,7 +51,17 @@ class Pruner:
         return self._task is not None and (self._keep is None or digest not in self._keep)
 
     def moments(self) -> Sequence[float]:
-        return [self._not_before] if self._pending else []
+        return [self._due] if self._pending else []
+
+    @property
+    def _due(self) -> float:
+        return self._not_before_urgent if self._urgent else self._not_before
+
+    def hurry(self, urgent: bool) -> None:
+        """The disk is nearly full, or not any more. What was pruned before may have left something since."""
+        if urgent and not self._urgent:
+            self._keep = None
+        self._urgent = urgent
 
     def consider(
         self, idle: bool, desired: Desired, observed: Iterable[Observed], records: Mapping[str, Record]
@@ -57,7 +71,7 @@ class Pruner:
             return
         keep = needed(desired, observed, records)
         self._pending = idle and keep != self._keep
-        if self._pending and self._clock().monotonic >= self._not_before:
+        if self._pending and self._clock().monotonic >= self._due:
             self._pending = False
             self._keep = keep
             self._task = asyncio.create_task(self._prune(keep))
@@ -74,6 +88,7 @@ class Pruner:
         except BackendError as error:
             log.warning("prune_failed", reason=error.reason, error=error.message)
             self._keep = None
+            self._not_before_urgent = self._clock().monotonic + self._interval
         except Exception:
             # Tidying up may fail; what runs goes on.
             log.exception("prune_crashed")

@@ -70,6 +70,7 @@ class Reconciler:
         self._pruner = Pruner(backend, clock, prune_interval, prune_after_quiet, self._wake.set)
         self._reporter = Reporter(host, self._memory, self._observer, self._lanes, on_change, clock)
         self._progress_due: asyncio.TimerHandle | None = None
+        self._disk_problem = ""
 
     # What others ask and tell.
 
@@ -89,6 +90,13 @@ class Reconciler:
         self._reporter.host = host
         self._wake.set()
 
+    def set_disk_problem(self, problem: str) -> None:
+        """A disk is nearly full, or (empty) not any more: then what nothing needs is removed at once."""
+        self._disk_problem = problem
+        self._pruner.hurry(bool(problem))
+        self._on_change()
+        self._wake.set()
+
     def statuses(self) -> list[InstanceStatus]:
         """One for each deployment that is wished for or on its way out."""
         return self._reporter.board.statuses()
@@ -102,7 +110,8 @@ class Reconciler:
     def condition(self) -> str:
         """Empty when all is well; else what is lacking: "PodmanUnavailable: ..."."""
         facts = self._observer.facts
-        return self._observer.problem or (facts.problem if facts else "") or self._memory.problem
+        able = self._observer.problem or (facts.problem if facts else "")
+        return able or self._memory.problem or self._disk_problem
 
     @property
     def facts(self) -> BackendFacts | None:
