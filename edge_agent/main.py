@@ -127,7 +127,7 @@ def _enroll(arguments: argparse.Namespace) -> int:
 
     request = EnrollmentRequest(
         token=arguments.token,
-        facts=device_facts(version()),
+        facts=device_facts(version(), folders=[arguments.state_dir]),
         name=arguments.name,
         profile=arguments.profile,
         controller_address=arguments.controller,

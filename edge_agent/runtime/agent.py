@@ -3,17 +3,21 @@
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 
 import structlog
 
 from edge_agent.runtime.addresses import local_address_towards
-from edge_agent.runtime.backend import BackendError, DeployBackend
+from edge_agent.runtime.backend import BackendError, BackendFacts, DeployBackend
 from edge_agent.runtime.broker_link import BrokerLink
 from edge_agent.runtime.channels import Channels
 from edge_agent.runtime.controller_link import ControllerError, ControllerLink
 from edge_agent.runtime.convert import desired_from_pb
 from edge_agent.runtime.database import AgentDatabase
-from edge_agent.runtime.facts import device_facts
+from edge_agent.runtime.disk_watch import DiskWatch
+from edge_agent.runtime.facts.keeper import FactsKeeper
+from edge_agent.runtime.facts.use import AcceleratorUses
+from edge_agent.runtime.fitting import described
 from edge_agent.runtime.identity import Identity
 from edge_agent.runtime.metrics import MetricsPublisher
 from edge_agent.runtime.numbers import GrowingNumbers
@@ -53,16 +57,23 @@ class Agent:
         self._identity = identity
         self._controller = controller
         self._state_dir = settings.state_dir
+        self._known_backend: BackendFacts | None = None
         self._host_is_set = bool(settings.advertise_host)
         self._address_doubtful = asyncio.Event()
         self._numbers = GrowingNumbers(settings.state_dir)
-        self._facts = device_facts(version())
         self._reconciler = Reconciler(backend, database, host, self._changed, next_sequence=self._numbers.next)
+        self._facts = FactsKeeper(version(), self._folders, self._changed)
         self._broker = BrokerLink(identity, self._numbers.next, self, settings.keepalive)
         self._snapshots = SnapshotPublisher(self._broker, self)
         self._journal = JournalPublisher(self._broker, database)
         self._metrics = MetricsPublisher(
-            self._broker, backend, self._reconciler.statuses, self._reconciler.handle_of, settings.metrics_interval
+            self._broker,
+            backend,
+            self._reconciler.statuses,
+            self._reconciler.handle_of,
+            self._reconciler.devices_of,
+            AcceleratorUses(self._facts),
+            settings.metrics_interval,
         )
         self._channels = Channels(controller, backend, self._reconciler.handle_of)
         times = SyncTimes(poll=settings.poll_interval, resync=settings.resync_interval)
@@ -80,6 +91,8 @@ class Agent:
             "metrics": self._metrics.run(),
             "address": self._follow_address(),
             "renewal": renew_when_due(self._state_dir, self._identity, self._controller),
+            "facts": self._facts.run(),
+            "disk": DiskWatch(self._folders, self._reconciler.set_disk_problem).run(),
         }
         try:
             async with asyncio.TaskGroup() as group:
@@ -123,9 +136,12 @@ class Agent:
         return self._numbers.next()
 
     def device_facts(self) -> device_pb2.DeviceFacts:
-        known = self._reconciler.facts
-        self._facts.backend = f"{known.name} {known.version}".strip() if known else ""
-        return self._facts
+        told = device_pb2.DeviceFacts()
+        told.CopyFrom(self._facts.facts)
+        if known := self._known_backend:
+            told.backend = f"{known.name} {known.version}".strip()
+            told.capabilities.extend(described(known.capabilities))
+        return told
 
     # What changes here.
 
@@ -133,10 +149,22 @@ class Agent:
         self._reconciler.set_desired(*desired_from_pb(desired))
         self._changed()
 
+    def _folders(self) -> list[Path]:
+        """Those whose disks matter: of the agent's state, and of the artifacts."""
+        store = self._known_backend.store if self._known_backend is not None else None
+        return [self._state_dir, *([store] if store is not None else [])]
+
     def _changed(self) -> None:
+        self._note_backend(self._reconciler.facts)
         # What happened goes out before what is true now, so that no event tells of the past.
         self._journal.changed()
         self._snapshots.changed()
+
+    def _note_backend(self, told: BackendFacts | None) -> None:
+        """One that does not answer stays what it was."""
+        if told is not None and told != self._known_backend and (told.version or self._known_backend is None):
+            self._known_backend = told
+            self._facts.look_soon()
 
     async def _follow_address(self) -> None:
         """A device that is online again may have another address than before."""

@@ -132,7 +132,7 @@ async def _call(
             token_secret=token.secret,
             certificate_request=signing_request,
             proposed_name=request.name or socket.gethostname(),
-            proposed_profile=request.profile or likely_profile(request.facts.architecture),
+            proposed_profile=request.profile or likely_profile(request.facts),
             facts=request.facts,
         )
         try:

@@ -26,7 +26,7 @@ def lines(path: Path) -> list[str]:
 
 def word(path: Path) -> str:
     """What the file says in one line, without the zero bytes that end texts of the device tree."""
-    return " ".join(re.sub(r"[\0-\x1f\x7f\ufffd]", " ", text(path, 4096)).split())
+    return clean(text(path, 4096))
 
 
 def number(path: Path) -> int | None:
@@ -48,3 +48,8 @@ def exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):
         return False
+
+
+def clean(said: str) -> str:
+    """In one line, without what no terminal should get."""
+    return " ".join(re.sub(r"[\0-\x1f\x7f-\x9f\ufffd]", " ", said).split())

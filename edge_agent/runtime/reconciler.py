@@ -125,6 +125,11 @@ class Reconciler:
         chosen = running or instances
         return chosen[0].handle if chosen else None
 
+    def devices_of(self, deployment_id: str) -> Sequence[str]:
+        """Those that its workload is given, as it is wished for."""
+        wish = self._wish(deployment_id)
+        return wish.devices if wish is not None else ()
+
     # The loop.
 
     async def run(self) -> None:

@@ -1,10 +1,13 @@
 """What an agent tells of its instances' use, over the fake backend."""
 
 import asyncio
+from collections.abc import Collection, Mapping
 
 from google.protobuf.message import Message
 
 from edge_agent.runtime.backend import Handle
+from edge_agent.runtime.facts.found import Accelerator
+from edge_agent.runtime.facts.use import Use
 from edge_agent.runtime.fake_backend import FakeBackend, FakeImage
 from edge_agent.runtime.metrics import MetricsPublisher
 from longshore.topics import Topic
@@ -25,6 +28,14 @@ class Outlet:
         return True
 
 
+class Uses:
+    async def given_by(self, devices: Collection[str]) -> Mapping[Accelerator, Use]:
+        given = Accelerator("acme.com/tpu", "TPU", cdi=("acme.com/tpu=0",))
+        other = Accelerator("acme.com/tpu", "another one", cdi=("acme.com/tpu=1",))
+        assert devices == {"acme.com/tpu=0"}
+        return {given: Use(40, 7), other: Use(50)}
+
+
 def status(deployment_id: str, state: types_pb2.InstanceState.ValueType) -> types_pb2.InstanceStatus:
     return types_pb2.InstanceStatus(deployment_id=deployment_id, revision=3, state=state)
 
@@ -41,11 +52,15 @@ async def test_running_instances_are_measured_and_those_that_cannot_be_are_left_
         status("unknown", types_pb2.INSTANCE_STATE_RUNNING),
         status("waiting", types_pb2.INSTANCE_STATE_BACKOFF),
     ]
-    publisher = MetricsPublisher(outlet, backend, lambda: statuses, handles.get, period=0.01)
+    devices = {wished.deployment_id: ("acme.com/tpu=0",)}
+    publisher = MetricsPublisher(
+        outlet, backend, lambda: statuses, handles.get, lambda key: devices.get(key, ()), Uses(), period=0.01
+    )
     telling = asyncio.create_task(publisher.run())
     await until(lambda: len(outlet.said) >= 2)
     (measured,) = outlet.said[-1].instances
     assert (measured.deployment_id, measured.revision) == (wished.deployment_id, 3)
+    assert [(use.name, use.busy_percent, use.memory_kib) for use in measured.accelerators] == [("TPU", 40, 7)]
     assert measured.memory_peak_kib > measured.memory_kib > 0
     backend.engine.unavailable = "the engine is gone"
     said, asked = len(outlet.said), len(backend.engine.calls)
