@@ -17,7 +17,8 @@ GIB = 2**30
 def unfit(device: Device, minimum: MinimumSpec, kind: ArtifactKind) -> LeftOut | None:
     """Why the device gets no workload; None where it can have one. What it has not told counts as not there."""
     facts = abilities(device.facts)
-    for reason, text in (*_wrong_backend(facts, kind), *_too_small(facts, minimum), *_unaccelerated(device, minimum)):
+    lacking = _unaccelerated(device, facts, minimum)
+    for reason, text in (*_wrong_backend(facts, kind), *_too_small(facts, minimum), *lacking):
         return LeftOut(device.name, reason, text)
     return None
 
@@ -39,21 +40,24 @@ def _too_small(facts: Abilities, minimum: MinimumSpec) -> Iterator[tuple[str, st
         yield "DeviceTooSmall", f"build.minimum.memory asks for {minimum.memory / GIB:.2f} GiB, it has {has}"
 
 
-def _unaccelerated(device: Device, minimum: MinimumSpec) -> Iterator[tuple[str, str]]:
+def _unaccelerated(device: Device, facts: Abilities, minimum: MinimumSpec) -> Iterator[tuple[str, str]]:
     for kind, wanted in minimum.accelerators.items():
-        has = _accelerators(device, kind)
+        has = _accelerators(device, facts, kind)
         if has is None:
-            hint = f"nobody said how many it has; enroll it with the label {kind}=COUNT"
+            hint = f"it has found none, and nobody said how many it has; enroll it with the label {kind}=COUNT"
             yield "NoAccelerator", f"build.minimum asks for {wanted} {kind}, and {hint}"
         elif has < wanted:
             yield "NoAccelerator", f"build.minimum asks for {wanted} {kind}, it has {has}"
 
 
-def _accelerators(device: Device, kind: str) -> int | None:
-    """What its label says, else one where its profile has such an accelerator; None where nothing tells."""
+def _accelerators(device: Device, facts: Abilities, kind: str) -> int | None:
+    """What its label says, else as many as it has found, else one where its profile has such an accelerator; None where
+    nothing tells."""
     said = device.labels.get(kind, "")
     if said.isdecimal():
         return int(said)
+    if found := facts.accelerators.get(kind, 0):
+        return found
     profile = load_profiles().get(device.profile)
     if profile is not None and profile.accelerator is not None and profile.accelerator.kind == kind:
         return 1

@@ -1,6 +1,6 @@
 """Which device should run what: from the spec's targets, the build's artifacts and the enrolled devices."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from controller.builds.model import ArtifactKind, BuildState, BuiltArtifact
@@ -44,9 +44,10 @@ def place(tx: Transaction, deployment: Deployment) -> Deployment:
     spec = load_spec(deployment.spec)
     artifacts = {target.key: target.artifact for target in build.targets if target.artifact is not None}
     devices = {target.profile: tx.devices.matching(target.profile, {}) for target in spec.targets}
-    chosen = select(tuple(spec.targets), devices, spec.build.minimum)
+    present = {row.device_id: row for row in tx.workloads.of_deployment(deployment.id)}
+    chosen = select(tuple(spec.targets), devices, spec.build.minimum, _holding(deployment, present.values()))
     wished = _wished(deployment, spec, artifacts, chosen.targets)
-    change = difference(wished, {row.device_id: row for row in tx.workloads.of_deployment(deployment.id)})
+    change = difference(wished, present)
     for workload in change.put:
         tx.workloads.put(workload)
         tx.devices.advance(workload.device_id)
@@ -71,16 +72,21 @@ def withdraw(tx: Transaction, deployment: Deployment) -> None:
 
 
 def select(
-    targets: tuple[TargetSpec, ...], devices: Mapping[str, list[Device]], minimum: MinimumSpec = ANY_DEVICE
+    targets: tuple[TargetSpec, ...],
+    devices: Mapping[str, list[Device]],
+    minimum: MinimumSpec = ANY_DEVICE,
+    holding: Collection[str] = (),
 ) -> Choice:
-    """Of the targets that match a device, the first for which it is fit. `devices`: those of each profile."""
+    """Of the targets that match a device, the first for which it is fit. `devices`: those of each profile; `holding`:
+    those that have the revision already, which keep it although they say that they have less than before."""
     chosen: dict[str, str] = {}
     refused: dict[str, LeftOut] = {}
     for target in targets:
         for device in devices[target.profile]:
             if device.id in chosen or not target.labels.items() <= device.labels.items():
                 continue
-            if (why := unfit(device, minimum, ArtifactKind(target.artifact))) is None:
+            needed = ANY_DEVICE if device.id in holding else minimum
+            if (why := unfit(device, needed, ArtifactKind(target.artifact))) is None:
                 chosen[device.id] = target.key
             else:
                 refused.setdefault(device.id, why)
@@ -92,6 +98,13 @@ def difference(wished: Mapping[str, WorkloadRow], present: Mapping[str, Workload
     put = tuple(row for device_id, row in wished.items() if present.get(device_id) != row)
     drop = tuple(key for key, row in present.items() if key not in wished and row.wish is not Wish.DELETE)
     return Change(put, drop)
+
+
+def _holding(deployment: Deployment, present: Iterable[WorkloadRow]) -> frozenset[str]:
+    """Devices that have the present revision. A driver that fails for a moment must not end what runs and delete its
+    volumes; what really cannot run any more says so itself."""
+    kept = (row for row in present if row.wish is Wish.RUN and row.revision == deployment.revision)
+    return frozenset(row.device_id for row in kept)
 
 
 def _wished(

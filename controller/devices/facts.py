@@ -1,5 +1,7 @@
 """What a device said of itself. It is kept as the message that came; this module alone reads it for the controller."""
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from longshore.v1 import device_pb2
@@ -7,20 +9,29 @@ from longshore.v1 import device_pb2
 
 @dataclass(frozen=True)
 class Abilities:
-    """What of a device's facts decides which workloads it can have; 0 and "" where it has not told."""
+    """What of a device's facts decides which workloads it can have; 0 and "" where it has not told. `accelerators`: how
+    many of each CDI kind."""
 
     backend: str
     cpus: int
     memory_bytes: int
+    accelerators: Mapping[str, int]
 
 
 def abilities(facts: bytes) -> Abilities:
     told = device_pb2.DeviceFacts.FromString(facts)
-    return Abilities(told.backend, told.cpus, told.memory_bytes)
+    kinds = Counter(accelerator.kind for accelerator in told.accelerators)
+    return Abilities(told.backend, told.cpus, told.memory_bytes, kinds)
 
 
 def merged(before: bytes, news: device_pb2.DeviceFacts) -> bytes:
-    """What is known now: an agent that has just started may not have found out all of it again."""
+    """What is known now: an agent that has just started may not have found out all of it again. Lists come whole: those
+    of the machine with whatever is told of it, that of the backend once it has answered."""
     known = device_pb2.DeviceFacts.FromString(before)
+    if news.architecture:
+        known.ClearField("accelerators")
+        known.ClearField("disks")
+    if news.capabilities:
+        known.ClearField("capabilities")
     known.MergeFrom(news)
     return known.SerializeToString()

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from controller.builds.model import BuildState
+from controller.builds.model import BuildState, BuildTarget
 from controller.deployments.assess import reassess
-from controller.deployments.model import Deployment, DeploymentState, Wish, WorkloadRow
+from controller.deployments.model import Deployment, DeploymentState, LeftOut, Wish, WorkloadRow
 from controller.devices import reports
 from controller.devices.model import Device, Presence
 from controller.events.model import EventKind
@@ -198,3 +199,37 @@ async def test_a_journal_entry_that_is_older_than_the_last_snapshot_changes_noth
 
     await store.transact(say)
     assert (await current(store)).condition.state is DeploymentState.READY
+
+
+SPEC = b"""
+version: 1
+name: other
+build: {runtime: {kind: onnx, path: digits.onnx}, minimum: {memory: 2GiB}}
+deploy: {resources: {memory: 512MiB}}
+targets: [{profile: x86-cpu}]
+"""
+
+
+async def test_a_device_that_suddenly_says_that_it_has_less_keeps_what_it_has(store: Store) -> None:
+    """A driver that fails for a moment must not end what runs, and delete its volumes."""
+    target = BuildTarget("x86-cpu", "x86-cpu", "linux/amd64", state=BuildState.SUCCEEDED, artifact=ARTIFACT)
+
+    def place_it(tx: Transaction) -> None:
+        tx.deployments.change(deployment(Wish.DELETE))
+        tx.builds.add(replace(build(), id="b-2", targets=(target,)), "")
+        tx.deployments.add(replace(deployment(), id="dep-2", name="other", build_id="b-2", spec=SPEC))
+
+    async def told(sequence: int, gib: int) -> tuple[list[Wish], tuple[LeftOut, ...]]:
+        said = mqtt_pb2.StatusSnapshot(sequence=sequence)
+        said.facts.architecture, said.facts.backend, said.facts.memory_bytes = "amd64", "podman 5.0", gib * 2**30
+        await store.transact(lambda tx: reports.store_snapshot(tx, "dev-1", said, time.time()))
+        rows = await store.transact(lambda tx: tx.workloads.of_deployment("dep-2"))
+        found = await store.transact(lambda tx: tx.deployments.get("dep-2"))
+        assert found is not None
+        return [row.wish for row in rows], found.left_out
+
+    await store.transact(place_it)
+    small = (LeftOut("edge", "DeviceTooSmall", "build.minimum.memory asks for 2.00 GiB, it has 1.00 GiB"),)
+    assert await told(1, 1) == ([], small)
+    assert await told(2, 4) == ([Wish.RUN], ())
+    assert await told(3, 1) == ([Wish.RUN], ())

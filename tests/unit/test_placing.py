@@ -7,6 +7,7 @@ import pytest
 
 from controller.deployments.model import LeftOut, Wish, WorkloadRow
 from controller.deployments.placing import difference, select
+from controller.devices.facts import abilities, merged
 from controller.devices.model import Device
 from controller.spec.model import MinimumSpec, TargetSpec
 from longshore.v1 import device_pb2
@@ -74,19 +75,61 @@ def test_a_device_that_has_told_nothing_has_nothing() -> None:
     assert select((TargetSpec(profile="x86-cpu"),), {"x86-cpu": [device("a")]}).left_out == ()
 
 
-def test_accelerators_are_counted_by_label_else_by_profile() -> None:
+def gpus(count: int) -> bytes:
+    told = device_pb2.DeviceFacts.FromString(LARGE)
+    for _ in range(count):
+        told.accelerators.add(kind="nvidia.com/gpu")
+    told.accelerators.add(kind="arm.com/mali")
+    return told.SerializeToString()
+
+
+def test_accelerators_are_counted_by_label_else_as_they_were_found_else_by_profile() -> None:
     minimum = MinimumSpec(accelerators={"nvidia.com/gpu": 2})
     two = Device("two", "two", "x86-cuda", 1.0, {"nvidia.com/gpu": "2"}, facts=LARGE)
+    found = Device("found", "found", "x86-cuda", 1.0, {}, facts=gpus(2))
+    few = Device("few", "few", "x86-cuda", 1.0, {"nvidia.com/gpu": "1"}, facts=gpus(3))
     one = Device("one", "one", "x86-cuda", 1.0, {}, facts=LARGE)
-    none = Device("none", "none", "x86-cpu", 1.0, {}, facts=LARGE)
+    none = Device("none", "none", "x86-cpu", 1.0, {}, facts=gpus(0))
     targets = (TargetSpec(profile="x86-cuda"), TargetSpec(profile="x86-cpu"))
-    choice = select(targets, {"x86-cuda": [two, one], "x86-cpu": [none]}, minimum)
-    assert set(choice.targets) == {"two"}
+    choice = select(targets, {"x86-cuda": [two, found, few, one], "x86-cpu": [none]}, minimum)
+    assert set(choice.targets) == {"two", "found"}
     assert [(left.device_name, left.reason) for left in choice.left_out] == [
+        ("few", "NoAccelerator"),
         ("one", "NoAccelerator"),
         ("none", "NoAccelerator"),
     ]
-    assert "enroll it with the label nvidia.com/gpu=COUNT" in choice.left_out[1].message
+    assert "it has 1" in choice.left_out[0].message
+    assert "enroll it with the label nvidia.com/gpu=COUNT" in choice.left_out[2].message
+
+
+def test_a_device_that_has_the_revision_keeps_it_although_it_says_that_it_has_less() -> None:
+    minimum = MinimumSpec(accelerators={"arm.com/mali": 1}, cpu=4.0)
+    lost = replace(device("lost"), facts=SMALL)
+    fresh = replace(device("fresh"), facts=SMALL)
+    choice = select((TargetSpec(profile="x86-cpu"),), {"x86-cpu": [lost, fresh]}, minimum, {"lost"})
+    assert set(choice.targets) == {"lost"}
+    assert [left.device_name for left in choice.left_out] == ["fresh"]
+    bare = replace(device("lost"), facts=BARE)
+    assert select((TargetSpec(profile="x86-cpu"),), {"x86-cpu": [bare]}, minimum, {"lost"}).targets == {}
+
+
+def test_lists_of_facts_are_what_was_told_last() -> None:
+    mali, hailo = (device_pb2.Accelerator(kind=kind) for kind in ("arm.com/mali", "hailo.ai/npu"))
+    disk = device_pb2.Disk(path="/")
+    first = device_pb2.DeviceFacts(
+        architecture="arm64", backend="podman 5.0", capabilities=["exec", "tty"],
+        accelerators=[mali, hailo], disks=[disk],
+    )  # fmt: skip
+    known = b""
+    for _ in range(3):
+        known = merged(known, first)
+    assert device_pb2.DeviceFacts.FromString(known) == first
+    # The agent has started again, its backend has not answered yet, and a stick was pulled out.
+    again = device_pb2.DeviceFacts(architecture="arm64", accelerators=[mali], disks=[disk])
+    now = device_pb2.DeviceFacts.FromString(merged(known, again))
+    assert (now.backend, list(now.capabilities)) == ("podman 5.0", ["exec", "tty"])
+    assert dict(abilities(now.SerializeToString()).accelerators) == {"arm.com/mali": 1}
+    assert merged(known, device_pb2.DeviceFacts()) == known
 
 
 def test_bundles_go_to_bare_metal_and_images_to_podman() -> None:
