@@ -116,15 +116,22 @@ class DeviceService:
 
         await self._store.transact(found_and_deleted, frees=True)
 
+    def _enrolled_before(self, tx: Transaction, enrollment: Enrollment, secret_hash: str) -> tuple[Device, str]:
+        """The device that this token and key have made. Nobody else is told more than that the token is refused."""
+        try:
+            made = tx.devices.get(tx.access.spent_by(secret_hash, _key_hash(enrollment)))
+        except InvalidRequest:
+            made = None
+        if made is None:
+            raise Unauthenticated(Reason.ENROLL_TOKEN_REFUSED, REFUSED)
+        return made, self._sign(enrollment.certificate_request, made.id)
+
     def _enroll(self, tx: Transaction, enrollment: Enrollment) -> tuple[Device, str]:
-        secret_hash, key = hash_secret(enrollment.token_secret), _key_hash(enrollment)
+        secret_hash = hash_secret(enrollment.token_secret)
         token = tx.access.spend_enroll_token(secret_hash)
         if token is None:
-            made = tx.devices.get(tx.access.spent_by(secret_hash, key))
-            if made is not None:
-                return made, self._sign(enrollment.certificate_request, made.id)
-            message = "the enroll token is unknown, spent or expired; make a new one: longshore enroll-token"
-            raise Unauthenticated(Reason.ENROLL_TOKEN_REFUSED, message)
+            return self._enrolled_before(tx, enrollment, secret_hash)
+        key = _key_hash(enrollment)
         name = token.device_name or enrollment.proposed_name
         _check_name("proposed_name", name)
         profile = token.profile or enrollment.proposed_profile
@@ -136,6 +143,9 @@ class DeviceService:
         for deployment in tx.deployments.running():
             reassess(tx, place(tx, deployment))
         return device, self._sign(enrollment.certificate_request, device.id)
+
+
+REFUSED = "the enroll token is unknown, spent or expired; make a new one: longshore enroll-token"
 
 
 def _found(tx: Transaction, id_or_name: str) -> Device:
