@@ -21,7 +21,7 @@ class DevicesGroup(DefaultGroup):
 
 
 app = typer.Typer(
-    cls=DevicesGroup, name="devices", help="List enrolled devices; show or delete one.", no_args_is_help=False
+    cls=DevicesGroup, name="devices", help="List enrolled devices; show, examine or delete one.", no_args_is_help=False
 )
 
 
@@ -39,6 +39,8 @@ def devices(
 
       longshore devices
 
+      longshore devices -o wide
+
       longshore devices --label site=hall-1 -o name
 
       longshore devices edge-7
@@ -48,7 +50,30 @@ def devices(
             _show(here.client.get_device(name), form)
             return
         entries = list(here.client.list_devices(pairs(label), profile))
-    output.write_list(entries, [entry.name for entry in entries], words.devices(entries, datetime.now(UTC)), form)
+    sheet = words.devices(entries, datetime.now(UTC), wide=form is Format.WIDE)
+    output.write_list(entries, [entry.name for entry in entries], sheet, form)
+
+
+@app.command()
+def facts(
+    name: Annotated[str, typer.Argument(help="The device (name or id).", show_default=False)],
+    form: session.Output = Format.TABLE,
+    context: session.ContextFile = None,
+) -> None:
+    """Show what a device tells of itself: board, system, disks, accelerators, and what its backend can do.
+
+    Examples:
+
+      longshore devices facts edge-7
+
+      longshore devices facts edge-7 -o json
+    """
+    with session.session(context) as here:
+        device = here.client.get_device(name)
+    if form.for_people:
+        output.draw(words.device_facts(device.facts))
+    else:
+        output.write_one(device.facts, device.name, form)
 
 
 @app.command()
@@ -119,8 +144,6 @@ def _show(device: device_pb2.Device, form: Format) -> None:
         output.write_one(device, device.name, form)
         return
     output.draw(words.devices([device], datetime.now(UTC)))
-    facts = device.facts
-    memory = words.size(facts.memory_bytes)
-    print(f"\n{facts.os}, kernel {facts.kernel}, {facts.architecture}, {facts.cpus} CPUs, {memory}")
-    print(f"agent {facts.agent_version}, {facts.backend}")
-    print(f"desired state: generation {device.generation}, the device has {device.observed_generation}")
+    print()
+    output.draw(words.device_facts(device.facts))
+    print(f"\ndesired state: generation {device.generation}, the device has {device.observed_generation}")

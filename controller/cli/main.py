@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from controller.cli import build_group, builds, catalogue, deploying, deployments, devices, events, login
+from controller.cli import build_group, builds, catalogue, deploying, deployments, devices, events, login, top
 from controller.cli.errors import Exit, Interrupted, InvalidFile, UsageProblem, report, report_unexpected
 from controller.cli.session import Address
 from longshore.failures import LongshoreError
@@ -23,6 +23,7 @@ app.command()(deploying.deploy)
 app.add_typer(build_group.app)
 app.command()(deployments.deployments)
 app.command()(deployments.instances)
+app.command()(top.top)
 app.add_typer(devices.app)
 app.command()(builds.builds)
 app.command()(catalogue.images)

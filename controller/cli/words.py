@@ -1,12 +1,13 @@
 """From messages to cells: states without prefix, ages, addresses. Pure; the time is an argument."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from controller.cli.output import Sheet
-from longshore.v1 import build_pb2, deployment_pb2, device_pb2, event_pb2, types_pb2
+from longshore.v1 import build_pb2, deployment_pb2, device_pb2, event_pb2, mqtt_pb2, types_pb2
 
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
@@ -108,8 +109,69 @@ def instances(entries: Sequence[deployment_pb2.Instance], now: datetime) -> Shee
     return Sheet(columns, rows)
 
 
-def devices(entries: Sequence[device_pb2.Device], now: datetime) -> Sheet:
-    columns = ("NAME", "PRESENCE", "PROFILE", "LAST SEEN", "LABELS", "ID", "CONDITION")
+def top(entries: Sequence[deployment_pb2.Instance], now: datetime) -> Sheet:
+    """What runs uses, what uses most of the processor first."""
+    columns = ("DEPLOYMENT", "DEVICE", "CPU", "MEMORY", "PEAK", "RECEIVED", "SENT", "READ", "WRITTEN", "ACCELERATORS",
+               "MEASURED")  # fmt: skip
+    ordered = sorted(entries, key=lambda entry: (-entry.use.cpu_millis_per_second, entry.deployment_name))
+    return Sheet(columns, tuple((entry.deployment_name, entry.device_name, *_used(entry, now)) for entry in ordered))
+
+
+def _used(entry: deployment_pb2.Instance, now: datetime) -> tuple[str, ...]:
+    if not entry.HasField("use"):
+        return ("-",) * 9
+    use, metrics = entry.use, entry.use.metrics
+    share = f"{use.cpu_millis_per_second / 10:.0f} %" if use.HasField("cpu_millis_per_second") else "-"
+    moved = (
+        metrics.network_received_bytes, metrics.network_sent_bytes,
+        metrics.block_read_bytes, metrics.block_written_bytes,
+    )  # fmt: skip
+    accelerators = ", ".join(_accelerator_use(one) for one in metrics.accelerators)
+    memory = (size(kib * 1024) if kib else "-" for kib in (metrics.memory_kib, metrics.memory_peak_kib))
+    return (share, *memory, *(size(count) for count in moved), accelerators or "-", f"{age(use.measured, now)} ago")
+
+
+def _accelerator_use(use: mqtt_pb2.AcceleratorUse) -> str:
+    memory = f" {size(use.memory_kib * 1024)}" if use.memory_kib else ""
+    return f"{use.name} {use.busy_percent} %{memory}"
+
+
+def accelerators(facts: device_pb2.DeviceFacts) -> str:
+    """Each kind with its number: "2 x nvidia.com/gpu"."""
+    kinds = Counter(accelerator.kind for accelerator in facts.accelerators)
+    return ", ".join(f"{count} x {kind}" if count > 1 else kind for kind, count in sorted(kinds.items())) or "-"
+
+
+def device_facts(facts: device_pb2.DeviceFacts) -> Sheet:
+    """All that a device tells of itself, a line each."""
+    rows = [
+        ("model", facts.model or "-"),
+        ("system", f"{facts.os}, kernel {facts.kernel}"),
+        ("processor", f"{facts.architecture}, {facts.cpus} cores"),
+        ("memory", size(facts.memory_bytes)),
+        *(("disk", f"{disk.path}: {size(disk.free_bytes)} of {size(disk.size_bytes)} free") for disk in facts.disks),
+        *(("accelerator", _accelerator(accelerator)) for accelerator in facts.accelerators),
+        ("agent", facts.agent_version or "-"),
+        ("backend", facts.backend or "-"),
+        ("can do", ", ".join(facts.capabilities) or "-"),
+    ]
+    return Sheet(("FACT", "VALUE"), tuple(rows))
+
+
+def _accelerator(accelerator: device_pb2.Accelerator) -> str:
+    parts = [
+        accelerator.name,
+        size(accelerator.memory_bytes) if accelerator.memory_bytes else "",
+        f"driver {accelerator.driver}" if accelerator.driver else "",
+        " ".join(accelerator.devices),
+    ]
+    return f"{accelerator.kind}: {', '.join(part for part in parts if part) or 'no device'}"
+
+
+def devices(entries: Sequence[device_pb2.Device], now: datetime, *, wide: bool = False) -> Sheet:
+    """`wide`: with what the devices tell of themselves."""
+    columns = ("NAME", "PRESENCE", "PROFILE", "LAST SEEN", "LABELS", "ID")
+    told = ("ARCH", "CPUS", "MEMORY", "MODEL", "ACCELERATORS", "BACKEND") if wide else ()
     rows = tuple(
         (
             entry.name,
@@ -118,11 +180,20 @@ def devices(entries: Sequence[device_pb2.Device], now: datetime) -> Sheet:
             age(entry.last_seen, now),
             labels(entry.labels),
             entry.id,
+            *(_told(entry.facts) if wide else ()),
             entry.agent_condition,
         )
         for entry in entries
     )
-    return Sheet(columns, rows)
+    return Sheet((*columns, *told, "CONDITION"), rows)
+
+
+def _told(facts: device_pb2.DeviceFacts) -> tuple[str, ...]:
+    memory = size(facts.memory_bytes) if facts.memory_bytes else "-"
+    return (
+        facts.architecture or "-", str(facts.cpus or "-"), memory,
+        facts.model or "-", accelerators(facts), facts.backend or "-",
+    )  # fmt: skip
 
 
 def event_line(event: event_pb2.Event) -> str:

@@ -80,6 +80,19 @@ class WorkloadRow:
 
 
 @dataclass(frozen=True)
+class Measurement:
+    """What an instance used when its device measured it last. `metrics` is a serialized `longshore.v1.InstanceMetrics`;
+    `cpu_millis_per_second` is -1 where it is not known yet."""
+
+    deployment_id: str
+    device_id: str
+    revision: int
+    measured: float
+    cpu_millis_per_second: int
+    metrics: bytes
+
+
+@dataclass(frozen=True)
 class InstanceRow:
     """What a device said last of a deployment. `status` is a serialized `longshore.v1.InstanceStatus`.
 

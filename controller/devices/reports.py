@@ -7,7 +7,7 @@ import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from controller.deployments.assess import reassess, reassess_all
-from controller.deployments.model import InstanceRow, Wish
+from controller.deployments.model import InstanceRow, Measurement, Wish
 from controller.deployments.placing import place
 from controller.devices.facts import abilities, merged
 from controller.devices.model import Device, Presence
@@ -17,6 +17,10 @@ from controller.store import Transaction
 from longshore.v1 import mqtt_pb2, types_pb2
 
 log = structlog.get_logger()
+
+# Of one instance; no machine has more accelerators, or spends more milliseconds in a second.
+MOST_ACCELERATORS = 64
+MOST_CPU = 10**9
 
 
 def store_presence(tx: Transaction, device_id: str, presence: mqtt_pb2.Presence, seen_at: float) -> None:
@@ -95,6 +99,30 @@ def store_journal(tx: Transaction, device_id: str, batch: mqtt_pb2.JournalBatch)
         tx.devices.change(device_id, snapshot_sequence=newest)
         reassess_all(tx, touched)
     return mqtt_pb2.JournalAck(journal_id=journal_id, number=last)
+
+
+def store_metrics(tx: Transaction, device_id: str, metrics: mqtt_pb2.Metrics, seen_at: float) -> None:
+    """What the device's instances use; the newest alone is kept, of those that the device is to have."""
+    wanted = {row.deployment_id for row in tx.workloads.of_device(device_id)}
+    before = {row.deployment_id: row for row in tx.workloads.measurements_of_device(device_id)}
+    for measured in metrics.instances:
+        if measured.deployment_id in wanted:
+            measured.DiscardUnknownFields()
+            del measured.accelerators[MOST_ACCELERATORS:]
+            tx.workloads.put_measurement(_measurement(device_id, measured, before.get(measured.deployment_id), seen_at))
+
+
+def _measurement(
+    device_id: str, measured: mqtt_pb2.InstanceMetrics, before: Measurement | None, seen_at: float
+) -> Measurement:
+    rate = -1
+    if before is not None and before.revision == measured.revision and seen_at > before.measured:
+        spent = measured.cpu_millis - mqtt_pb2.InstanceMetrics.FromString(before.metrics).cpu_millis
+        # Less than before: it was started anew.
+        rate = min(MOST_CPU, round(spent / (seen_at - before.measured))) if spent >= 0 else -1
+    return Measurement(
+        measured.deployment_id, device_id, measured.revision, seen_at, rate, measured.SerializeToString()
+    )
 
 
 def _set_presence(tx: Transaction, device: Device, presence: Presence, reason: str) -> None:

@@ -171,6 +171,8 @@ def _store_one(tx: Transaction, message: Received, now: float) -> mqtt_pb2.Journ
         reports.store_presence(tx, message.device_id, payload, seen_at)
     elif isinstance(payload, mqtt_pb2.StatusSnapshot):
         reports.store_snapshot(tx, message.device_id, payload, seen_at)
+    elif isinstance(payload, mqtt_pb2.Metrics):
+        reports.store_metrics(tx, message.device_id, payload, now)
     elif isinstance(payload, mqtt_pb2.JournalBatch):
         return reports.store_journal(tx, message.device_id, payload)
     return None

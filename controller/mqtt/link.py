@@ -24,9 +24,9 @@ log = structlog.get_logger()
 KEEPALIVE = 30
 # Unacknowledged messages that the broker may send: without it, Mosquitto stops after 20.
 RECEIVE_MAXIMUM = 1000
-# Metrics are for whoever draws them; the controller keeps none. Brokers give retained messages in this order: what is
-# true on a device is known before the device counts as being there, so that no older status passes for the present one.
-HEARD = (Topic.STATUS, Topic.JOURNAL, Topic.PRESENCE)
+# Brokers give retained messages in this order: what is true on a device is known before the device counts as being
+# there, so that no older status passes for the present one.
+HEARD = (Topic.STATUS, Topic.JOURNAL, Topic.PRESENCE, Topic.METRICS)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from controller.events.model import Event, Project
 from controller.store.images import Image
 from controller.store.rows import Page
 from controller.store.workloads import Placement
-from longshore.v1 import build_pb2, deployment_pb2, device_pb2, event_pb2, types_pb2
+from longshore.v1 import build_pb2, deployment_pb2, device_pb2, event_pb2, mqtt_pb2, types_pb2
 
 PROJECT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
 
@@ -170,6 +170,20 @@ def instance_to(place: Placement) -> deployment_pb2.Instance:
         status=status,
         device_online=place.presence == Presence.ONLINE,
         device_last_seen=timestamp(place.last_seen),
+        use=_use_to(place),
+    )
+
+
+def _use_to(place: Placement) -> deployment_pb2.InstanceUse | None:
+    """Only of what runs now: what an instance before it used says nothing."""
+    measured, instance = place.measurement, place.instance
+    if measured is None or instance is None or (instance.state, instance.revision) != ("RUNNING", measured.revision):
+        return None
+    rate = measured.cpu_millis_per_second
+    return deployment_pb2.InstanceUse(
+        metrics=mqtt_pb2.InstanceMetrics.FromString(measured.metrics),
+        measured=timestamp(measured.measured),
+        cpu_millis_per_second=rate if rate >= 0 else None,
     )
 
 

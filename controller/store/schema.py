@@ -2,6 +2,7 @@
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     Float,
@@ -218,6 +219,19 @@ instances = Table(
     Column("status", LargeBinary, nullable=False),
     PrimaryKeyConstraint("deployment_id", "device_id"),
     Index("instances_by_device", "device_id"),
+)
+
+measurements = Table(
+    "measurements",
+    metadata,
+    Column("deployment_id", Text, nullable=False),
+    Column("device_id", Text, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("measured", Float, nullable=False),
+    Column("cpu_millis_per_second", BigInteger, nullable=False),
+    Column("metrics", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("deployment_id", "device_id"),
+    Index("measurements_by_device", "device_id"),
 )
 
 events = Table(

@@ -5,20 +5,22 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, and_, delete, insert, select, update
 
-from controller.deployments.model import InstanceRow, Wish, WorkloadRow
+from controller.deployments.model import InstanceRow, Measurement, Wish, WorkloadRow
 from controller.events.model import Project
 from controller.store import schema
 from controller.store.rows import artifact_from_json, artifact_to_json
 
 WORKLOADS = schema.workloads
 INSTANCES = schema.instances
+MEASUREMENTS = schema.measurements
 DEPLOYMENTS = schema.deployments
 DEVICES = schema.devices
 
 
 @dataclass(frozen=True)
 class Placement:
-    """A workload with the names that people know, and what its device said of it (None: nothing yet)."""
+    """A workload with the names that people know, what its device said of it, and what that measured (None: nothing
+    yet)."""
 
     workload: WorkloadRow
     project: Project
@@ -28,6 +30,7 @@ class Placement:
     last_seen: float
     observed: bool
     instance: InstanceRow | None
+    measurement: Measurement | None = None
 
 
 class WorkloadTable:
@@ -46,7 +49,18 @@ class WorkloadTable:
         self._connection.execute(update(WORKLOADS).where(*of_workload).values(wish=wish.value))
 
     def remove(self, deployment_id: str, device_id: str) -> None:
-        self._connection.execute(delete(WORKLOADS).where(*_pair(WORKLOADS, deployment_id, device_id)))
+        for table in (WORKLOADS, MEASUREMENTS):
+            self._connection.execute(delete(table).where(*_pair(table, deployment_id, device_id)))
+
+    def put_measurement(self, measurement: Measurement) -> None:
+        """What the device measured last of a workload, with which it goes."""
+        pair = _pair(MEASUREMENTS, measurement.deployment_id, measurement.device_id)
+        self._connection.execute(delete(MEASUREMENTS).where(*pair))
+        self._connection.execute(insert(MEASUREMENTS).values(**vars(measurement)))
+
+    def measurements_of_device(self, device_id: str) -> list[Measurement]:
+        query = select(MEASUREMENTS).where(MEASUREMENTS.c.device_id == device_id)
+        return [Measurement(**row) for row in self._connection.execute(query).mappings()]
 
     def of_deployment(self, deployment_id: str) -> list[WorkloadRow]:
         return self._workloads(WORKLOADS.c.deployment_id == deployment_id)
@@ -68,7 +82,7 @@ class WorkloadTable:
 
     def remove_device(self, device_id: str) -> None:
         """Nothing is wished of the device, nor known."""
-        for table in (WORKLOADS, INSTANCES):
+        for table in (WORKLOADS, INSTANCES, MEASUREMENTS):
             self._connection.execute(delete(table).where(table.c.device_id == device_id))
 
     def instances_of_device(self, device_id: str) -> list[InstanceRow]:
@@ -88,8 +102,10 @@ class WorkloadTable:
         unless `limit` says otherwise."""
         joined = WORKLOADS.join(DEPLOYMENTS, DEPLOYMENTS.c.id == WORKLOADS.c.deployment_id)
         joined = joined.join(DEVICES, DEVICES.c.id == WORKLOADS.c.device_id)
-        same = and_(*(INSTANCES.c[key] == WORKLOADS.c[key] for key in ("deployment_id", "device_id")))
-        query = select(*_columns()).select_from(joined.outerjoin(INSTANCES, same))
+        for table in (INSTANCES, MEASUREMENTS):
+            same = and_(*(table.c[key] == WORKLOADS.c[key] for key in ("deployment_id", "device_id")))
+            joined = joined.outerjoin(table, same)
+        query = select(*_columns()).select_from(joined)
         for column, value in _filters(deployment_id, device_id, project, user_id):
             query = query.where(column == value)
         if after is not None:
@@ -128,7 +144,9 @@ def _columns() -> list[Any]:
         DEVICES.c.last_seen,
         (DEVICES.c.observed_generation >= DEVICES.c.generation).label("observed"),
     ]
-    return [*WORKLOADS.c, *named, *(column.label(f"instance_{column.name}") for column in INSTANCES.c)]
+    told = [column.label(f"instance_{column.name}") for column in INSTANCES.c]
+    measured = [column.label(f"measurement_{column.name}") for column in MEASUREMENTS.c]
+    return [*WORKLOADS.c, *named, *told, *measured]
 
 
 def _workload(row: RowMapping) -> WorkloadRow:
@@ -140,12 +158,15 @@ def _workload(row: RowMapping) -> WorkloadRow:
 
 
 def _placement(row: RowMapping) -> Placement:
-    instance = None
+    instance, measurement = None, None
     if row["instance_deployment_id"] is not None:
         instance = InstanceRow(**{key: row[f"instance_{key}"] for key in InstanceRow.__dataclass_fields__})
+    if row["measurement_deployment_id"] is not None:
+        measurement = Measurement(**{key: row[f"measurement_{key}"] for key in Measurement.__dataclass_fields__})
     return Placement(
         workload=_workload(row),
         project=Project(row["user_id"], row["project_id"]),
         instance=instance,
+        measurement=measurement,
         **{key: row[key] for key in ("deployment_name", "device_name", "presence", "last_seen", "observed")},
     )

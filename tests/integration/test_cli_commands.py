@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from edge_agent.runtime.enrollment import EnrollmentRequest, enroll_blocking
-from longshore.v1.device_pb2 import DeviceFacts
+from edge_agent.runtime.facts import device_facts
 from tests.integration.test_client import spec_file
+from tests.support.recorded_machines import ODROID_M1
 from tests.support.sync_stack import SyncStack, running_stack
 
 
@@ -109,8 +110,15 @@ def test_enroll_token_alone_goes_to_stdout(shell: Shell) -> None:
 
 def test_a_device_is_shown_and_deleted_by_its_name(shell: Shell, tmp_path: Path) -> None:
     token = shell("enroll-token", "--name", "edge-4", "--profile", "x86-cpu").stdout.strip()
-    enroll_blocking(tmp_path / "agent", EnrollmentRequest(token, DeviceFacts()))
+    facts = device_facts("0.2", ODROID_M1.plant(tmp_path / "root"), folders=[tmp_path], uname_machine="aarch64")
+    enroll_blocking(tmp_path / "agent", EnrollmentRequest(token, facts))
     assert shell("devices", "edge-4", "-o", "name").stdout == "edge-4\n"
+    wide = shell("devices", "-o", "wide").stdout.splitlines()[1]
+    assert "arm64  4     7.5 GiB  Hardkernel ODROID-M1  arm.com/mali, rockchip.com/npu" in wide
+    shown = shell("devices", "facts", "edge-4").stdout
+    assert "rockchip.com/npu: RK3568 NPU, driver 0.9.2, rockchip.com/npu=all" in shown
+    assert shown in shell("devices", "edge-4").stdout
+    assert json.loads(shell("devices", "facts", "edge-4", "-o", "json").stdout)["model"] == "Hardkernel ODROID-M1"
     assert shell("devices", "-o", "name").stdout == "edge-4\n"
     assert shell("devices", "delete", "edge-4").stdout == "edge-4 is no device any more\n"
     assert "edge-4" in shell("devices", "delete", "edge-4", code=1).stderr

@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -199,6 +200,44 @@ async def test_a_journal_entry_that_is_older_than_the_last_snapshot_changes_noth
 
     await store.transact(say)
     assert (await current(store)).condition.state is DeploymentState.READY
+
+
+def measured(cpu: int, revision: int = 1, deployment_id: str = "dep-1", **more: Any) -> mqtt_pb2.Metrics:
+    metrics = mqtt_pb2.InstanceMetrics(deployment_id=deployment_id, revision=revision, cpu_millis=cpu, **more)
+    return mqtt_pb2.Metrics(instances=[metrics])
+
+
+async def test_the_newest_measurement_is_kept_with_what_the_processor_did_since_the_one_before(store: Store) -> None:
+    async def told(metrics: mqtt_pb2.Metrics, at: float) -> list[tuple[float, int]]:
+        await store.transact(lambda tx: reports.store_metrics(tx, "dev-1", metrics, at))
+        rows = await store.transact(lambda tx: tx.workloads.measurements_of_device("dev-1"))
+        return [(row.measured, row.cpu_millis_per_second) for row in rows]
+
+    assert await told(measured(1000), 100.0) == [(100.0, -1)]
+    assert await told(measured(61_000), 160.0) == [(160.0, 1000)]
+    assert await told(measured(61_000), 220.0) == [(220.0, 0)]
+    # It was started anew, then updated; then somebody talks nonsense.
+    assert await told(measured(500), 280.0) == [(280.0, -1)]
+    assert await told(measured(9000, revision=2), 340.0) == [(340.0, -1)]
+    assert await told(measured(2**62, revision=2), 340.0001) == [(340.0001, reports.MOST_CPU)]
+    assert await told(measured(-(2**62), revision=2), 400.0) == [(400.0, -1)]
+
+
+async def test_measurements_of_what_a_device_is_not_to_have_are_not_kept(store: Store) -> None:
+    many = [mqtt_pb2.AcceleratorUse(name=str(number)) for number in range(1000)]
+
+    def tell(tx: Transaction) -> None:
+        reports.store_metrics(tx, "dev-1", measured(1, deployment_id="dep-none"), 1.0)
+        reports.store_metrics(tx, "dev-none", measured(1), 1.0)
+        reports.store_metrics(tx, "dev-1", measured(1, accelerators=many), 1.0)
+
+    await store.transact(tell)
+    (row,) = await store.transact(lambda tx: tx.workloads.measurements_of_device("dev-1"))
+    assert len(row.metrics) < 1000
+    (place,) = await store.transact(lambda tx: tx.workloads.placements("dep-1"))
+    assert place.measurement == row
+    await store.transact(lambda tx: tx.workloads.remove("dep-1", "dev-1"))
+    assert await store.transact(lambda tx: tx.workloads.measurements_of_device("dev-1")) == []
 
 
 SPEC = b"""

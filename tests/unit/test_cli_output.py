@@ -13,7 +13,7 @@ from controller.cli import build_words, output, words
 from controller.cli.output import Format
 from controller.cli.progress import PlainProgress, picture, state_lines
 from longshore.uploads import UploadProgress
-from longshore.v1 import build_pb2, deployment_pb2, device_pb2, event_pb2, types_pb2
+from longshore.v1 import build_pb2, deployment_pb2, device_pb2, event_pb2, mqtt_pb2, types_pb2
 
 NOW = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
 
@@ -112,6 +112,62 @@ def test_devices_and_builds_have_their_tables() -> None:
     target = build_pb2.BuildTarget(profile="x86-cpu", state=build_pb2.BUILD_STATE_PUSHING)
     build = build_pb2.Build(id="b1", name="digits", state=build_pb2.BUILD_STATE_PUSHING, targets=[target])
     assert drawn(build_words.builds([build], NOW))[1].split() == ["b1", "digits", "PUSHING", "x86-cpu:PUSHING", "-"]
+
+
+def measured(name: str, rate: int | None, **metrics: object) -> deployment_pb2.Instance:
+    made = instance(state=types_pb2.INSTANCE_STATE_RUNNING)
+    made.deployment_name = name
+    made.use.metrics.MergeFrom(mqtt_pb2.InstanceMetrics(**metrics))  # type: ignore[arg-type]  # as the tests name them
+    made.use.measured.CopyFrom(ago(minutes=4))
+    if rate is not None:
+        made.use.cpu_millis_per_second = rate
+    return made
+
+
+def test_top_shows_what_is_busy_first_and_what_is_not_known_as_such() -> None:
+    gpu = mqtt_pb2.AcceleratorUse(name="NVIDIA T4", busy_percent=40, memory_kib=2048)
+    entries = [
+        instance(state=types_pb2.INSTANCE_STATE_RUNNING),
+        measured("quiet", None, memory_kib=1024),
+        measured("busy", 1234, memory_kib=1024, memory_peak_kib=2048, network_received_bytes=1, network_sent_bytes=2048,
+                 block_read_bytes=0, block_written_bytes=3 * 2**30, accelerators=[gpu]),
+    ]  # fmt: skip
+    lines = [line.split("  ") for line in drawn(words.top(entries, NOW))]
+    cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
+    assert cells[1] == [
+        "busy", "edge", "123 %", "1.0 MiB", "2.0 MiB", "1 B", "2.0 KiB", "0 B", "3.0 GiB", "NVIDIA T4 40 % 2.0 MiB",
+        "4m ago",
+    ]  # fmt: skip
+    assert cells[2] == ["digits", "edge", *["-"] * 9]
+    assert cells[3] == ["quiet", "edge", "-", "1.0 MiB", "-", "0 B", "0 B", "0 B", "0 B", "-", "4m ago"]
+
+
+def test_facts_of_a_device_have_a_line_each() -> None:
+    facts = device_pb2.DeviceFacts(
+        architecture="amd64", os="Debian", kernel="6.1", cpus=4, memory_bytes=2**30, agent_version="0.2",
+        backend="podman 5.0", model="ACME 1", capabilities=["exec", "limits:cgroup-v2"],
+        accelerators=[
+            device_pb2.Accelerator(kind="nvidia.com/gpu", name="NVIDIA T4", devices=["nvidia.com/gpu=0"],
+                                   memory_bytes=16 * 2**30, driver="550.1"),
+            device_pb2.Accelerator(kind="nvidia.com/gpu"),
+        ],
+        disks=[device_pb2.Disk(path="/", size_bytes=2**30, free_bytes=2**29)],
+    )  # fmt: skip
+    assert [" ".join(line.split()) for line in drawn(words.device_facts(facts))] == [
+        "FACT VALUE",
+        "model ACME 1",
+        "system Debian, kernel 6.1",
+        "processor amd64, 4 cores",
+        "memory 1.0 GiB",
+        "disk /: 512.0 MiB of 1.0 GiB free",
+        "accelerator nvidia.com/gpu: NVIDIA T4, 16.0 GiB, driver 550.1, nvidia.com/gpu=0",
+        "accelerator nvidia.com/gpu: no device",
+        "agent 0.2",
+        "backend podman 5.0",
+        "can do exec, limits:cgroup-v2",
+    ]
+    wide = drawn(words.devices([device_pb2.Device(name="edge", facts=facts), device_pb2.Device()], NOW, wide=True))
+    assert "amd64  4     1.0 GiB  ACME 1  2 x nvidia.com/gpu  podman 5.0" in wide[1]
 
 
 def test_event_is_one_line_even_with_a_message_of_several() -> None:

@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from longshore.v1 import mqtt_pb2 as longshore_dot_v1_dot_mqtt__pb2
 from longshore.v1 import types_pb2 as longshore_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dlongshore/v1/deployment.proto\x12\x0clongshore.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18longshore/v1/types.proto\"\x87\x03\n\nDeployment\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x07project\x18\x02 \x01(\x0b\x32\x15.longshore.v1.Project\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12,\n\x05state\x18\x05 \x01(\x0e\x32\x1d.longshore.v1.DeploymentState\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x0f\n\x07message\x18\x07 \x01(\t\x12)\n\x05since\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x62uild_id\x18\t \x01(\t\x12+\n\x07\x63reated\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07updated\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04spec\x18\x0c \x01(\x0c\x12\x18\n\x10instances_wanted\x18\r \x01(\x05\x12\x17\n\x0finstances_ready\x18\x0e \x01(\x05\"\x9e\x02\n\x08Instance\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x65ployment_name\x18\x02 \x01(\t\x12&\n\x07project\x18\x03 \x01(\x0b\x32\x15.longshore.v1.Project\x12\x11\n\tdevice_id\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x05 \x01(\t\x12\x17\n\x0fwanted_revision\x18\x06 \x01(\x03\x12,\n\x06status\x18\x07 \x01(\x0b\x32\x1c.longshore.v1.InstanceStatus\x12\x15\n\rdevice_online\x18\x08 \x01(\x08\x12\x34\n\x10\x64\x65vice_last_seen\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x94\x03\n\x16\x41pplyDeploymentRequest\x12&\n\x07project\x18\x01 \x01(\x0b\x32\x15.longshore.v1.Project\x12\x0c\n\x04spec\x18\x02 \x01(\x0c\x12&\n\x05\x66iles\x18\x03 \x03(\x0b\x32\x17.longshore.v1.FileEntry\x12\x10\n\x08\x62uild_id\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x42\n\x07secrets\x18\x06 \x03(\x0b\x32\x31.longshore.v1.ApplyDeploymentRequest.SecretsEntry\x12M\n\rbuild_secrets\x18\x07 \x03(\x0b\x32\x36.longshore.v1.ApplyDeploymentRequest.BuildSecretsEntry\x1a.\n\x0cSecretsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\x1a\x33\n\x11\x42uildSecretsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"\\\n\x17\x41pplyDeploymentResponse\x12,\n\ndeployment\x18\x01 \x01(\x0b\x32\x18.longshore.v1.Deployment\x12\x13\n\x0b\x65vents_from\x18\x02 \x01(\x03\"X\n\x14GetDeploymentRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x07project\x18\x02 \x01(\x0b\x32\x15.longshore.v1.Project\x12\x0c\n\x04name\x18\x03 \x01(\t\"p\n\x15GetDeploymentResponse\x12,\n\ndeployment\x18\x01 \x01(\x0b\x32\x18.longshore.v1.Deployment\x12)\n\tinstances\x18\x02 \x03(\x0b\x32\x16.longshore.v1.Instance\"\x82\x01\n\x16ListDeploymentsRequest\x12&\n\x07project\x18\x01 \x01(\x0b\x32\x15.longshore.v1.Project\x12\x17\n\x0finclude_deleted\x18\x02 \x01(\x08\x12\'\n\x04page\x18\x03 \x01(\x0b\x32\x19.longshore.v1.PageRequest\"a\n\x17ListDeploymentsResponse\x12-\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32\x18.longshore.v1.Deployment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x91\x01\n\x14ListInstancesRequest\x12&\n\x07project\x18\x01 \x01(\x0b\x32\x15.longshore.v1.Project\x12\x15\n\rdeployment_id\x18\x02 \x01(\t\x12\x11\n\tdevice_id\x18\x03 \x01(\t\x12\'\n\x04page\x18\x04 \x01(\x0b\x32\x19.longshore.v1.PageRequest\"[\n\x15ListInstancesResponse\x12)\n\tinstances\x18\x01 \x03(\x0b\x32\x16.longshore.v1.Instance\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"#\n\x15StopDeploymentRequest\x12\n\n\x02id\x18\x01 \x01(\t\"F\n\x16StopDeploymentResponse\x12,\n\ndeployment\x18\x01 \x01(\x0b\x32\x18.longshore.v1.Deployment\"%\n\x17\x44\x65leteDeploymentRequest\x12\n\n\x02id\x18\x01 \x01(\t\"H\n\x18\x44\x65leteDeploymentResponse\x12,\n\ndeployment\x18\x01 \x01(\x0b\x32\x18.longshore.v1.Deployment\"\x8b\x01\n\x16ReadInstanceLogRequest\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x11\n\tdevice_id\x18\x02 \x01(\t\x12\x0c\n\x04tail\x18\x03 \x01(\x05\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x66ollow\x18\x05 \x01(\x08\">\n\x17ReadInstanceLogResponse\x12#\n\x04line\x18\x01 \x01(\x0b\x32\x15.longshore.v1.LogLine*\xe4\x02\n\x0f\x44\x65ploymentState\x12 \n\x1c\x44\x45PLOYMENT_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x44\x45PLOYMENT_STATE_BUILDING\x10\x01\x12\x1c\n\x18\x44\x45PLOYMENT_STATE_PENDING\x10\x02\x12 \n\x1c\x44\x45PLOYMENT_STATE_PROGRESSING\x10\x03\x12\x1a\n\x16\x44\x45PLOYMENT_STATE_READY\x10\x04\x12\x1d\n\x19\x44\x45PLOYMENT_STATE_DEGRADED\x10\x05\x12\x1b\n\x17\x44\x45PLOYMENT_STATE_FAILED\x10\x06\x12\x1d\n\x19\x44\x45PLOYMENT_STATE_STOPPING\x10\x07\x12\x1c\n\x18\x44\x45PLOYMENT_STATE_STOPPED\x10\x08\x12\x1d\n\x19\x44\x45PLOYMENT_STATE_DELETING\x10\t\x12\x1c\n\x18\x44\x45PLOYMENT_STATE_DELETED\x10\n2\xa9\x05\n\x11\x44\x65ploymentService\x12^\n\x0f\x41pplyDeployment\x12$.longshore.v1.ApplyDeploymentRequest\x1a%.longshore.v1.ApplyDeploymentResponse\x12X\n\rGetDeployment\x12\".longshore.v1.GetDeploymentRequest\x1a#.longshore.v1.GetDeploymentResponse\x12^\n\x0fListDeployments\x12$.longshore.v1.ListDeploymentsRequest\x1a%.longshore.v1.ListDeploymentsResponse\x12X\n\rListInstances\x12\".longshore.v1.ListInstancesRequest\x1a#.longshore.v1.ListInstancesResponse\x12[\n\x0eStopDeployment\x12#.longshore.v1.StopDeploymentRequest\x1a$.longshore.v1.StopDeploymentResponse\x12\x61\n\x10\x44\x65leteDeployment\x12%.longshore.v1.DeleteDeploymentRequest\x1a&.longshore.v1.DeleteDeploymentResponse\x12`\n\x0fReadInstanceLog\x12$.longshore.v1.ReadInstanceLogRequest\x1a%.longshore.v1.ReadInstanceLogResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dlongshore/v1/deployment.proto\x12\x0clongshore.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17longshore/v1/mqtt.proto\x1a\x18longshore/v1/types.proto\"\x87\x03\n\nDeployment\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x07project\x18\x02 \x01(\x0b\x32\x15.longshore.v1.Project\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12,\n\x05state\x18\x05 \x01(\x0e\x32\x1d.longshore.v1.DeploymentState\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x0f\n\x07message\x18\x07 \x01(\t\x12)\n\x05since\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x62uild_id\x18\t \x01(\t\x12+\n\x07\x63reated\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07updated\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04spec\x18\x0c \x01(\x0c\x12\x18\n\x10instances_wanted\x18\r \x01(\x05\x12\x17\n\x0finstances_ready\x18\x0e \x01(\x05\"\xc6\x02\n\x08Instance\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x65ployment_name\x18\x02 \x01(\t\x12&\n\x07project\x18\x03 \x01(\x0b\x32\x15.longshore.v1.Project\x12\x11\n\tdevice_id\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x05 \x01(\t\x12\x17\n\x0fwanted_revision\x18\x06 \x01(\x03\x12,\n\x06status\x18\x07 \x01(\x0b\x32\x1c.longshore.v1.InstanceStatus\x12\x15\n\rdevice_online\x18\x08 \x01(\x08\x12\x34\n\x10\x64\x65vice_last_seen\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x03use\x18\n \x01(\x0b\x32\x19.longshore.v1.InstanceUse\"\xa9\x01\n\x0bInstanceUse\x12.\n\x07metrics\x18\x01 \x01(\x0b\x32\x1d.longshore.v1.InstanceMetrics\x12,\n\x08measured\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x15\x63pu_millis_per_second\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x18\n\x16_cpu_millis_per_second\"\x94\x03\n\x16\x41pplyDeploymentRequest\x12&\n\x07project\x18\x01 \x01(\x0b\x32\x15.longshore.v1.Project\x12\x0c\n\x04spec\x18\x02 \x01(\x0c\x12&\n\x05\x66iles\x18\x03 \x03(\x0b\x32\x17.longshore.v1.FileEntry\x12\x10\n\x08\x62uild_id\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x42\n\x07secrets\x18\x06 \x03(\x0b\x32\x31.longshore.v1.ApplyDeploymentRequest.SecretsEntry\x12M\n\rbuild_secrets\x18\x07 \x03(\x0b\x32\x36.longshore.v1.ApplyDeploymentRequest.BuildSecretsEntry\x1a.\n\x0cSecretsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\x1a\x33\n\x11\x42uildSecretsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"\\\n\x17\x41pplyDeploymentResponse\x12,\n\ndeployment\x18\x01 \x01(\x0b\x32\x18.longshore.v1.Deployment\x12\x13\n\x0b\x65vents_from\x18\x02 \x01(\x03\"X\n\x14GetDeploymentRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x07project\x18\x02 \x01(\x0b\x32\x15.longshore.v1.Project\x12\x0c\n\x04name\x18\x03 \x01(\t\"p\n\x15GetDeploymentResponse\x12,\n\ndeployment\x18\x01 \x01(\x0b\x32\x18.longshore.v1.Deployment\x12)\n\tinstances\x18\x02 \x03(\x0b\x32\x16.longshore.v1.Instance\"\x82\x01\n\x16ListDeploymentsRequest\x12&\n\x07project\x18\x01 \x01(\x0b\x32\x15.longshore.v1.Project\x12\x17\n\x0finclude_deleted\x18\x02 \x01(\x08\x12\'\n\x04page\x18\x03 \x01(\x0b\x32\x19.longshore.v1.PageRequest\"a\n\x17ListDeploymentsResponse\x12-\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32\x18.longshore.v1.Deployment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x91\x01\n\x14ListInstancesRequest\x12&\n\x07project\x18\x01 \x01(\x0b\x32\x15.longshore.v1.Project\x12\x15\n\rdeployment_id\x18\x02 \x01(\t\x12\x11\n\tdevice_id\x18\x03 \x01(\t\x12\'\n\x04page\x18\x04 \x01(\x0b\x32\x19.longshore.v1.PageRequest\"[\n\x15ListInstancesResponse\x12)\n\tinstances\x18\x01 \x03(\x0b\x32\x16.longshore.v1.Instance\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"#\n\x15StopDeploymentRequest\x12\n\n\x02id\x18\x01 \x01(\t\"F\n\x16StopDeploymentResponse\x12,\n\ndeployment\x18\x01 \x01(\x0b\x32\x18.longshore.v1.Deployment\"%\n\x17\x44\x65leteDeploymentRequest\x12\n\n\x02id\x18\x01 \x01(\t\"H\n\x18\x44\x65leteDeploymentResponse\x12,\n\ndeployment\x18\x01 \x01(\x0b\x32\x18.longshore.v1.Deployment\"\x8b\x01\n\x16ReadInstanceLogRequest\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x11\n\tdevice_id\x18\x02 \x01(\t\x12\x0c\n\x04tail\x18\x03 \x01(\x05\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x66ollow\x18\x05 \x01(\x08\">\n\x17ReadInstanceLogResponse\x12#\n\x04line\x18\x01 \x01(\x0b\x32\x15.longshore.v1.LogLine*\xe4\x02\n\x0f\x44\x65ploymentState\x12 \n\x1c\x44\x45PLOYMENT_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x44\x45PLOYMENT_STATE_BUILDING\x10\x01\x12\x1c\n\x18\x44\x45PLOYMENT_STATE_PENDING\x10\x02\x12 \n\x1c\x44\x45PLOYMENT_STATE_PROGRESSING\x10\x03\x12\x1a\n\x16\x44\x45PLOYMENT_STATE_READY\x10\x04\x12\x1d\n\x19\x44\x45PLOYMENT_STATE_DEGRADED\x10\x05\x12\x1b\n\x17\x44\x45PLOYMENT_STATE_FAILED\x10\x06\x12\x1d\n\x19\x44\x45PLOYMENT_STATE_STOPPING\x10\x07\x12\x1c\n\x18\x44\x45PLOYMENT_STATE_STOPPED\x10\x08\x12\x1d\n\x19\x44\x45PLOYMENT_STATE_DELETING\x10\t\x12\x1c\n\x18\x44\x45PLOYMENT_STATE_DELETED\x10\n2\xa9\x05\n\x11\x44\x65ploymentService\x12^\n\x0f\x41pplyDeployment\x12$.longshore.v1.ApplyDeploymentRequest\x1a%.longshore.v1.ApplyDeploymentResponse\x12X\n\rGetDeployment\x12\".longshore.v1.GetDeploymentRequest\x1a#.longshore.v1.GetDeploymentResponse\x12^\n\x0fListDeployments\x12$.longshore.v1.ListDeploymentsRequest\x1a%.longshore.v1.ListDeploymentsResponse\x12X\n\rListInstances\x12\".longshore.v1.ListInstancesRequest\x1a#.longshore.v1.ListInstancesResponse\x12[\n\x0eStopDeployment\x12#.longshore.v1.StopDeploymentRequest\x1a$.longshore.v1.StopDeploymentResponse\x12\x61\n\x10\x44\x65leteDeployment\x12%.longshore.v1.DeleteDeploymentRequest\x1a&.longshore.v1.DeleteDeploymentResponse\x12`\n\x0fReadInstanceLog\x12$.longshore.v1.ReadInstanceLogRequest\x1a%.longshore.v1.ReadInstanceLogResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,44 +38,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APPLYDEPLOYMENTREQUEST_SECRETSENTRY']._serialized_options = b'8\001'
   _globals['_APPLYDEPLOYMENTREQUEST_BUILDSECRETSENTRY']._loaded_options = None
   _globals['_APPLYDEPLOYMENTREQUEST_BUILDSECRETSENTRY']._serialized_options = b'8\001'
-  _globals['_DEPLOYMENTSTATE']._serialized_start=2396
-  _globals['_DEPLOYMENTSTATE']._serialized_end=2752
-  _globals['_DEPLOYMENT']._serialized_start=107
-  _globals['_DEPLOYMENT']._serialized_end=498
-  _globals['_INSTANCE']._serialized_start=501
-  _globals['_INSTANCE']._serialized_end=787
-  _globals['_APPLYDEPLOYMENTREQUEST']._serialized_start=790
-  _globals['_APPLYDEPLOYMENTREQUEST']._serialized_end=1194
-  _globals['_APPLYDEPLOYMENTREQUEST_SECRETSENTRY']._serialized_start=1095
-  _globals['_APPLYDEPLOYMENTREQUEST_SECRETSENTRY']._serialized_end=1141
-  _globals['_APPLYDEPLOYMENTREQUEST_BUILDSECRETSENTRY']._serialized_start=1143
-  _globals['_APPLYDEPLOYMENTREQUEST_BUILDSECRETSENTRY']._serialized_end=1194
-  _globals['_APPLYDEPLOYMENTRESPONSE']._serialized_start=1196
-  _globals['_APPLYDEPLOYMENTRESPONSE']._serialized_end=1288
-  _globals['_GETDEPLOYMENTREQUEST']._serialized_start=1290
-  _globals['_GETDEPLOYMENTREQUEST']._serialized_end=1378
-  _globals['_GETDEPLOYMENTRESPONSE']._serialized_start=1380
-  _globals['_GETDEPLOYMENTRESPONSE']._serialized_end=1492
-  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=1495
-  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=1625
-  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_start=1627
-  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_end=1724
-  _globals['_LISTINSTANCESREQUEST']._serialized_start=1727
-  _globals['_LISTINSTANCESREQUEST']._serialized_end=1872
-  _globals['_LISTINSTANCESRESPONSE']._serialized_start=1874
-  _globals['_LISTINSTANCESRESPONSE']._serialized_end=1965
-  _globals['_STOPDEPLOYMENTREQUEST']._serialized_start=1967
-  _globals['_STOPDEPLOYMENTREQUEST']._serialized_end=2002
-  _globals['_STOPDEPLOYMENTRESPONSE']._serialized_start=2004
-  _globals['_STOPDEPLOYMENTRESPONSE']._serialized_end=2074
-  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_start=2076
-  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_end=2113
-  _globals['_DELETEDEPLOYMENTRESPONSE']._serialized_start=2115
-  _globals['_DELETEDEPLOYMENTRESPONSE']._serialized_end=2187
-  _globals['_READINSTANCELOGREQUEST']._serialized_start=2190
-  _globals['_READINSTANCELOGREQUEST']._serialized_end=2329
-  _globals['_READINSTANCELOGRESPONSE']._serialized_start=2331
-  _globals['_READINSTANCELOGRESPONSE']._serialized_end=2393
-  _globals['_DEPLOYMENTSERVICE']._serialized_start=2755
-  _globals['_DEPLOYMENTSERVICE']._serialized_end=3436
+  _globals['_DEPLOYMENTSTATE']._serialized_start=2633
+  _globals['_DEPLOYMENTSTATE']._serialized_end=2989
+  _globals['_DEPLOYMENT']._serialized_start=132
+  _globals['_DEPLOYMENT']._serialized_end=523
+  _globals['_INSTANCE']._serialized_start=526
+  _globals['_INSTANCE']._serialized_end=852
+  _globals['_INSTANCEUSE']._serialized_start=855
+  _globals['_INSTANCEUSE']._serialized_end=1024
+  _globals['_APPLYDEPLOYMENTREQUEST']._serialized_start=1027
+  _globals['_APPLYDEPLOYMENTREQUEST']._serialized_end=1431
+  _globals['_APPLYDEPLOYMENTREQUEST_SECRETSENTRY']._serialized_start=1332
+  _globals['_APPLYDEPLOYMENTREQUEST_SECRETSENTRY']._serialized_end=1378
+  _globals['_APPLYDEPLOYMENTREQUEST_BUILDSECRETSENTRY']._serialized_start=1380
+  _globals['_APPLYDEPLOYMENTREQUEST_BUILDSECRETSENTRY']._serialized_end=1431
+  _globals['_APPLYDEPLOYMENTRESPONSE']._serialized_start=1433
+  _globals['_APPLYDEPLOYMENTRESPONSE']._serialized_end=1525
+  _globals['_GETDEPLOYMENTREQUEST']._serialized_start=1527
+  _globals['_GETDEPLOYMENTREQUEST']._serialized_end=1615
+  _globals['_GETDEPLOYMENTRESPONSE']._serialized_start=1617
+  _globals['_GETDEPLOYMENTRESPONSE']._serialized_end=1729
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=1732
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=1862
+  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_start=1864
+  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_end=1961
+  _globals['_LISTINSTANCESREQUEST']._serialized_start=1964
+  _globals['_LISTINSTANCESREQUEST']._serialized_end=2109
+  _globals['_LISTINSTANCESRESPONSE']._serialized_start=2111
+  _globals['_LISTINSTANCESRESPONSE']._serialized_end=2202
+  _globals['_STOPDEPLOYMENTREQUEST']._serialized_start=2204
+  _globals['_STOPDEPLOYMENTREQUEST']._serialized_end=2239
+  _globals['_STOPDEPLOYMENTRESPONSE']._serialized_start=2241
+  _globals['_STOPDEPLOYMENTRESPONSE']._serialized_end=2311
+  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_start=2313
+  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_end=2350
+  _globals['_DELETEDEPLOYMENTRESPONSE']._serialized_start=2352
+  _globals['_DELETEDEPLOYMENTRESPONSE']._serialized_end=2424
+  _globals['_READINSTANCELOGREQUEST']._serialized_start=2427
+  _globals['_READINSTANCELOGREQUEST']._serialized_end=2566
+  _globals['_READINSTANCELOGRESPONSE']._serialized_start=2568
+  _globals['_READINSTANCELOGRESPONSE']._serialized_end=2630
+  _globals['_DEPLOYMENTSERVICE']._serialized_start=2992
+  _globals['_DEPLOYMENTSERVICE']._serialized_end=3673
 # @@protoc_insertion_point(module_scope)

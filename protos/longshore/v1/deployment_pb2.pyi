@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from longshore.v1 import mqtt_pb2 as _mqtt_pb2
 from longshore.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
@@ -150,6 +151,7 @@ class Instance(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     DEVICE_ONLINE_FIELD_NUMBER: _builtins.int
     DEVICE_LAST_SEEN_FIELD_NUMBER: _builtins.int
+    USE_FIELD_NUMBER: _builtins.int
     deployment_id: _builtins.str
     deployment_name: _builtins.str
     device_id: _builtins.str
@@ -166,6 +168,10 @@ class Instance(_message.Message):
 
     @_builtins.property
     def device_last_seen(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def use(self) -> Global___InstanceUse:
+        """Absent while it does not run, and until its device has measured it."""
+
     def __init__(
         self,
         *,
@@ -178,14 +184,49 @@ class Instance(_message.Message):
         status: _types_pb2.InstanceStatus | None = ...,
         device_online: _builtins.bool = ...,
         device_last_seen: _timestamp_pb2.Timestamp | None = ...,
+        use: Global___InstanceUse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["device_last_seen", b"device_last_seen", "project", b"project", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["device_last_seen", b"device_last_seen", "project", b"project", "status", b"status", "use", b"use"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment_id", b"deployment_id", "deployment_name", b"deployment_name", "device_id", b"device_id", "device_last_seen", b"device_last_seen", "device_name", b"device_name", "device_online", b"device_online", "project", b"project", "status", b"status", "wanted_revision", b"wanted_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment_id", b"deployment_id", "deployment_name", b"deployment_name", "device_id", b"device_id", "device_last_seen", b"device_last_seen", "device_name", b"device_name", "device_online", b"device_online", "project", b"project", "status", b"status", "use", b"use", "wanted_revision", b"wanted_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Instance: _TypeAlias = Instance  # noqa: Y015
+
+@_typing.final
+class InstanceUse(_message.Message):
+    """What an instance used when its device measured it last."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRICS_FIELD_NUMBER: _builtins.int
+    MEASURED_FIELD_NUMBER: _builtins.int
+    CPU_MILLIS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    cpu_millis_per_second: _builtins.int
+    """CPU milliseconds per second between the last two measurements: 1000 is one core. Absent where there was one only."""
+    @_builtins.property
+    def metrics(self) -> _mqtt_pb2.InstanceMetrics: ...
+    @_builtins.property
+    def measured(self) -> _timestamp_pb2.Timestamp:
+        """When the controller got it."""
+
+    def __init__(
+        self,
+        *,
+        metrics: _mqtt_pb2.InstanceMetrics | None = ...,
+        measured: _timestamp_pb2.Timestamp | None = ...,
+        cpu_millis_per_second: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpu_millis_per_second", b"_cpu_millis_per_second", "cpu_millis_per_second", b"cpu_millis_per_second", "measured", b"measured", "metrics", b"metrics"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_millis_per_second", b"_cpu_millis_per_second", "cpu_millis_per_second", b"cpu_millis_per_second", "measured", b"measured", "metrics", b"metrics"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cpu_millis_per_second: _TypeAlias = _typing.Literal["cpu_millis_per_second"]  # noqa: Y015
+    _WhichOneofArgType__cpu_millis_per_second: _TypeAlias = _typing.Literal["_cpu_millis_per_second", b"_cpu_millis_per_second"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cpu_millis_per_second) -> _WhichOneofReturnType__cpu_millis_per_second | None: ...
+
+Global___InstanceUse: _TypeAlias = InstanceUse  # noqa: Y015
 
 @_typing.final
 class ApplyDeploymentRequest(_message.Message):
