@@ -20,6 +20,7 @@ from edge_agent.runtime.backend import Observed
 from edge_agent.runtime.fake_backend import FakeBackend
 from edge_agent.runtime.identity import Identity, IdentityMaterial, commit_identity, prepare_folder
 from edge_agent.runtime.settings import AgentSettings
+from edge_agent.runtime.sync import DesiredSync
 
 ROOT = Path(__file__).resolve().parents[2]
 # Nothing listens there.
@@ -45,22 +46,21 @@ def identity(tmp_path: Path) -> Identity:
     return commit_identity(tmp_path / "state", prepare_folder(tmp_path / "state", key), material)
 
 
-class BrokenBackend(FakeBackend):
-    """Has a fault that no caller can expect."""
-
-    async def list(self) -> Sequence[Observed]:
-        raise ZeroDivisionError("a fault in the backend")
-
-
 def _factory(backend: Callable[[], FakeBackend]) -> Callable[[AgentSettings, Identity], BackendFactory]:
     return lambda _settings, _identity: lambda _credential: backend()
 
 
-def test_a_part_that_dies_ends_the_process_with_one_and_a_traceback(tmp_path: Path, identity: Identity) -> None:
+def test_a_part_that_dies_ends_the_process_with_one_and_a_traceback(
+    tmp_path: Path, identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fault(_: DesiredSync) -> None:
+        raise ZeroDivisionError("a fault that no caller can expect")
+
+    monkeypatch.setattr(DesiredSync, "run", fault)
     structlog.reset_defaults()
     settings = AgentSettings(state_dir=tmp_path / "state")
     with capture_logs() as logs:
-        assert run_process(settings, identity, _factory(BrokenBackend)) == 1
+        assert run_process(settings, identity, _factory(FakeBackend)) == 1
     (died,) = [entry for entry in logs if entry["event"] == "agent_died"]
     assert died["log_level"] == "error"
     assert died["exc_info"]
