@@ -1,1 +1,1 @@
-"""The agent for machines without containers. Its backend has no implementation yet."""
+"""The agent for machines without containers: it runs bundles as processes of the device."""

@@ -1,1 +1,1 @@
-"""The backend that will run workloads in virtual environments. Has no implementation yet."""
+"""The backend that runs bundles: virtual environments, supervision, sandbox. See docs/design/baremetal.md."""

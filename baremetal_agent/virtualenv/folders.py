@@ -53,6 +53,8 @@ class Folders:
         self._parent.mkdir(parents=True, exist_ok=True)
         fresh = self._parent / f"{UNFINISHED}{name}-{uuid.uuid4().hex[:8]}"
         fresh.mkdir()
+        # Whatever the umask: it is seen by other users.
+        fresh.chmod(0o755)
         try:
             yield fresh
             self._mark(fresh)

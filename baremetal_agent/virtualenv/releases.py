@@ -67,6 +67,7 @@ class Releases:
             (fresh / ENVIRONMENT).symlink_to(os.path.relpath(self._environments.path(environment), fresh))
             for name in folders:
                 (fresh / name).mkdir()
+                (fresh / name).chmod(0o755)
             for layer in manifest.files:
                 await self._unpack(artifact, layer.digest, fresh, folders)
 

@@ -12,6 +12,8 @@ class AgentKind:
 
     program: str
     title: str
+    # Where its state is kept unless somebody says otherwise.
+    state_dir: Path
     # What is to be said of sandboxing in the unit; comment lines.
     remark: str = ""
     # Settings of the [Service] section beyond the common ones.
@@ -25,12 +27,24 @@ class AgentKind:
 EDGE_AGENT = AgentKind(
     "longshore-edge-agent",
     "Longshore edge agent",
+    Path("/var/lib/longshore-agent"),
     """\
 # No namespaces of its own: Podman runs below the agent, and settings such as ProtectHome= or PrivateTmp= would give the
 # service mounts of its own, so that after a restart it could not see those of the containers it left running. A system
 # call or device filter would be inherited by every container.
 """,
     ("UMask=0077", "LockPersonality=yes", "RestrictSUIDSGID=no", "OOMScoreAdjust=-500"),
+)
+
+BAREMETAL_AGENT = AgentKind(
+    "longshore-baremetal-agent",
+    "Longshore bare-metal agent",
+    Path("/var/lib/longshore-baremetal-agent"),
+    """\
+# No namespaces of its own: it makes those of its workloads, installs packages where it may, and finds its workloads'
+# processes again after a restart.
+""",
+    ("UMask=0077", "LockPersonality=yes", "OOMScoreAdjust=-500"),
 )
 
 

@@ -72,7 +72,7 @@ def load_identity(state_dir: Path) -> Identity:
         record = json.loads((state_dir / FILE_NAME).read_text())
         return _identity(state_dir, record)
     except FileNotFoundError:
-        hint = "run `longshore-edge-agent enroll TOKEN` first"
+        hint = "run `enroll TOKEN` first"
         raise NotEnrolled(f"{state_dir} holds no identity; {hint}") from None
     except PermissionError:
         raise

@@ -11,9 +11,15 @@ FILE_NAME = "agent.toml"
 # asks for two hours, and mobile networks keep five minutes.
 DEFAULT_KEEPALIVE = 300.0
 LOG_LEVELS = ("debug", "info", "warning", "error")
+# By the type of a setting: what the file may hold, and what that is called.
+KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "float": ((int, float), "a number of seconds"),
+    "str": ((str,), "a text in quotes"),
+    "bool": ((bool,), "true or false"),
+}
 
 TEMPLATE = """\
-# Settings of the Longshore agent. Flags of `longshore-edge-agent run` win over this file.
+# Settings of the Longshore agent. Flags of `run` win over this file.
 
 # Address under which clients reach the workloads of this device; empty: this device's address on its way to the
 # controller.
@@ -32,6 +38,9 @@ TEMPLATE = """\
 
 # Address of a running Podman service, such as "unix:///run/podman/podman.sock"; empty: the agent starts one on demand.
 #podman_url = ""
+
+# Whether the bare-metal agent may install the Debian packages that a bundle needs (apt-get).
+#install_packages = false
 
 # debug, info, warning or error.
 #log_level = "info"
@@ -55,6 +64,8 @@ class AgentSettings:
     metrics_interval: float = 900.0
     # Empty: the agent starts a Podman service on demand.
     podman_url: str = ""
+    # Whether the bare-metal agent installs the Debian packages that a bundle needs.
+    install_packages: bool = False
     log_level: str = "info"
 
     def __post_init__(self) -> None:
@@ -107,9 +118,8 @@ def _typed(values: Mapping[str, object], state_dir: Path) -> AgentSettings:
     for name, value in values.items():
         if name not in known:
             raise InvalidSettings(f"unknown setting {name!r}; known are {', '.join(known)}")
-        wanted = (int, float) if known[name].type in (float, "float") else (str,)
-        if not isinstance(value, wanted) or isinstance(value, bool):
-            kind = "a number of seconds" if float in wanted else "a text in quotes"
+        wanted, kind = KINDS[str(getattr(known[name].type, "__name__", known[name].type))]
+        if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
             raise InvalidSettings(f"{name} = {value!r}: expected {kind}")
     return AgentSettings(state_dir=state_dir, **values)  # type: ignore[arg-type]  # checked above, field by field
 

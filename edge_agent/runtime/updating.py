@@ -1,6 +1,6 @@
 """Whether a new revision can start while the old one still runs. Pure."""
 
-from edge_agent.runtime.model import UpdateStrategy, Workload
+from edge_agent.runtime.model import ArtifactKind, UpdateStrategy, Workload
 
 
 def obstacle(new: Workload, old: Workload) -> str:
@@ -16,9 +16,15 @@ def obstacle(new: Workload, old: Workload) -> str:
 
 
 def _port_in_the_way(new: Workload, old: Workload) -> str:
-    taken = {port.host_port for port in old.ports if port.host_port}
-    wanted = [port for port in new.ports if port.host_port in taken]
-    return f"both want port {wanted[0].host_port} of the device" if wanted else ""
+    both = _ports_of_the_device(new) & _ports_of_the_device(old)
+    return f"both want port {min(both)} of the device" if both else ""
+
+
+def _ports_of_the_device(workload: Workload) -> set[int]:
+    """A bundle listens in the device's own network, and not every service goes by the port that it is told."""
+    if workload.artifact.kind is ArtifactKind.BUNDLE:
+        return {port.container_port for port in workload.ports}
+    return {port.host_port for port in workload.ports if port.host_port}
 
 
 def _shared_state(new: Workload, old: Workload) -> str:

@@ -230,9 +230,7 @@ def test_a_machine_that_is_not_enrolled_is_told_so_without_a_traceback(tmp_path:
         cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 1
-    assert done.stderr == (
-        f"longshore-edge-agent: {tmp_path} holds no identity; run `longshore-edge-agent enroll TOKEN` first\n"
-    )
+    assert done.stderr == (f"longshore-edge-agent: {tmp_path} holds no identity; run `enroll TOKEN` first\n")
 
 
 async def _command(*arguments: str) -> subprocess.CompletedProcess[str]:

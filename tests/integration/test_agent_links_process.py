@@ -14,7 +14,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from controller.pki import CertificateAuthority
-from edge_agent.process import run_process
+from edge_agent.host.process import run_process
 from edge_agent.runtime.agent import BackendFactory
 from edge_agent.runtime.backend import Observed
 from edge_agent.runtime.fake_backend import FakeBackend

@@ -119,6 +119,8 @@ async def artifact(shop: BundleShop) -> Artifact:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def machine(shop: BundleShop, artifact: Artifact, tmp_path: Path) -> AsyncIterator[LocalMachine]:
+    # As a service runs, into whose files nobody else may look.
+    umask = os.umask(0o077)
     owner = f"test-{os.getpid()}-{next(NUMBERS)}"
     backend = backend_over(tmp_path / "state", owner, shop)
     made = LocalMachine(backend, owner, tmp_path / "state", artifact, shop)
@@ -126,3 +128,4 @@ async def machine(shop: BundleShop, artifact: Artifact, tmp_path: Path) -> Async
         yield made
     finally:
         await made.close()
+        os.umask(umask)

@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(settings: AgentSettings, identity: Identity) -> int:
-    from edge_agent.process import run_process
+    from edge_agent.host.process import run_process
     from edge_agent.runtime.agent import BackendFactory
     from edge_agent.runtime.fake_backend import FakeBackend, FakeEngine, FakeImage, FakeProgram
 

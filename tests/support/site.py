@@ -84,6 +84,8 @@ class Site:
     device: SimulatedDevice
     client: Client
     build_id: str = ""
+    # The module that is the agent's command.
+    program: str = "edge_agent.main"
     agent: asyncio.subprocess.Process | None = None
     _files: int = field(default=0)
 
@@ -187,9 +189,9 @@ class Site:
         if self.agent is None:
             return
         if kill:
-            await self.device.run("pkill", "-KILL", "-f", "edge_agent.main")
+            await self.device.run("pkill", "-KILL", "-f", self.program)
         else:
-            await self.device.run("pkill", "-TERM", "-f", "edge_agent.main")
+            await self.device.run("pkill", "-TERM", "-f", self.program)
         await self.agent.wait()
         self.agent = None
 
@@ -205,7 +207,7 @@ class Site:
 
     def agent_argv(self, *arguments: str) -> list[str]:
         """A command of the agent, to be run on the device."""
-        return [sys.executable, "-m", "edge_agent.main", *arguments, "--state-dir", str(self.folder / "agent")]
+        return [sys.executable, "-m", self.program, *arguments, "--state-dir", str(self.folder / "agent")]
 
 
 def state_of(answer: deployment_pb2.GetDeploymentResponse) -> str:
@@ -248,16 +250,17 @@ async def running_site(
     env: Mapping[str, str] | None = None,
     systemd: bool = False,
     devices: Devices | None = None,
+    program: str = "edge_agent.main",
 ) -> AsyncIterator[Site]:
     """A site with an enrolled device whose agent runs, and an image of the service in its registry. `env` is added to
-    the controller's environment."""
+    the controller's environment; `program` is the agent's module."""
     async with SimulatedDevice(folder / "device", systemd=systemd) as device:
         builds = Builds(base_cache=BASE_CACHE)
         stack = LocalStack(folder / "controller", host=device.gateway, builds=builds, env=env, devices=devices)
         async with stack:
             context = yaml.safe_load(stack.context_file.read_text())
             with Client(context["address"], context["token"], context["ca"]) as client:
-                site = Site(folder, stack, device, client)
+                site = Site(folder, stack, device, client, program=program)
                 try:
                     if enroll:
                         await site.enroll()

@@ -52,7 +52,7 @@ def test_an_identity_is_read_as_it_was_stored_and_its_key_is_private(tmp_path: P
 
 def test_an_enrollment_cut_short_before_its_end_leaves_nothing_usable(tmp_path: Path) -> None:
     prepare_folder(tmp_path, b"key")
-    with pytest.raises(NotEnrolled, match="longshore-edge-agent enroll"):
+    with pytest.raises(NotEnrolled, match="enroll TOKEN"):
         load_identity(tmp_path)
 
 

@@ -10,19 +10,22 @@ import pytest
 import typer.main
 import yaml
 
+from baremetal_agent.main import PROGRAM as BAREMETAL
 from controller import admin
 from controller.builds.targets import load_profiles
 from controller.cli import main as cli
 from controller.local.broker import access_list
 from controller.settings import Settings
 from controller.spec.loader import load_spec
-from edge_agent import main as agent
+from edge_agent.host.commands import parser_of
+from edge_agent.main import PROGRAM as EDGE
 from edge_agent.runtime.settings import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
 # One of our programs with its words, from the beginning of a line.
-CALL = re.compile(r"(?:sudo )?(?:\S*/)?(longshore|longshore-controller|longshore-edge-agent) ([a-z-].*)$")
+CALL = re.compile(r"(?:sudo )?(?:\S*/)?(longshore|longshore-controller|longshore-(?:edge|baremetal)-agent) ([a-z-].*)$")
+AGENTS = {program.name: program for program in (EDGE, BAREMETAL)}
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -57,8 +60,8 @@ def command_lines() -> Iterator[tuple[str, list[str]]]:
 
 def known_options(program: str, words: list[str]) -> set[str] | None:
     """The long options of the command that these words call; None where there is no such command."""
-    if program == "longshore-edge-agent":
-        return _agent_options(words)
+    if program in AGENTS:
+        return _agent_options(program, words)
     node: Any = typer.main.get_command({"longshore": cli.app, "longshore-controller": admin.app}[program])
     options = _options(node)
     for word in words:
@@ -80,8 +83,8 @@ def _options(node: Any) -> set[str]:
     return {option for option in named if option.startswith("--")}
 
 
-def _agent_options(words: list[str]) -> set[str] | None:
-    commands = agent._parser()._subparsers
+def _agent_options(program: str, words: list[str]) -> set[str] | None:
+    commands = parser_of(AGENTS[program])._subparsers
     assert commands is not None
     choices = commands._group_actions[0].choices
     assert isinstance(choices, dict)

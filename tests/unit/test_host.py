@@ -9,7 +9,7 @@ import pytest
 from edge_agent.errors import UserError
 from edge_agent.host import doctor, service
 from edge_agent.host.findings import Finding, Level, as_json, as_text, healthy, ok, problem, warning
-from edge_agent.host.unit import EDGE_AGENT, unit_text
+from edge_agent.host.unit import BAREMETAL_AGENT, EDGE_AGENT, AgentKind, unit_text
 from edge_agent.podman.doctor import _accelerators
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,9 +20,10 @@ def levels(findings: list[Finding]) -> list[Level]:
     return [finding.level for finding in findings]
 
 
-def test_shipped_unit_is_what_an_installation_writes() -> None:
-    text = unit_text(EDGE_AGENT, Path("/opt/longshore/bin/longshore-edge-agent"), Path("/var/lib/longshore-agent"))
-    assert (ROOT / "deploy" / EDGE_AGENT.unit).read_text() == text
+@pytest.mark.parametrize("kind", [EDGE_AGENT, BAREMETAL_AGENT], ids=lambda kind: kind.program)
+def test_shipped_unit_is_what_an_installation_writes(kind: AgentKind) -> None:
+    text = unit_text(kind, Path("/opt/longshore/bin", kind.program), kind.state_dir)
+    assert (ROOT / "deploy" / kind.unit).read_text() == text
 
 
 def test_a_folder_with_a_blank_in_its_name_is_one_word_of_the_unit() -> None:

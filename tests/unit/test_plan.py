@@ -7,6 +7,8 @@ import pytest
 
 from edge_agent.runtime.backend import Handle, Observed, Phase
 from edge_agent.runtime.model import (
+    Artifact,
+    ArtifactKind,
     Check,
     Desired,
     Mount,
@@ -49,7 +51,7 @@ from edge_agent.runtime.record import (
     started,
 )
 from edge_agent.runtime.updating import obstacle
-from tests.support.workloads import at, make_observed, make_workload
+from tests.support.workloads import at, digest_of, make_observed, make_workload
 
 NOW = 100.0
 
@@ -172,6 +174,14 @@ def test_what_two_revisions_cannot_share_is_named_as_the_reason_to_stop_first(ch
 )
 def test_two_revisions_that_share_nothing_that_matters_run_side_by_side(change: Any) -> None:
     assert obstacle(make_workload(2, **change), make_workload(1, **change)) == ""
+
+
+def test_bundles_that_listen_at_one_port_are_updated_one_after_the_other_unless_asked_otherwise() -> None:
+    artifact = Artifact("registry.example/alice/digits", digest_of(1), "linux/amd64", ArtifactKind.BUNDLE)
+    old, new = (make_workload(revision, artifact=artifact) for revision in (1, 2))
+    assert obstacle(new, old) == "both want port 8000 of the device"
+    assert obstacle(replace(new, update=UpdateStrategy.START_FIRST), old) == ""
+    assert obstacle(replace(new, ports=(Port("http", 8001),)), old) == ""
 
 
 def test_an_instance_that_fails_its_liveness_check_too_often_is_given_up_and_started_again_after_a_while() -> None:

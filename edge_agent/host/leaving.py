@@ -1,11 +1,10 @@
-"""`longshore-edge-agent leave`: takes off a machine what its agent brought there."""
+"""`leave`: takes off a machine what its agent brought there."""
 
 import asyncio
 import shutil
 from dataclasses import dataclass
 
-from edge_agent.podman.backend import PodmanBackend
-from edge_agent.runtime.backend import DeployBackend
+from edge_agent.host.program import Program
 from edge_agent.runtime.identity import Identity
 from edge_agent.runtime.settings import AgentSettings
 
@@ -20,21 +19,14 @@ class Left:
     untold: str
 
 
-def leave(settings: AgentSettings, identity: Identity) -> Left:
+def leave(program: Program, settings: AgentSettings, identity: Identity) -> Left:
     """Afterwards nothing that this agent ran or fetched is left, nor its state, and the controller knows it as a device
     no more, where it can be reached.
 
     No agent may run on the state folder: the caller holds its lock. Raises BackendError where something stays; the
     identity stays then too, so that it can be tried again.
     """
-    backend = PodmanBackend(
-        owner=identity.owner,
-        state_dir=settings.state_dir / "podman",
-        credentials=_no_credentials,
-        registry_ca=identity.ca_file,
-        url=settings.podman_url or None,
-    )
-    removed = asyncio.run(_remove_all(backend))
+    removed = asyncio.run(_remove_all(program, settings, identity))
     # Imported when nothing is left that forks: gRPC's handlers for forks can abort a child.
     from edge_agent.runtime.farewell import tell_controller
 
@@ -43,7 +35,8 @@ def leave(settings: AgentSettings, identity: Identity) -> Left:
     return Left(removed, untold)
 
 
-async def _remove_all(backend: DeployBackend) -> int:
+async def _remove_all(program: Program, settings: AgentSettings, identity: Identity) -> int:
+    backend = program.backend(settings, identity, _no_credentials)
     try:
         instances = await backend.list()
         for seen in instances:

@@ -5,9 +5,7 @@ from collections.abc import Callable
 
 import structlog
 
-from edge_agent.podman.backend import PodmanBackend
-from edge_agent.runtime.agent import BackendFactory, RegistryCredential, run_agent
-from edge_agent.runtime.backend import DeployBackend
+from edge_agent.runtime.agent import BackendFactory, run_agent
 from edge_agent.runtime.database import AgentDatabase, StorageError
 from edge_agent.runtime.identity import Identity, load_identity
 from edge_agent.runtime.settings import AgentSettings
@@ -15,25 +13,10 @@ from edge_agent.runtime.settings import AgentSettings
 log = structlog.get_logger()
 
 
-def podman_factory(settings: AgentSettings, identity: Identity) -> BackendFactory:
-    """Makes the backend that runs containers, with the deployment's CA for its registry."""
-
-    def make(credential: RegistryCredential) -> DeployBackend:
-        return PodmanBackend(
-            owner=identity.owner,
-            state_dir=settings.state_dir / "podman",
-            credentials=credential,
-            registry_ca=identity.ca_file,
-            url=settings.podman_url or None,
-        )
-
-    return make
-
-
 def run_process(
     settings: AgentSettings,
     identity: Identity,
-    make_factory: Callable[[AgentSettings, Identity], BackendFactory] = podman_factory,
+    make_factory: Callable[[AgentSettings, Identity], BackendFactory],
 ) -> int:
     """Runs until a signal asks for the end: 0. A part that dies takes the process with it: 1, with a logged traceback;
     whoever supervises the process starts it again, and what it ran runs on."""

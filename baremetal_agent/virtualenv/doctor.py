@@ -1,0 +1,62 @@
+"""Looks for what keeps bundles from running on this machine."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from baremetal_agent.virtualenv.backend import VirtualenvBackend
+from edge_agent.host.findings import Finding, ok, problem, warning
+from edge_agent.runtime.backend import BackendFacts
+
+VERSIONS = ("3.11", "3.12", "3.13")
+
+
+async def examine(folder: Path) -> list[Finding]:
+    """By trying it, in a folder that nobody needs."""
+    backend = VirtualenvBackend("doctor", folder, _no_credentials, None)
+    try:
+        facts = await backend.probe()
+    finally:
+        await backend.close()
+    return [*_engine(facts), *_pythons(), *_isolation(facts), *_limits(facts), *_packages()]
+
+
+def _engine(facts: BackendFacts) -> Iterator[Finding]:
+    if facts.problem:
+        yield problem(facts.problem.partition(": ")[2], "install the agent again, with `longshore[baremetal-agent]`")
+    else:
+        yield ok(f"uv {facts.version} makes virtual environments")
+
+
+def _pythons() -> Iterator[Finding]:
+    found = [version for version in VERSIONS if shutil.which(f"python{version}")]
+    if found:
+        yield ok(f"bundles can be for Python {', '.join(found)}")
+    else:
+        yield problem("there is no Python that bundles are for", "apt-get install python3")
+
+
+def _isolation(facts: BackendFacts) -> Iterator[Finding]:
+    if facts.capabilities.isolation:
+        yield ok(f"workloads are kept to themselves by {facts.capabilities.isolation}")
+    else:
+        what = "workloads see the whole device: mounts, volumes and secrets are refused"
+        yield warning(what, "apt-get install bubblewrap, and run the agent as root")
+
+
+def _limits(facts: BackendFacts) -> Iterator[Finding]:
+    means = facts.capabilities.limits_by
+    if means == "rlimit":
+        what = "no control groups can be made: time is limited in whole cores, memory for each process by itself"
+        yield warning(what, "run the agent as root, on the machine itself or with control groups of its own")
+    else:
+        yield ok(f"limits are kept by {means}")
+
+
+def _packages() -> Iterator[Finding]:
+    if shutil.which("dpkg-query") is None:
+        yield warning("this is no Debian: bundles with apt packages are refused", "leave packages.apt out of them")
+
+
+async def _no_credentials() -> tuple[str, str]:
+    raise RuntimeError("a doctor fetches nothing")
