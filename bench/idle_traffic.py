@@ -2,7 +2,7 @@
 controller's side.
 
 Watched over one period of the agent's measurements, which is the longest of its rhythms but for the look at the
-controller every six hours: what one such look costs is measured by one, and added by its rhythm.
+controller twice a day: what one such look costs is measured by one, and added by its rhythm.
 """
 
 import asyncio

@@ -33,7 +33,7 @@ examples:
 COMMON_FLAGS: Mapping[str, Mapping[str, Any]] = {
     "--advertise-host": {"help": "address of this device in the endpoints of what it runs"},
     "--poll-interval": {"type": float, "metavar": "SECONDS", "help": "while the broker is out of reach (60)"},
-    "--resync-interval": {"type": float, "metavar": "SECONDS", "help": "while all is well (21600)"},
+    "--resync-interval": {"type": float, "metavar": "SECONDS", "help": "while all is well (43200)"},
     "--keepalive": {"type": float, "metavar": "SECONDS", "help": "until a silent broker is asked (300)"},
     "--log-level": {"choices": LOG_LEVELS},
 }

@@ -27,14 +27,14 @@ TEMPLATE = """\
 
 # Seconds between two looks at the controller while the broker is out of reach, and while all is well.
 #poll_interval = 60.0
-#resync_interval = 21600.0
+#resync_interval = 43200.0
 
 # Seconds without a message after which the broker is asked whether it is still there. A device that lost its power or
 # its network without a word is shown as offline after one and a half times as long.
 #keepalive = 300.0
 
 # Seconds between two messages about what the instances use.
-#metrics_interval = 900.0
+#metrics_interval = 1800.0
 
 # Address of a running Podman service, such as "unix:///run/podman/podman.sock"; empty: the agent starts one on demand.
 #podman_url = ""
@@ -59,9 +59,9 @@ class AgentSettings:
     # Empty: the local address of a connection to the controller.
     advertise_host: str = ""
     poll_interval: float = 60.0
-    resync_interval: float = 21600.0
+    resync_interval: float = 43200.0
     keepalive: float = DEFAULT_KEEPALIVE
-    metrics_interval: float = 900.0
+    metrics_interval: float = 1800.0
     # Empty: the agent starts a Podman service on demand.
     podman_url: str = ""
     # Whether the bare-metal agent installs the Debian packages that a bundle needs.
