@@ -1,6 +1,7 @@
 """`longshore events` and `longshore logs`."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -11,10 +12,20 @@ from controller.cli import build_records, output, progress, session, words
 from controller.cli.errors import UsageProblem
 from controller.cli.output import Format
 from controller.cli.session import Session
-from longshore.client import Answer
 from longshore.failures import LongshoreError
 
 Follow = Annotated[bool, typer.Option("--follow", "-F", help="Go on with what comes.")]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which lines of an instance's log; `age` in seconds."""
+
+    device: str
+    tail: int
+    age: float | None
+    follow: bool
+    previous: bool
 
 
 def events(
@@ -63,7 +74,8 @@ def logs(
     follow: Follow = False,
     tail: Annotated[int, typer.Option(min=0, help="Only the last so many lines; 0 means all.")] = 0,
     since: Annotated[str, typer.Option(help="Only lines younger than this: 10m.", show_default=False)] = "",
-    device: Annotated[str, typer.Option(help="On this device, where several run it.", show_default=False)] = "",
+    device: session.DeviceName = "",
+    previous: Annotated[bool, typer.Option("--previous", help="Of the instance before the one that runs.")] = False,
     timestamps: Annotated[bool, typer.Option("--timestamps", "-t", help="With the time of each line.")] = False,
     user: session.User = "",
     project: session.ProjectName = "",
@@ -77,13 +89,18 @@ def logs(
 
       longshore logs digits --device edge-7 --since 10m
 
+      longshore logs digits --previous
+
       longshore logs --build ID --follow
     """
     if bool(name) == bool(build):
         raise UsageProblem("name a deployment, or a build by --build; see `longshore logs --help`")
+    if previous and (build or follow):
+        raise UsageProblem("--previous is of an instance that has ended: it goes with neither --follow nor --build")
     age = session.seconds(since)
     with session.session(context, user, project) as here:
-        lines = _build_lines(here, build, follow, tail) if build else _lines(here, name, device, tail, age, follow)
+        wanted = Wanted(device, tail, age, follow, previous)
+        lines = _build_lines(here, build, follow, tail) if build else _lines(here, name, wanted)
         for time, text in lines:
             print(f"{words.clock(time)} {text}" if timestamps else text, flush=follow)
 
@@ -93,28 +110,18 @@ def _build_lines(here: Session, build_id: str, follow: bool, tail: int) -> Itera
         yield answer.line.time, progress.log_line(answer)
 
 
-def _lines(
-    here: Session, name: str, device: str, tail: int, age: float | None, follow: bool
-) -> Iterator[tuple[Timestamp, str]]:
+def _lines(here: Session, name: str, wanted: Wanted) -> Iterator[tuple[Timestamp, str]]:
     since: Timestamp | None = None
-    if age is not None:
+    if wanted.age is not None:
         since = Timestamp()
-        since.FromDatetime(datetime.now(UTC) - timedelta(seconds=age))
+        since.FromDatetime(datetime.now(UTC) - timedelta(seconds=wanted.age))
     answer = here.client.find_deployment(here.project, name)
-    deployment_id = answer.deployment.id
-    device_id = _device_id(answer, device) if device else ""
-    found = here.client.read_instance_log(deployment_id, device_id=device_id, tail=tail, since=since, follow=follow)
+    found = here.client.read_instance_log(
+        answer.deployment.id, device_id=session.device_id(answer, wanted.device), tail=wanted.tail, since=since,
+        follow=wanted.follow, previous=wanted.previous,
+    )  # fmt: skip
     for line in found:
         yield line.time, line.text
-
-
-def _device_id(answer: Answer, device: str) -> str:
-    """The device among those of the deployment, by name or id: that needs no right to see devices."""
-    for instance in answer.instances:
-        if device in (instance.device_name, instance.device_id):
-            return instance.device_id
-    known = ", ".join(instance.device_name for instance in answer.instances) or "none"
-    raise LongshoreError("NO_SUCH_INSTANCE", f"{answer.deployment.name} does not run on {device}; it runs on: {known}")
 
 
 def _deployment_id(here: Session, name: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from controller.cli import build_group, builds, catalogue, deploying, deployments, devices, events, login, top
+from controller.cli import build_group, builds, catalogue, deploying, deployments, devices, events, inside, login, top
 from controller.cli.errors import Exit, Interrupted, InvalidFile, UsageProblem, report, report_unexpected
 from controller.cli.session import Address
 from longshore.failures import LongshoreError
@@ -33,6 +33,8 @@ app.command(name="form")(catalogue.form_fields)
 app.command()(catalogue.hosts)
 app.command()(events.events)
 app.command()(events.logs)
+app.command(name="exec")(inside.exec_)
+app.command(name="port-forward")(inside.port_forward)
 app.command()(deployments.stop)
 app.command()(deployments.delete)
 app.command(name="enroll-token")(devices.enroll_token)

@@ -17,7 +17,8 @@ from controller.errors import InvalidSpec
 from controller.spec.fields import Duration
 from controller.spec.loader import load_spec
 from controller.spec.model import Spec
-from longshore.client import Client, project
+from longshore.client import Answer, Client, project
+from longshore.failures import LongshoreError
 from longshore.v1 import types_pb2
 
 # Long enough for a controller that restarts, short enough for a person who waits.
@@ -34,6 +35,7 @@ Output = Annotated[
     Format, typer.Option("--output", "-o", help="table or wide for people; json, yaml, name for programs.")
 ]
 SpecFile = Annotated[Path, typer.Option("--file", "-f", help="The deployment.yml; its files lie beside it.")]
+DeviceName = Annotated[str, typer.Option("--device", help="On this device, where several run it.", show_default=False)]
 AllProjects = Annotated[bool, typer.Option("--all-projects", "-A", help="Everything that the token may see.")]
 
 
@@ -64,6 +66,17 @@ def session(context_file: Path | None, user: str = "", project_id: str = "") -> 
 def owner(context: Context, user: str, project_id: str) -> types_pb2.Project:
     """The project that is meant: as given, or else the context's."""
     return project(user or context.user or DEFAULT_NAME, project_id or context.project or DEFAULT_NAME)
+
+
+def device_id(answer: Answer, device: str) -> str:
+    """The device among those of the deployment, by name or id: that needs no right to see devices. Empty for empty."""
+    if not device:
+        return ""
+    for instance in answer.instances:
+        if device in (instance.device_name, instance.device_id):
+            return instance.device_id
+    known = ", ".join(instance.device_name for instance in answer.instances) or "none"
+    raise LongshoreError("NO_SUCH_INSTANCE", f"{answer.deployment.name} does not run on {device}; it runs on: {known}")
 
 
 def read_spec(path: Path) -> Spec:

@@ -5,22 +5,22 @@ from typing import Any
 
 from controller.deployments.model import Deployment
 from controller.deployments.service import DeploymentService, Request
-from controller.devices.model import Presence
-from controller.errors import FailedPrecondition, InvalidRequest, NotFound, Unavailable
+from controller.errors import InvalidRequest
 from controller.rpc import convert
 from controller.rpc.access import require_project, require_visible, visible_user
+from controller.rpc.instance_sessions import InstanceSessions
 from controller.rpc.sessions import Sessions
 from controller.store import Store
 from controller.store.workloads import Placement
 from longshore.errors import Reason
-from longshore.v1 import deployment_pb2, deployment_pb2_grpc, mqtt_pb2
+from longshore.v1 import deployment_pb2, deployment_pb2_grpc
 
 
 class DeploymentServicer(deployment_pb2_grpc.DeploymentServiceServicer):
     def __init__(self, deployments: DeploymentService, store: Store, sessions: Sessions) -> None:
         self._deployments = deployments
         self._store = store
-        self._sessions = sessions
+        self._instances = InstanceSessions(deployments, sessions)
 
     async def ApplyDeployment(
         self, request: deployment_pb2.ApplyDeploymentRequest, context: Any
@@ -97,19 +97,20 @@ class DeploymentServicer(deployment_pb2_grpc.DeploymentServiceServicer):
     async def ReadInstanceLog(
         self, request: deployment_pb2.ReadInstanceLogRequest, context: Any
     ) -> AsyncIterator[deployment_pb2.ReadInstanceLogResponse]:
-        deployment = await self._visible(request.deployment_id)
-        place = _single(await self._deployments.placements(deployment.id), request.device_id)
-        if place.presence == Presence.OFFLINE:
-            message = f"device {place.device_name} is offline; its logs are kept there"
-            raise Unavailable(Reason.DEVICE_UNREACHABLE, message)
-        query = mqtt_pb2.LogQuery(deployment_id=deployment.id, tail=request.tail, follow=request.follow)
-        if request.HasField("since"):
-            query.since.CopyFrom(request.since)
-        async for message_ in self._sessions.ask(place.workload.device_id, query):
-            if message_.HasField("error"):
-                raise NotFound(Reason.NO_SUCH_INSTANCE, message_.error.message)
-            if message_.HasField("log_line"):
-                yield deployment_pb2.ReadInstanceLogResponse(line=message_.log_line)
+        async for response in self._instances.read_log(request):
+            yield response
+
+    async def Exec(
+        self, request_iterator: AsyncIterator[deployment_pb2.ExecRequest], context: Any
+    ) -> AsyncIterator[deployment_pb2.ExecResponse]:
+        async for response in self._instances.exec(request_iterator):
+            yield response
+
+    async def PortForward(
+        self, request_iterator: AsyncIterator[deployment_pb2.PortForwardRequest], context: Any
+    ) -> AsyncIterator[deployment_pb2.PortForwardResponse]:
+        async for response in self._instances.port_forward(request_iterator):
+            yield response
 
     async def _visible(self, deployment_id: str) -> Deployment:
         deployment = await self._deployments.get(deployment_id)
@@ -118,17 +119,6 @@ class DeploymentServicer(deployment_pb2_grpc.DeploymentServiceServicer):
 
     async def _message(self, deployment: Deployment) -> deployment_pb2.Deployment:
         return convert.deployment_to(deployment, await self._deployments.placements(deployment.id))
-
-
-def _single(placements: list[Placement], device: str) -> Placement:
-    if device:
-        placements = [place for place in placements if device in (place.workload.device_id, place.device_name)]
-    if not placements:
-        raise NotFound(Reason.NO_SUCH_INSTANCE, "no device runs it" if not device else f"{device} does not run it")
-    if len(placements) > 1:
-        names = ", ".join(place.device_name for place in placements[:5])
-        raise FailedPrecondition(Reason.SEVERAL_DEVICES, f"{len(placements)} devices run it ({names}); name one")
-    return placements[0]
 
 
 def _token(place: Placement) -> str:

@@ -1,6 +1,7 @@
 """DeviceService, EventService and AgentService."""
 
 import base64
+import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -179,10 +180,9 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
     ) -> AsyncIterator[agent_pb2.ChannelResponse]:
         device_id = caller.get().name
         await self._store.transact(lambda tx: _known(tx, device_id))
-        await self._sessions.serve(device_id, request_iterator)
-        nothing: tuple[agent_pb2.ChannelResponse, ...] = ()
-        for response in nothing:
-            yield response
+        async with contextlib.aclosing(self._sessions.serve(device_id, request_iterator)) as responses:
+            async for response in responses:
+                yield response
 
     async def Leave(self, request: agent_pb2.LeaveRequest, context: Any) -> agent_pb2.LeaveResponse:
         device_id = caller.get().name

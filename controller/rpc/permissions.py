@@ -37,6 +37,8 @@ PERMISSIONS: dict[str, Permission] = {
     "/longshore.v1.DeploymentService/StopDeployment": Permission.USER,
     "/longshore.v1.DeploymentService/DeleteDeployment": Permission.USER,
     "/longshore.v1.DeploymentService/ReadInstanceLog": Permission.USER,
+    "/longshore.v1.DeploymentService/Exec": Permission.USER,
+    "/longshore.v1.DeploymentService/PortForward": Permission.USER,
     "/longshore.v1.DeviceService/CreateEnrollToken": Permission.ADMIN,
     "/longshore.v1.DeviceService/GetDevice": Permission.ADMIN,
     "/longshore.v1.DeviceService/ListDevices": Permission.ADMIN,

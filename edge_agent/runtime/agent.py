@@ -19,6 +19,7 @@ from edge_agent.runtime.facts.keeper import FactsKeeper
 from edge_agent.runtime.facts.use import AcceleratorUses
 from edge_agent.runtime.fitting import described
 from edge_agent.runtime.identity import Identity
+from edge_agent.runtime.kept_logs import KeptLogs
 from edge_agent.runtime.metrics import MetricsPublisher
 from edge_agent.runtime.numbers import GrowingNumbers
 from edge_agent.runtime.publisher import JournalPublisher, SnapshotPublisher
@@ -61,7 +62,10 @@ class Agent:
         self._host_is_set = bool(settings.advertise_host)
         self._address_doubtful = asyncio.Event()
         self._numbers = GrowingNumbers(settings.state_dir)
-        self._reconciler = Reconciler(backend, database, host, self._changed, next_sequence=self._numbers.next)
+        kept_logs = KeptLogs(settings.state_dir / "previous-logs")
+        self._reconciler = Reconciler(
+            backend, database, host, self._changed, kept_logs=kept_logs, next_sequence=self._numbers.next
+        )
         self._facts = FactsKeeper(version(), self._folders, self._changed)
         self._broker = BrokerLink(identity, self._numbers.next, self, settings.keepalive)
         self._snapshots = SnapshotPublisher(self._broker, self)
@@ -75,7 +79,7 @@ class Agent:
             AcceleratorUses(self._facts),
             settings.metrics_interval,
         )
-        self._channels = Channels(controller, backend, self._reconciler.handle_of)
+        self._channels = Channels(controller, backend, self._reconciler.instances_of, kept_logs)
         times = SyncTimes(poll=settings.poll_interval, resync=settings.resync_interval)
         self._sync = DesiredSync(identity.device_id, controller, database, self._apply, times, self._broker.retry_soon)
 

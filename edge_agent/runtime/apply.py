@@ -1,7 +1,6 @@
 """Doing what was planned: for each type of step one coroutine over the backend's verbs."""
 
 import asyncio
-import random
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
@@ -19,6 +18,7 @@ from edge_agent.runtime.backend import (
 )
 from edge_agent.runtime.clock import Clock
 from edge_agent.runtime.fail_points import reach
+from edge_agent.runtime.kept_logs import KEPT_LINES, KeptLogs
 from edge_agent.runtime.model import Workload
 from edge_agent.runtime.plan import Account, Forget, GiveUp, Prepare, Recover, Remove, Start, Step, Stop
 from edge_agent.runtime.record import (
@@ -41,6 +41,7 @@ log = structlog.get_logger()
 LAST_LINES = 20
 LAST_LINES_BYTES = 4096
 LAST_LINES_TIMEOUT = 1.0
+KEEP_LOG_TIMEOUT = 10.0
 
 # Changes the record of a deployment, durably; with None as the outcome it is forgotten.
 Commit = Callable[[str, Callable[[Record], Record | None]], None]
@@ -59,13 +60,15 @@ class Executor:
         commit: Commit,
         progress: Callable[[Workload, Progress], None],
         clock: Clock,
-        jitter: Callable[[], float] = random.random,
+        jitter: Callable[[], float],
+        kept_logs: KeptLogs,
     ) -> None:
         self._backend = backend
         self._commit = commit
         self._progress = progress
         self._clock = clock
         self._jitter = jitter
+        self._kept_logs = kept_logs
         self._table: dict[type[Step], Callable[[Any], Coroutine[Any, Any, None]]] = {
             Prepare: self._prepare,
             Start: self._start,
@@ -142,16 +145,26 @@ class Executor:
         )
 
     async def _remove(self, step: Remove) -> None:
+        if step.observed.started_at:
+            await self._keep_log(step)
         await self._backend.remove(step.observed.handle)
+
+    async def _keep_log(self, step: Remove) -> None:
+        """The last of it, for who asks what the instance said; as far as it can be had soon."""
+        query = LogQuery(tail=KEPT_LINES)
+        with suppress(BackendError, TimeoutError):
+            async with asyncio.timeout(KEEP_LOG_TIMEOUT):
+                await self._kept_logs.keep(step.deployment_id, self._backend.logs(step.observed.handle, query))
 
     async def _recover(self, step: Recover) -> None:
         self._commit(step.deployment_id, lambda record: recovered(record, step.revision))
 
     async def _forget(self, step: Forget) -> None:
         if step.gone:
+            self._kept_logs.forget(step.deployment_id)
             await self._backend.forget(step.deployment_id)
             reach("forget.cleared")
-        self._commit(step.deployment_id, lambda record: None)
+        self._commit(step.deployment_id, lambda record: None if step.gone else Record(step.deployment_id))
 
     def _failed(self, workload: Workload, stage: Stage, error: BackendError) -> None:
         failure = Failure(stage, error.reason, error.message, final=not error.retryable)

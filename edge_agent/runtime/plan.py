@@ -94,8 +94,8 @@ class Recover(Step):
 
 @dataclass(frozen=True)
 class Forget(Step):
-    """Nothing of the deployment is left to be remembered; where it is `gone` from what is wished, nothing is kept for
-    it either."""
+    """Nothing of the deployment runs or is to run: how it fared is forgotten; where it is `gone` from what is wished,
+    nothing is kept for it either."""
 
     gone: bool = False
 
@@ -116,7 +116,9 @@ def plan(
             continue
         mine = instances.get(key, ())
         if key in desired.stopped:
-            steps += _clear(key, mine, key in records, wish, gone=False)
+            # A record that says nothing stays: what is kept for the deployment goes when its wish does.
+            remembered = records.get(key, Record(key)) != Record(key)
+            steps += _clear(key, mine, remembered, wish, gone=False)
         else:
             steps += _keep_running(Case(wish, mine, records.get(key) or Record(key)), now)
     wished = {wish.deployment_id for wish in desired.workloads}

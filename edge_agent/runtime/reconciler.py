@@ -10,10 +10,11 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from edge_agent.runtime.apply import Executor
-from edge_agent.runtime.backend import BackendFacts, DeployBackend, Handle, Phase, Progress
+from edge_agent.runtime.backend import BackendFacts, DeployBackend, Handle, Observed, Phase, Progress
 from edge_agent.runtime.clock import Clock, system_clock
 from edge_agent.runtime.convert import Broken, desired_from_pb
 from edge_agent.runtime.database import AgentDatabase
+from edge_agent.runtime.kept_logs import KeptLogs
 from edge_agent.runtime.lanes import Lanes
 from edge_agent.runtime.memory import Memory
 from edge_agent.runtime.model import Desired, Workload
@@ -49,6 +50,7 @@ class Reconciler:
         host: str,
         on_change: Callable[[], None],
         *,
+        kept_logs: KeptLogs,
         clock: Clock = system_clock,
         jitter: Callable[[], float] = random.random,
         next_sequence: Callable[[], int] | None = None,
@@ -64,7 +66,8 @@ class Reconciler:
         self._reported_generation = 0
         self._memory = Memory(database, clock, on_change, next_sequence or itertools.count(1).__next__)
         self._observer = Observer(backend, clock, resync, on_change, self._wake.set)
-        executor = Executor(backend, self._commit, self._progress, clock, jitter)
+        self._kept_logs: KeptLogs | None = kept_logs
+        executor = Executor(backend, self._commit, self._progress, clock, jitter, kept_logs)
         self._lanes = Lanes(executor.execute, self._step_done, self._observer.down, clock)
         self._probers = Probers(backend, self._memory, self._probed, clock)
         self._pruner = Pruner(backend, clock, prune_interval, prune_after_quiet, self._wake.set)
@@ -118,12 +121,14 @@ class Reconciler:
         """None until the backend has answered for the first time."""
         return self._observer.facts
 
-    def handle_of(self, deployment_id: str) -> Handle | None:
-        """The instance of which a user speaks: the one that runs, else the last one that did."""
+    def instances_of(self, deployment_id: str) -> Sequence[Observed]:
+        """All instances, first the one of which a user speaks: the one that runs, else the last one that did."""
         instances = by_deployment(self._observer.observed or ()).get(deployment_id, ())
-        running = [i for i in instances if i.phase is Phase.RUNNING]
-        chosen = running or instances
-        return chosen[0].handle if chosen else None
+        return sorted(instances, key=lambda instance: instance.phase is not Phase.RUNNING)
+
+    def handle_of(self, deployment_id: str) -> Handle | None:
+        """The instance of which a user speaks."""
+        return next((instance.handle for instance in self.instances_of(deployment_id)), None)
 
     def devices_of(self, deployment_id: str) -> Sequence[str]:
         """Those that its workload is given, as it is wished for."""
@@ -173,6 +178,7 @@ class Reconciler:
 
     def _act(self, desired: Desired, held: frozenset[str]) -> None:
         observed = self._observer.observed or ()
+        self._tidy_logs(desired, observed)
         self._probers.follow(desired, observed)
         wanted = {w for w in desired.workloads if w.deployment_id not in desired.stopped}
         fallbacks = {r.fallback for r in self._memory.records.values()}
@@ -182,6 +188,13 @@ class Reconciler:
             if not self._observer.unsettled(step.deployment_id) and not self._waits_for_pruning(step):
                 self._lanes.begin(step)
         self._pruner.consider(not steps and self._lanes.idle, desired, observed, self._memory.records)
+
+    def _tidy_logs(self, desired: Desired, observed: Sequence[Observed]) -> None:
+        """Once in a life: an agent that has lost its database is not told to forget what it does not remember."""
+        kept_logs, self._kept_logs = self._kept_logs, None
+        if kept_logs is not None:
+            wished = {workload.deployment_id for workload in desired.workloads}
+            kept_logs.keep_only(wished | {seen.deployment_id for seen in observed} | self._memory.records.keys())
 
     def _waits_for_pruning(self, step: Step) -> bool:
         return isinstance(step, Prepare) and self._pruner.might_take(step.workload.artifact.digest)

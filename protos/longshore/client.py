@@ -21,6 +21,7 @@ from longshore.builds import BuildCalls
 from longshore.calls import NEVER, Deadline
 from longshore.connection import new_request_id, opener, read_file
 from longshore.failures import Failed, LongshoreError
+from longshore.instance_sessions import ExecSession, OnFailure, PortForwarder
 from longshore.logs import LogCursor
 from longshore.sources import collect
 from longshore.uploads import OnProgress
@@ -215,10 +216,12 @@ class Client(BuildCalls):
         tail: int = 0,
         since: Timestamp | None = None,
         follow: bool = False,
+        previous: bool = False,
     ) -> Iterator[types_pb2.LogLine]:
-        """The output of one instance, read on its device, without gap or repeat across lost connections."""
+        """The output of one instance, read on its device, without gap or repeat across lost connections; or of the
+        `previous` one, as far as the device kept it."""
         request = deployment_pb2.ReadInstanceLogRequest(
-            deployment_id=deployment_id, device_id=device_id, tail=tail, since=since, follow=follow
+            deployment_id=deployment_id, device_id=device_id, tail=tail, since=since, follow=follow, previous=previous
         )
         cursor = LogCursor(request)
         open_stream = opener(self._deployments.ReadInstanceLog, request)
@@ -226,6 +229,38 @@ class Client(BuildCalls):
         for answer in calls.resuming(cursor.opening(open_stream), patience=patience):
             if cursor.is_new(answer.line):
                 yield answer.line
+
+    def exec(
+        self,
+        deployment_id: str,
+        command: Iterable[str],
+        *,
+        device_id: str = "",
+        stdin: bool = False,
+        terminal: tuple[int, int] | None = None,
+    ) -> ExecSession:
+        """Runs a command inside an instance, in a terminal of so many rows and columns where they are given; `stdin`
+        says that input will be written. What is refused is raised when the session is read."""
+        start = deployment_pb2.ExecStart(deployment_id=deployment_id, device_id=device_id, command=command)
+        if terminal is not None:
+            start.tty = True
+            start.size.rows, start.size.columns = terminal
+        return ExecSession(self._deployments.Exec, start, stdin=stdin)
+
+    def port_forward(
+        self,
+        deployment_id: str,
+        port: str = "",
+        *,
+        device_id: str = "",
+        host: str = "127.0.0.1",
+        local_port: int = 0,
+        on_failure: OnFailure | None = None,
+    ) -> PortForwarder:
+        """Listens on a local port (0: any that is free) and carries its connections to a port of an instance, by its
+        name in the spec, which may be empty where there is only one."""
+        start = deployment_pb2.PortForwardStart(deployment_id=deployment_id, device_id=device_id, port=port)
+        return PortForwarder(self._deployments.PortForward, start, host, local_port, on_failure)
 
     # Events.
 

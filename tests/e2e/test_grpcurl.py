@@ -88,6 +88,7 @@ def fill(context: dict[str, str], folder: Path) -> None:
             client.deploy(path, project("default", "default"))
         # The page's calls read it; each of them has to work alone, too.
         (folder / "id").write_text(next(iter(client.list_builds())).id)
+        (folder / "deployment").write_text(next(iter(client.list_deployments())).id)
         for name in ("edge-7", "edge-8"):
             token = client.create_enroll_token(device_name=name, profile="x86-cpu").token
             enroll_blocking(folder / name, EnrollmentRequest(token, DeviceFacts()))
@@ -113,6 +114,13 @@ async def test_reflection_lists_all_services_of_the_contract(environment: dict[s
     listed = await run('grpcurl -cacert "$CA" -H "authorization: Bearer $TOKEN" "$ADDRESS" list', environment)
     services = {f"longshore.v1.{name}Service" for name in ("Agent", "Build", "Deployment", "Device", "Event")}
     assert services <= set(listed.output.split())
+
+
+async def test_calls_into_an_instance_that_no_device_runs_say_so(environment: dict[str, str]) -> None:
+    calls = [one for one in examples() if re.search(r"ReadInstanceLog|/Exec|/PortForward", one.command)]
+    assert len(calls) == 3
+    for call in calls:
+        assert "NO_SUCH_INSTANCE" in (await run(call.command, environment)).output
 
 
 async def test_error_tells_its_reason_to_grpcurl(environment: dict[str, str]) -> None:

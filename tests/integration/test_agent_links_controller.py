@@ -3,23 +3,18 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from edge_agent.runtime.backend import Handle, LogLine, LogQuery
-from edge_agent.runtime.channels import MAX_SESSIONS, Channels
 from edge_agent.runtime.controller_link import ControllerLink, ControllerRefused, ControllerUnavailable
-from edge_agent.runtime.fake_backend import FakeBackend, FakeInstance
 from edge_agent.runtime.farewell import tell_controller
-from edge_agent.runtime.model import Artifact, Check, CommandProbe, Workload
 from longshore.topics import Topic
 from longshore.v1 import mqtt_pb2
 from tests.support.agent_controller import Session
 from tests.support.agent_links import Surroundings, surroundings, workload
 from tests.support.async_waiting import until
-from tests.support.fake_agent import DIGEST, LINES, FakeAgent
+from tests.support.fake_agent import LINES, FakeAgent
 
 
 @pytest.fixture
@@ -161,106 +156,6 @@ async def test_a_stopped_agent_ends_the_sessions_that_it_serves_and_does_not_say
         assert await agent.signal(signal.SIGTERM) == 0
         await until(session.ended.is_set)
         assert not session.whole
-
-
-async def test_following_goes_on_until_the_controller_closes(around: Surroundings, link: ControllerLink) -> None:
-    async with _local(link) as (channels, backend, instance):
-        session = around.controller.sessions["s1"] = Session()
-        channels.invited(_invitation("s1", follow=True))
-        backend.engine.write(instance.handle, "first")
-        await until(lambda: len(session.received) == 1)
-        backend.engine.write(instance.handle, "second")
-        await until(lambda: [message.log_line.text for message in session.received] == ["first", "second"])
-        session.close.set()
-        await until(lambda: channels.count == 0)
-        await until(lambda: backend.open_logs == 0)
-
-
-async def test_an_invitation_that_comes_twice_opens_one_session(around: Surroundings, link: ControllerLink) -> None:
-    async with _local(link) as (channels, backend, instance):
-        session = around.controller.sessions["s1"] = Session()
-        backend.engine.write(instance.handle, "only")
-        channels.invited(_invitation("s1", follow=True))
-        channels.invited(_invitation("s1", follow=True))
-        await until(lambda: len(session.received) == 1)
-        assert channels.count == 1
-
-
-async def test_one_session_more_than_allowed_is_told_so_and_the_others_go_on(
-    around: Surroundings, link: ControllerLink
-) -> None:
-    async with _local(link) as (channels, backend, instance):
-        names = [f"s{number}" for number in range(MAX_SESSIONS + 1)]
-        sessions = {name: Session() for name in names}
-        around.controller.sessions.update(sessions)
-        for name in names:
-            channels.invited(_invitation(name, follow=True))
-        await until(sessions[names[-1]].ended.is_set)
-        (refused,) = sessions[names[-1]].received
-        assert refused.error.reason == "TooManySessions"
-        backend.engine.write(instance.handle, "for all")
-        await until(lambda: all(len(sessions[name].received) == 1 for name in names))
-        assert channels.count == MAX_SESSIONS
-
-
-async def test_a_controller_that_breaks_off_ends_the_session_and_its_source(
-    around: Surroundings, link: ControllerLink
-) -> None:
-    async with _local(link) as (channels, backend, instance):
-        session = around.controller.sessions["s1"] = Session()
-        backend.engine.write(instance.handle, "only")
-        channels.invited(_invitation("s1", follow=True))
-        await until(lambda: len(session.received) == 1)
-        await around.controller.stop()
-        await until(lambda: channels.count == 0)
-        await until(lambda: backend.open_logs == 0)
-
-
-async def test_what_the_controller_asks_for_and_this_agent_does_not_know_is_answered(
-    around: Surroundings, link: ControllerLink
-) -> None:
-    async with _local(link) as (channels, _, _):
-        session = around.controller.sessions["s1"] = Session()
-        channels.invited(mqtt_pb2.ChannelInvitation(session_id="s1"))
-        await until(session.ended.is_set)
-        (message,) = session.received
-        assert message.error.reason == "Unsupported"
-
-
-class CountingBackend(FakeBackend):
-    """Knows how many of its logs are being read."""
-
-    open_logs = 0
-
-    async def logs(self, handle: Handle, query: LogQuery) -> AsyncIterator[LogLine]:
-        self.open_logs += 1
-        try:
-            async for line in super().logs(handle, query):
-                yield line
-        finally:
-            self.open_logs -= 1
-
-
-@asynccontextmanager
-async def _local(link: ControllerLink) -> AsyncIterator[tuple[Channels, CountingBackend, FakeInstance]]:
-    """Channels over a backend in this process, with one running instance."""
-    backend = CountingBackend()
-    backend.engine.add_image(DIGEST, present=True)
-    check = Check(CommandProbe(("true",)))
-    artifact = Artifact("registry.example:5000/alice/digits", DIGEST, "linux/amd64")
-    handle = await backend.start(Workload("deployment-1", 1, "digits", "alice", "cranes", artifact, check))
-    channels = Channels(link, backend, lambda deployment_id: handle if deployment_id == "deployment-1" else None)
-    try:
-        yield channels, backend, backend.engine.instances[handle]
-    finally:
-        await channels.close()
-        assert backend.open_logs == 0
-        await backend.close()
-
-
-def _invitation(session_id: str, *, follow: bool) -> mqtt_pb2.ChannelInvitation:
-    query = mqtt_pb2.LogQuery(deployment_id="deployment-1", follow=follow)
-    return mqtt_pb2.ChannelInvitation(session_id=session_id, logs=query)
 
 
 def _invite(

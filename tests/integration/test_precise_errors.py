@@ -131,3 +131,27 @@ def test_targets_for_which_a_build_has_nothing_are_refused(stack: SyncStack, usu
 
 def assert_nothing_stored(client: Client) -> None:
     assert list(client.list_deployments(ALICE)) == []
+
+
+def test_sessions_with_an_instance_say_what_is_wrong_with_them(usual: grpc.Channel, tmp_path: Path) -> None:
+    made = stub("deployment", usual).ApplyDeployment(
+        deployment_pb2.ApplyDeploymentRequest(project=ALICE, spec=GOOD.replace("x86-cpu", "armv7-cpu").encode())
+    )
+    start = deployment_pb2.ExecStart(deployment_id=made.deployment.id, command=["ls"])
+    nowhere = deployment_pb2.ExecStart(deployment_id="dep-0", command=["ls"])
+    idle = deployment_pb2.ExecStart(deployment_id=made.deployment.id)
+    port = deployment_pb2.PortForwardStart(deployment_id=made.deployment.id)
+    calls: list[tuple[str, list[Message], str, str]] = [
+        ("Exec", [], "INVALID_ARGUMENT", "INVALID_REQUEST"),
+        ("Exec", [deployment_pb2.ExecRequest(stdin=b"x")], "INVALID_ARGUMENT", "INVALID_REQUEST"),
+        ("Exec", [deployment_pb2.ExecRequest(start=idle)], "INVALID_ARGUMENT", "INVALID_REQUEST"),
+        ("Exec", [deployment_pb2.ExecRequest(start=nowhere)], "NOT_FOUND", "NO_SUCH_DEPLOYMENT"),
+        ("Exec", [deployment_pb2.ExecRequest(start=start)], "NOT_FOUND", "NO_SUCH_INSTANCE"),
+        ("PortForward", [deployment_pb2.PortForwardRequest(data=b"x")], "INVALID_ARGUMENT", "INVALID_REQUEST"),
+        ("PortForward", [deployment_pb2.PortForwardRequest(start=port)], "NOT_FOUND", "NO_SUCH_INSTANCE"),
+    ]
+    for name, requests, code, reason in calls:
+        with pytest.raises(grpc.RpcError) as raised:
+            list(getattr(stub("deployment", usual), name)(iter(requests)))
+        failure = from_rpc(raised.value)
+        assert (name, failure.code, failure.reason) == (name, code, reason)

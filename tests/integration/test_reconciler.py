@@ -7,10 +7,10 @@ from typing import NoReturn
 
 import pytest
 
-from edge_agent.runtime.backend import BackendError, ExecResult
+from edge_agent.runtime.backend import BackendError, ExecResult, LogLine, LogQuery
 from edge_agent.runtime.convert import Broken
 from edge_agent.runtime.fake_backend import FakeBackend, FakeInstance, FakeProgram
-from edge_agent.runtime.model import Check, CommandProbe, Desired, RestartPolicy, State, TcpProbe, Workload
+from edge_agent.runtime.model import Check, CommandProbe, Desired, RestartPolicy, State, TcpProbe, Volume, Workload
 from tests.support.agent_on_fake import CRASHES, Device, no_network
 from tests.support.workloads import make_workload, until
 
@@ -304,6 +304,74 @@ async def test_a_deployment_that_is_not_wished_any_more_is_removed_and_its_artif
         assert agent.told()[-1] == (1, "STOPPED", False, "Removed")
         await until(lambda: not device.engine.present)
         assert agent.database.workloads() == []
+
+
+def previous_lines(device: Device) -> list[str] | None:
+    """What is kept of the instance before."""
+    found = device.kept_logs.read("d1", LogQuery())
+    return None if found is None else [line.text for line in found]
+
+
+async def test_what_an_instance_said_is_kept_until_the_next_is_gone_or_its_deployment(device: Device) -> None:
+    device.image(1, FakeProgram(lines=("revision 1",)))
+    device.image(2, FakeProgram(lines=("revision 2",)))
+    async with device.agent() as agent:
+        agent.wish(make_workload(1))
+        await agent.until_ready()
+        device.engine.write(device.instance().handle, "my last words")
+        device.engine.crash(device.instance().handle)
+        await agent.until_shows(State.BACKOFF, "Exited")
+        assert previous_lines(device) is None
+        await agent.until_ready()
+        assert previous_lines(device) == ["revision 1", "my last words"]
+        agent.wish(make_workload(2))
+        await agent.until_ready(revision=2)
+        await until(lambda: previous_lines(device) == ["revision 1"])
+        agent.wish(make_workload(2), stopped=frozenset({"d1"}))
+        await until(lambda: previous_lines(device) == ["revision 2"])
+        agent.wish()
+        await until(lambda: agent.status() is None)
+        assert previous_lines(device) is None
+
+
+async def test_volumes_of_a_stopped_deployment_go_when_it_is_deleted(device: Device) -> None:
+    device.image(1)
+    async with device.agent() as agent:
+        agent.wish(workload := make_workload(volumes=(Volume("data", "/data"),)))
+        await agent.until_ready()
+        agent.wish(workload, stopped=frozenset({"d1"}))
+        await agent.until_shows(State.STOPPED, "StoppedByUser")
+        assert device.engine.volumes == {("d1", "data")}
+    async with device.agent() as agent:
+        agent.wish()
+        await until(lambda: device.engine.volumes == set())
+        await until(lambda: agent.database.workloads() == [])
+
+
+async def test_logs_of_deployments_that_a_lost_database_knew_are_not_kept_for_ever(device: Device) -> None:
+    async def lines() -> AsyncIterator[LogLine]:
+        yield LogLine(1.0, "stdout", "whose?")
+
+    for name in ("d1", "d9"):
+        await device.kept_logs.keep(name, lines())
+    device.image(1)
+    async with device.agent() as agent:
+        agent.wish(make_workload())
+        await agent.until_ready()
+        assert device.kept_logs.read("d1", LogQuery()) is not None
+        assert device.kept_logs.read("d9", LogQuery()) is None
+
+
+async def test_log_that_cannot_be_read_holds_up_no_removal(device: Device) -> None:
+    device.image(1)
+    async with device.agent() as agent:
+        agent.wish(make_workload())
+        await agent.until_ready()
+        for _ in range(2):
+            device.engine.fail_next("logs", BackendError("LogUnreadable", "the disk is broken", retryable=True))
+        agent.wish()
+        await until(lambda: agent.status() is None)
+        assert not device.engine.instances
 
 
 async def test_a_newer_wish_interrupts_a_fetch_that_nobody_needs_any_more(device: Device) -> None:

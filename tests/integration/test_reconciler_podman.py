@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from edge_agent.runtime.backend import LogQuery
 from edge_agent.runtime.database import AgentDatabase
+from edge_agent.runtime.kept_logs import KeptLogs
 from edge_agent.runtime.model import Artifact, Check, CommandProbe, Desired, Port, State, Workload
 from edge_agent.runtime.reconciler import Reconciler
 from edge_agent.runtime.status import state_of
@@ -55,9 +57,15 @@ async def machine(site: PodmanSite) -> AsyncIterator[PodmanMachine]:
 class Agent:
     """A reconciler that steers the containers of one machine."""
 
-    def __init__(self, machine: PodmanMachine, database: AgentDatabase) -> None:
-        self.reconciler = Reconciler(machine.backend, database, "10.0.0.7", lambda: None)
+    def __init__(self, machine: PodmanMachine, database: AgentDatabase, kept_logs: KeptLogs) -> None:
+        self.reconciler = Reconciler(machine.backend, database, "10.0.0.7", lambda: None, kept_logs=kept_logs)
         self._database = database
+        self._kept_logs = kept_logs
+
+    def previous_lines(self, workload: Workload) -> list[str] | None:
+        """What is kept of the instance before."""
+        found = self._kept_logs.read(workload.deployment_id, LogQuery())
+        return None if found is None else [line.text for line in found]
 
     def wish(self, *workloads: Workload) -> None:
         self.reconciler.set_desired(Desired(1, workloads))
@@ -88,7 +96,7 @@ class Agent:
 @asynccontextmanager
 async def agent_on(machine: PodmanMachine, folder: Path) -> AsyncIterator[Agent]:
     database = AgentDatabase(folder / "agent.db")
-    agent = Agent(machine, database)
+    agent = Agent(machine, database, KeptLogs(folder / "previous-logs"))
     task = asyncio.create_task(agent.reconciler.run())
     try:
         yield agent
@@ -128,8 +136,10 @@ async def test_an_update_replaces_a_container_and_a_restart_of_the_agent_leaves_
         await agent.until(second, State.RUNNING, "Ready", revision=2)
         assert agent.reconciler.handle_of(first.deployment_id) == handle
         assert agent.told() == told
+        await until(lambda: agent.previous_lines(first) == ["serving"], seconds=60)
         agent.wish()
         await until(lambda: agent.status(first) is None, seconds=60)
+        assert agent.previous_lines(first) is None
     assert await machine.backend.list() == []
 
 

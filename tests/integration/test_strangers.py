@@ -1,6 +1,7 @@
 """Who gets what from the real controller: a stranger nothing, a member its own, a device what is made for it."""
 
 import contextlib
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from longshore.client import Client, project
 from longshore.failures import LongshoreError
 from tests.support.sync_stack import SyncStack, running_stack
 from tests.support.tokens import token
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.xdist_group("strangers")
 
@@ -30,7 +32,7 @@ targets: [{profile: arm64-cpu, labels: {nobody: has-this}}]
 """
 STREAMING = {"WriteUpload": "stream_unary", "ReadBuildLog": "unary_stream", "ReadInstanceLog": "unary_stream"}
 STREAMING |= {"WatchEvents": "unary_stream", "Channel": "stream_stream", "ServerReflectionInfo": "stream_stream"}
-STREAMING |= {"Watch": "unary_stream"}
+STREAMING |= {"Watch": "unary_stream", "Exec": "stream_stream", "PortForward": "stream_stream"}
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +133,16 @@ def test_a_member_gets_nothing_of_administrators_and_devices(stack: SyncStack) -
         assert set(codes.values()) == {grpc.StatusCode.PERMISSION_DENIED}, codes
 
 
+def reach_port(caller: Client, deployment_id: str) -> None:
+    """Raises what a connection to a port of the deployment fails with."""
+    failures: list[LongshoreError] = []
+    with caller.port_forward(deployment_id, "http", on_failure=failures.append) as forwarder:
+        with socket.create_connection(forwarder.address, timeout=20), contextlib.suppress(AssertionError):
+            eventually(lambda: bool(failures))
+        for failure in failures:
+            raise failure
+
+
 def test_a_member_sees_and_touches_its_own_projects_only(stack: SyncStack, tmp_path: Path) -> None:
     (tmp_path / "deployment.yml").write_text(SPEC)
     alices = project("alice", "secrets")
@@ -145,6 +157,8 @@ def test_a_member_sees_and_touches_its_own_projects_only(stack: SyncStack, tmp_p
             lambda: bob.stop(deployment.id),
             lambda: bob.delete(deployment.id),
             lambda: list(bob.read_instance_log(deployment.id)),
+            lambda: bob.exec(deployment.id, ["sh"]).wait(),
+            lambda: reach_port(bob, deployment.id),
             lambda: bob.get_build(build.id),
             lambda: list(bob.read_build_log(build.id)),
         ]

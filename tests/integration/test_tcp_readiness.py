@@ -12,6 +12,7 @@ import pytest
 from edge_agent.runtime.backend import DeployBackend, ExecResult, Observed
 from edge_agent.runtime.checks import Answer, ask
 from edge_agent.runtime.database import AgentDatabase
+from edge_agent.runtime.kept_logs import KeptLogs
 from edge_agent.runtime.model import Artifact, Check, Desired, Port, State, TcpProbe, Workload
 from edge_agent.runtime.reconciler import Reconciler
 from edge_agent.runtime.status import state_of
@@ -62,7 +63,7 @@ async def backend_of(site: PodmanSite) -> AsyncIterator[FromOutside]:
 @asynccontextmanager
 async def reconciled(backend: DeployBackend, workload: Workload, folder: Path) -> AsyncIterator[Reconciler]:
     database = AgentDatabase(folder / "agent.db")
-    reconciler = Reconciler(backend, database, "10.0.0.7", lambda: None)
+    reconciler = Reconciler(backend, database, "10.0.0.7", lambda: None, kept_logs=KeptLogs(folder / "kept"))
     reconciler.set_desired(Desired(1, (workload,)))
     task = asyncio.create_task(reconciler.run())
     try:

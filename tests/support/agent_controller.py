@@ -18,20 +18,35 @@ from longshore.v1 import agent_pb2, agent_pb2_grpc, device_pb2, types_pb2
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-NO_RESPONSES: list[agent_pb2.ChannelResponse] = []
-
-
 @dataclass
 class Session:
     """A channel as the controller sees it."""
 
     received: list[agent_pb2.ChannelRequest] = field(default_factory=list)
+    # What the agent is told, in order.
+    said: asyncio.Queue[agent_pb2.ChannelResponse] = field(default_factory=asyncio.Queue)
     close: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def lines(self) -> list[types_pb2.LogLine]:
         return [message.log_line for message in self.received if message.HasField("log_line")]
+
+    @property
+    def output(self) -> bytes:
+        return b"".join(message.data.data for message in self.received)
+
+    @property
+    def taken(self) -> int:
+        """Messages of input that were told to be taken."""
+        return sum(message.taken.messages for message in self.received)
+
+    @property
+    def last(self) -> agent_pb2.ChannelRequest:
+        return self.received[-1] if self.received else agent_pb2.ChannelRequest()
+
+    def give(self, data: bytes = b"", *, end: bool = False) -> None:
+        self.said.put_nowait(agent_pb2.ChannelResponse(data=agent_pb2.ChannelData(data=data, end=end)))
 
     @property
     def whole(self) -> bool:
@@ -175,14 +190,17 @@ class AgentController(agent_pb2_grpc.AgentServiceServicer):
         reading = asyncio.create_task(_read(request_iterator, session))
         closing = asyncio.create_task(session.close.wait())
         try:
-            await asyncio.wait({reading, closing}, return_when=asyncio.FIRST_COMPLETED)
+            while not (reading.done() or closing.done()):
+                saying = asyncio.create_task(session.said.get())
+                await asyncio.wait({reading, closing, saying}, return_when=asyncio.FIRST_COMPLETED)
+                saying.cancel()
+                if saying.done():
+                    yield saying.result()
         finally:
             reading.cancel()
             closing.cancel()
             await asyncio.gather(reading, closing, return_exceptions=True)
             session.ended.set()
-        for response in NO_RESPONSES:
-            yield response
 
 
 async def _read(requests: AsyncIterator[agent_pb2.ChannelRequest], session: Session) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from edge_agent.runtime.backend import BackendError
 from edge_agent.runtime.database import AgentDatabase
 from edge_agent.runtime.fake_backend import FakeBackend, FakeEngine, FakeImage, FakeInstance, FakeProgram
+from edge_agent.runtime.kept_logs import KeptLogs
 from edge_agent.runtime.model import Desired, State, Workload
 from edge_agent.runtime.reconciler import Reconciler
 from edge_agent.runtime.status import state_of
@@ -41,6 +42,7 @@ class Device:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "agent.db"
+        self.kept_logs = KeptLogs(folder / "previous-logs")
         self.engine = FakeEngine()
         self.service = Service()
 
@@ -57,7 +59,7 @@ class Device:
     @asynccontextmanager
     async def agent(self, **options: Any) -> AsyncIterator["Agent"]:
         database = AgentDatabase(self.path)
-        agent = Agent(database, self.engine, options)
+        agent = Agent(database, self.engine, {"kept_logs": self.kept_logs, **options})
         task = asyncio.create_task(agent.reconciler.run())
         try:
             yield agent

@@ -126,7 +126,9 @@ def test_commands_and_options_in_the_pages_exist() -> None:
     for page, (program, *words) in calls:
         options = known_options(program, words)
         assert options is not None, f"{page}: {program} {' '.join(words)}"
-        used = {word.partition("=")[0] for word in words if word.startswith("--")}
+        # Behind "--" stand the words of another program.
+        own = words[: words.index("--")] if "--" in words else words
+        used = {word.partition("=")[0] for word in own if word.startswith("--")}
         assert used <= options, f"{page}: {program} {' '.join(words)}"
 
 

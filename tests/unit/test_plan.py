@@ -308,6 +308,11 @@ def test_a_stopped_deployment_is_stopped_then_removed_then_forgotten() -> None:
     assert steps(wish, stopped=True) == []
 
 
+def test_what_is_kept_for_a_stopped_deployment_goes_with_its_wish() -> None:
+    assert steps(make_workload(), record=Record("d1"), stopped=True) == []
+    assert steps(record=Record("d1")) == [Forget("d1", gone=True)]
+
+
 def test_an_instance_that_is_not_wished_for_is_stopped_and_removed() -> None:
     instance = make_observed()
     assert steps(observed=(instance,)) == [Stop("d1", instance, DEFAULT_GRACE)]

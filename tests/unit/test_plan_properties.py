@@ -98,8 +98,10 @@ class World:
                 self.observed.remove(observed)
             case Recover(_, revision):
                 self.records[key] = recovered(record, revision)
-            case Forget():
-                self.records.pop(key, None)
+            case Forget(_, gone):
+                del self.records[key]
+                if not gone:
+                    self.records[key] = Record(key)
             case _:
                 raise AssertionError(f"a step that nobody can do: {step}")
 
@@ -264,7 +266,8 @@ def test_from_any_state_the_plan_ends_in_a_fixed_point_with_what_is_wished(world
         running = [i for i in world.observed if i.deployment_id == key and i.phase is Phase.RUNNING]
         if key not in wished:
             assert not [i for i in world.observed if i.deployment_id == key]
-            assert key not in world.records
+            assert world.record(key) == Record(key)
+            assert key not in world.records or key in world.desired.stopped
             continue
         assert len(running) <= 1
         verdict = world.record(key).course(wished[key].revision).verdict

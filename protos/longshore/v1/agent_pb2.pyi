@@ -328,6 +328,7 @@ class ChannelRequest(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     EXIT_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    TAKEN_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """In the first message."""
     @_builtins.property
@@ -346,7 +347,11 @@ class ChannelRequest(_message.Message):
 
     @_builtins.property
     def end(self) -> Global___ChannelEnd:
-        """All of the log has been said; the last message. A stream that ends without one of these was cut off."""
+        """All has been said; the last message. A stream that ends without one of these was cut off."""
+
+    @_builtins.property
+    def taken(self) -> Global___ChannelTaken:
+        """The command, or who is at the port, has taken so many more messages of ChannelData."""
 
     def __init__(
         self,
@@ -357,12 +362,13 @@ class ChannelRequest(_message.Message):
         data: Global___ChannelData | None = ...,
         exit: Global___ChannelExit | None = ...,
         end: Global___ChannelEnd | None = ...,
+        taken: Global___ChannelTaken | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "error", b"error", "exit", b"exit", "log_line", b"log_line", "payload", b"payload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "error", b"error", "exit", b"exit", "log_line", b"log_line", "payload", b"payload", "taken", b"taken"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "error", b"error", "exit", b"exit", "log_line", b"log_line", "payload", b"payload", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "error", b"error", "exit", b"exit", "log_line", b"log_line", "payload", b"payload", "session_id", b"session_id", "taken", b"taken"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["log_line", "error", "data", "exit", "end"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["log_line", "error", "data", "exit", "end", "taken"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -455,6 +461,25 @@ class ChannelError(_message.Message):
 Global___ChannelError: _TypeAlias = ChannelError  # noqa: Y015
 
 @_typing.final
+class ChannelTaken(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    messages: _builtins.int
+    def __init__(
+        self,
+        *,
+        messages: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChannelTaken: _TypeAlias = ChannelTaken  # noqa: Y015
+
+@_typing.final
 class ChannelResponse(_message.Message):
     """What the controller sends on a channel. It ends the session by closing."""
 
@@ -462,26 +487,96 @@ class ChannelResponse(_message.Message):
 
     DATA_FIELD_NUMBER: _builtins.int
     RESIZE_FIELD_NUMBER: _builtins.int
+    EXEC_FIELD_NUMBER: _builtins.int
+    PORT_FORWARD_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def data(self) -> Global___ChannelData:
-        """Input of a command, or bytes for a port; with `end` nothing more follows."""
+        """Input of a command, or bytes for a port; with `end` nothing more follows. At most 16 messages are on their way
+        that the agent has not told to be taken: so it always reads on, and sees at once when the session ends.
+        """
 
     @_builtins.property
     def resize(self) -> _types_pb2.TerminalSize:
         """The terminal has another size now."""
 
+    @_builtins.property
+    def exec(self) -> Global___ExecQuery:
+        """What the session is for, in the first message, where the invitation does not say it."""
+
+    @_builtins.property
+    def port_forward(self) -> Global___PortQuery: ...
     def __init__(
         self,
         *,
         data: Global___ChannelData | None = ...,
         resize: _types_pb2.TerminalSize | None = ...,
+        exec: Global___ExecQuery | None = ...,
+        port_forward: Global___PortQuery | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "payload", b"payload", "resize", b"resize"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "exec", b"exec", "payload", b"payload", "port_forward", b"port_forward", "resize", b"resize"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "payload", b"payload", "resize", b"resize"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "exec", b"exec", "payload", b"payload", "port_forward", b"port_forward", "resize", b"resize"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["data", "resize"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["data", "resize", "exec", "port_forward"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
 Global___ChannelResponse: _TypeAlias = ChannelResponse  # noqa: Y015
+
+@_typing.final
+class ExecQuery(_message.Message):
+    """A command inside the running instance. Its input comes as ChannelResponse, its output goes as ChannelRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPLOYMENT_ID_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    TTY_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    deployment_id: _builtins.str
+    tty: _builtins.bool
+    """With a terminal, of this size."""
+    @_builtins.property
+    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def size(self) -> _types_pb2.TerminalSize: ...
+    def __init__(
+        self,
+        *,
+        deployment_id: _builtins.str = ...,
+        command: _abc.Iterable[_builtins.str] | None = ...,
+        tty: _builtins.bool = ...,
+        size: _types_pb2.TerminalSize | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["size", b"size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "deployment_id", b"deployment_id", "size", b"size", "tty", b"tty"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecQuery: _TypeAlias = ExecQuery  # noqa: Y015
+
+@_typing.final
+class PortQuery(_message.Message):
+    """One TCP connection to a port of the running instance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPLOYMENT_ID_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    deployment_id: _builtins.str
+    port: _builtins.str
+    """Name of the port in the spec; may be empty where there is only one."""
+    def __init__(
+        self,
+        *,
+        deployment_id: _builtins.str = ...,
+        port: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment_id", b"deployment_id", "port", b"port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PortQuery: _TypeAlias = PortQuery  # noqa: Y015

@@ -109,7 +109,7 @@ class AgentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Channel(self, request_iterator, context):
-        """One session that the controller asked for (ChannelRequest over MQTT), dialled by the agent. The first message
+        """One session that the controller asked for (ChannelInvitation over MQTT), dialled by the agent. The first message
         of the agent names the session. Either side ends it by closing.
         Errors: NOT_FOUND (no such session, or its asker has left).
         """

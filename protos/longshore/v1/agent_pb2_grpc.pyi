@@ -37,7 +37,7 @@ class AgentServiceStub:
     GetRegistryCredential: _aio.UnaryUnaryMultiCallable[_agent_pb2.GetRegistryCredentialRequest, _agent_pb2.GetRegistryCredentialResponse]
     """Credentials with which this device may pull what its desired state names; short-lived."""
     Channel: _aio.StreamStreamMultiCallable[_agent_pb2.ChannelRequest, _agent_pb2.ChannelResponse]
-    """One session that the controller asked for (ChannelRequest over MQTT), dialled by the agent. The first message
+    """One session that the controller asked for (ChannelInvitation over MQTT), dialled by the agent. The first message
     of the agent names the session. Either side ends it by closing.
     Errors: NOT_FOUND (no such session, or its asker has left).
     """
@@ -99,7 +99,7 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _abc.AsyncIterator[_agent_pb2.ChannelRequest],
         context: _aio.ServicerContext[_abc.AsyncIterator[_agent_pb2.ChannelRequest], _abc.AsyncIterator[_agent_pb2.ChannelResponse]],
     ) -> _abc.AsyncIterator[_agent_pb2.ChannelResponse]:
-        """One session that the controller asked for (ChannelRequest over MQTT), dialled by the agent. The first message
+        """One session that the controller asked for (ChannelInvitation over MQTT), dialled by the agent. The first message
         of the agent names the session. Either side ends it by closing.
         Errors: NOT_FOUND (no such session, or its asker has left).
         """

@@ -70,6 +70,16 @@ class DeploymentServiceStub:
                 request_serializer=longshore_dot_v1_dot_deployment__pb2.ReadInstanceLogRequest.SerializeToString,
                 response_deserializer=longshore_dot_v1_dot_deployment__pb2.ReadInstanceLogResponse.FromString,
                 _registered_method=True)
+        self.Exec = channel.stream_stream(
+                '/longshore.v1.DeploymentService/Exec',
+                request_serializer=longshore_dot_v1_dot_deployment__pb2.ExecRequest.SerializeToString,
+                response_deserializer=longshore_dot_v1_dot_deployment__pb2.ExecResponse.FromString,
+                _registered_method=True)
+        self.PortForward = channel.stream_stream(
+                '/longshore.v1.DeploymentService/PortForward',
+                request_serializer=longshore_dot_v1_dot_deployment__pb2.PortForwardRequest.SerializeToString,
+                response_deserializer=longshore_dot_v1_dot_deployment__pb2.PortForwardResponse.FromString,
+                _registered_method=True)
 
 
 class DeploymentServiceServicer:
@@ -134,6 +144,27 @@ class DeploymentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Exec(self, request_iterator, context):
+        """Runs a command inside an instance on its device. The first message of the client has `start`, each further one
+        input or a new size of the terminal; the last message of the server has `exit`. A client that has nothing more to
+        say closes its direction. The command is killed when the client leaves.
+        Errors: as ReadInstanceLog; INVALID_ARGUMENT (no command), FAILED_PRECONDITION (the instance does not run, or its
+        device cannot do this), RESOURCE_EXHAUSTED (the device serves too many sessions).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PortForward(self, request_iterator, context):
+        """One TCP connection to a port of an instance, through the device's own connection to the controller. The first
+        message of the client has `start`. Either side ends its direction with `end`; the call ends when both have.
+        Errors: as Exec; INVALID_ARGUMENT (no such port), UNAVAILABLE with reason CONNECTION_FAILED (nothing answers at the
+        port, or the connection broke).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DeploymentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -171,6 +202,16 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
                     servicer.ReadInstanceLog,
                     request_deserializer=longshore_dot_v1_dot_deployment__pb2.ReadInstanceLogRequest.FromString,
                     response_serializer=longshore_dot_v1_dot_deployment__pb2.ReadInstanceLogResponse.SerializeToString,
+            ),
+            'Exec': grpc.stream_stream_rpc_method_handler(
+                    servicer.Exec,
+                    request_deserializer=longshore_dot_v1_dot_deployment__pb2.ExecRequest.FromString,
+                    response_serializer=longshore_dot_v1_dot_deployment__pb2.ExecResponse.SerializeToString,
+            ),
+            'PortForward': grpc.stream_stream_rpc_method_handler(
+                    servicer.PortForward,
+                    request_deserializer=longshore_dot_v1_dot_deployment__pb2.PortForwardRequest.FromString,
+                    response_serializer=longshore_dot_v1_dot_deployment__pb2.PortForwardResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -363,6 +404,60 @@ class DeploymentService:
             '/longshore.v1.DeploymentService/ReadInstanceLog',
             longshore_dot_v1_dot_deployment__pb2.ReadInstanceLogRequest.SerializeToString,
             longshore_dot_v1_dot_deployment__pb2.ReadInstanceLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Exec(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/longshore.v1.DeploymentService/Exec',
+            longshore_dot_v1_dot_deployment__pb2.ExecRequest.SerializeToString,
+            longshore_dot_v1_dot_deployment__pb2.ExecResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PortForward(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/longshore.v1.DeploymentService/PortForward',
+            longshore_dot_v1_dot_deployment__pb2.PortForwardRequest.SerializeToString,
+            longshore_dot_v1_dot_deployment__pb2.PortForwardResponse.FromString,
             options,
             channel_credentials,
             insecure,

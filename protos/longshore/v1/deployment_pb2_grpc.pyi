@@ -43,6 +43,19 @@ class DeploymentServiceStub:
     Errors: NOT_FOUND, FAILED_PRECONDITION (several devices run it and none is named), UNAVAILABLE (the device
     does not answer, or is lost before it has sent the whole log). A log that ends with OK is whole.
     """
+    Exec: _aio.StreamStreamMultiCallable[_deployment_pb2.ExecRequest, _deployment_pb2.ExecResponse]
+    """Runs a command inside an instance on its device. The first message of the client has `start`, each further one
+    input or a new size of the terminal; the last message of the server has `exit`. A client that has nothing more to
+    say closes its direction. The command is killed when the client leaves.
+    Errors: as ReadInstanceLog; INVALID_ARGUMENT (no command), FAILED_PRECONDITION (the instance does not run, or its
+    device cannot do this), RESOURCE_EXHAUSTED (the device serves too many sessions).
+    """
+    PortForward: _aio.StreamStreamMultiCallable[_deployment_pb2.PortForwardRequest, _deployment_pb2.PortForwardResponse]
+    """One TCP connection to a port of an instance, through the device's own connection to the controller. The first
+    message of the client has `start`. Either side ends its direction with `end`; the call ends when both have.
+    Errors: as Exec; INVALID_ARGUMENT (no such port), UNAVAILABLE with reason CONNECTION_FAILED (nothing answers at the
+    port, or the connection broke).
+    """
 
 class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
     """For users (bearer token)."""
@@ -114,6 +127,31 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         """The output of one instance, read on its device; with `follow` until the client leaves or the instance is gone.
         Errors: NOT_FOUND, FAILED_PRECONDITION (several devices run it and none is named), UNAVAILABLE (the device
         does not answer, or is lost before it has sent the whole log). A log that ends with OK is whole.
+        """
+
+    @_abc_1.abstractmethod
+    def Exec(
+        self,
+        request_iterator: _abc.AsyncIterator[_deployment_pb2.ExecRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_deployment_pb2.ExecRequest], _abc.AsyncIterator[_deployment_pb2.ExecResponse]],
+    ) -> _abc.AsyncIterator[_deployment_pb2.ExecResponse]:
+        """Runs a command inside an instance on its device. The first message of the client has `start`, each further one
+        input or a new size of the terminal; the last message of the server has `exit`. A client that has nothing more to
+        say closes its direction. The command is killed when the client leaves.
+        Errors: as ReadInstanceLog; INVALID_ARGUMENT (no command), FAILED_PRECONDITION (the instance does not run, or its
+        device cannot do this), RESOURCE_EXHAUSTED (the device serves too many sessions).
+        """
+
+    @_abc_1.abstractmethod
+    def PortForward(
+        self,
+        request_iterator: _abc.AsyncIterator[_deployment_pb2.PortForwardRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_deployment_pb2.PortForwardRequest], _abc.AsyncIterator[_deployment_pb2.PortForwardResponse]],
+    ) -> _abc.AsyncIterator[_deployment_pb2.PortForwardResponse]:
+        """One TCP connection to a port of an instance, through the device's own connection to the controller. The first
+        message of the client has `start`. Either side ends its direction with `end`; the call ends when both have.
+        Errors: as Exec; INVALID_ARGUMENT (no such port), UNAVAILABLE with reason CONNECTION_FAILED (nothing answers at the
+        port, or the connection broke).
         """
 
 def add_DeploymentServiceServicer_to_server(servicer: DeploymentServiceServicer, server: _aio.Server) -> None: ...

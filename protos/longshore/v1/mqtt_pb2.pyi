@@ -315,28 +315,20 @@ class ChannelInvitation(_message.Message):
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
     LOGS_FIELD_NUMBER: _builtins.int
-    EXEC_FIELD_NUMBER: _builtins.int
-    PORT_FORWARD_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     @_builtins.property
     def logs(self) -> Global___LogQuery: ...
-    @_builtins.property
-    def exec(self) -> Global___ExecQuery: ...
-    @_builtins.property
-    def port_forward(self) -> Global___PortQuery: ...
     def __init__(
         self,
         *,
         session_id: _builtins.str = ...,
         logs: Global___LogQuery | None = ...,
-        exec: Global___ExecQuery | None = ...,
-        port_forward: Global___PortQuery | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "logs", b"logs", "port_forward", b"port_forward", "what", b"what"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["logs", b"logs", "what", b"what"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "logs", b"logs", "port_forward", b"port_forward", "session_id", b"session_id", "what", b"what"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logs", b"logs", "session_id", b"session_id", "what", b"what"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["logs", "exec", "port_forward"]  # noqa: Y015
+    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["logs"]  # noqa: Y015
     _WhichOneofArgType_what: _TypeAlias = _typing.Literal["what", b"what"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_what) -> _WhichOneofReturnType_what | None: ...
 
@@ -374,61 +366,3 @@ class LogQuery(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LogQuery: _TypeAlias = LogQuery  # noqa: Y015
-
-@_typing.final
-class ExecQuery(_message.Message):
-    """A command inside the running instance. Its input comes as ChannelResponse, its output goes as ChannelRequest."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    DEPLOYMENT_ID_FIELD_NUMBER: _builtins.int
-    COMMAND_FIELD_NUMBER: _builtins.int
-    TTY_FIELD_NUMBER: _builtins.int
-    SIZE_FIELD_NUMBER: _builtins.int
-    deployment_id: _builtins.str
-    tty: _builtins.bool
-    """With a terminal, of this size."""
-    @_builtins.property
-    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
-    @_builtins.property
-    def size(self) -> _types_pb2.TerminalSize: ...
-    def __init__(
-        self,
-        *,
-        deployment_id: _builtins.str = ...,
-        command: _abc.Iterable[_builtins.str] | None = ...,
-        tty: _builtins.bool = ...,
-        size: _types_pb2.TerminalSize | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["size", b"size"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "deployment_id", b"deployment_id", "size", b"size", "tty", b"tty"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ExecQuery: _TypeAlias = ExecQuery  # noqa: Y015
-
-@_typing.final
-class PortQuery(_message.Message):
-    """One TCP connection to a port of the running instance."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    DEPLOYMENT_ID_FIELD_NUMBER: _builtins.int
-    PORT_FIELD_NUMBER: _builtins.int
-    deployment_id: _builtins.str
-    port: _builtins.str
-    """Name of the port in the spec."""
-    def __init__(
-        self,
-        *,
-        deployment_id: _builtins.str = ...,
-        port: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment_id", b"deployment_id", "port", b"port"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___PortQuery: _TypeAlias = PortQuery  # noqa: Y015
