@@ -97,7 +97,7 @@ class InstanceSessions:
 
     def _note(self, what: str, place: Placement, **fields: str) -> None:
         log.info(
-            "session", kind=what, by=caller.get().name, deployment=place.workload.deployment_id,
+            "session begins", kind=what, by=caller.get().name, deployment=place.workload.deployment_id,
             device=place.workload.device_id, **fields,
         )  # fmt: skip
 

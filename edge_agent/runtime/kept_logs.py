@@ -43,7 +43,8 @@ class KeptLogs:
         path = self._path(deployment_id)
         fresh = path.with_suffix(".new")
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            # What a service says is for its own user's eyes.
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             fresh.write_bytes(content)
             fresh.replace(path)
         except OSError as error:

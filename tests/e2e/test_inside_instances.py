@@ -127,6 +127,9 @@ async def test_command_gets_its_input_and_gives_both_outputs_and_its_exit_code(
     data = os.urandom(3_000_000)
     code, out, err = await run(site, "exec", "-i", "web", "--", "sh", "-c", "cat; echo no >&2; exit 7", data=data)
     assert (code, out, err) == (7, data, "no\n")
+    told = (site.folder / "controller" / "controller.log").read_text()
+    assert re.search(r'"session begins".* program=sh', told)
+    assert "exit 7" not in told
     code, out, err = await run(site, "exec", "web", "--", "sh", "-c", "cat; echo $ANSWER")
     assert (code, out, err) == (0, b"hello from behind\n", "")
     code, _, err = await run(site, "exec", "web", "--", "nonesuch")

@@ -35,6 +35,11 @@ async def test_lines_come_back_as_they_were(kept: KeptLogs) -> None:
     assert list(found) == [LogLine(BEGIN + number, "stderr", text) for number, text in enumerate(odd)]
 
 
+async def test_nobody_else_on_the_device_reads_them(kept: KeptLogs, tmp_path: Path) -> None:
+    await kept.keep("dep-1", lines("said"))
+    assert (tmp_path / "previous-logs").stat().st_mode & 0o077 == 0
+
+
 async def test_the_next_log_takes_the_place_of_the_one_before(kept: KeptLogs) -> None:
     await kept.keep("dep-1", lines("old", "older"))
     await kept.keep("dep-2", lines("another's"))
