@@ -47,8 +47,11 @@ def needs_naming(build: Build) -> bool:
     spec."""
     images, bundles = (made(build, kind) for kind in ArtifactKind)
     several = sum(target.kind is ArtifactKind.IMAGE for target in build.targets) > 1
+    # What is left of a build that was cancelled waits for no registry, where there is nothing to be joined.
+    cut_short = any(target.state is BuildState.CANCELLED for target in build.targets)
     tagged = bool(build.tags) and build.state is BuildState.SUCCEEDED
-    return (several and bool(images)) or (tagged and bool(images or bundles))
+    joined = several and (len(images) > 1 or (bool(images) and not cut_short))
+    return joined or (tagged and bool(images or bundles))
 
 
 def made(build: Build, kind: ArtifactKind) -> tuple[BuildTarget, ...]:
