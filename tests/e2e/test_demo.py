@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -111,7 +112,11 @@ async def test_demo_that_was_killed_is_cleaned_up_by_the_next_which_can_be_ended
         demo.process.send_signal(signal.SIGINT)
         assert await demo.ended() == 1
     assert demo.lines[-1] == "demo: ended before its end; nothing of it is left"
-    assert left_in(folder) == []
+    # A Podman service that the killed one has begun leaves by itself when it is idle.
+    end = time.monotonic() + 30
+    while left := left_in(folder):
+        assert time.monotonic() < end, left
+        await asyncio.sleep(0.2)
 
 
 async def works(command: str, export: str) -> None:

@@ -1,6 +1,7 @@
 """What the Makefile's commands say on machines that lack something, tried with stand-ins for the system's programs."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -81,7 +82,7 @@ def pytest_without_podman(programs: Path, **env: str) -> subprocess.CompletedPro
 def test_a_run_without_containers_says_so_at_its_end(programs: Path) -> None:
     done = pytest_without_podman(programs)
     assert done.returncode == 0, done.stdout
-    assert "1 tests with containers did not run; each needs the packages podman " in done.stdout
+    assert re.search(r"\b[1-9]\d* tests with containers did not run; each needs the packages podman ", done.stdout)
 
 
 def test_a_run_without_containers_is_an_error_in_ci(programs: Path) -> None:
