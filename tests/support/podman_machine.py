@@ -158,6 +158,20 @@ async def taken_port(device: SimulatedDevice, port: int) -> AsyncIterator[None]:
     finally:
         os.killpg(holder.pid, signal.SIGKILL)
         holder.wait()
+        # Its program, which that process only brought into the device, may end a moment later.
+        await refused(device.address, port)
+
+
+async def refused(host: str, port: int) -> None:
+    """Returns as soon as nothing accepts connections there."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection(host, port)
+            except OSError:
+                return
+            writer.transport.abort()
+            await asyncio.sleep(0.01)
 
 
 async def connect_when_open(host: str, port: int) -> None:
