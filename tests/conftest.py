@@ -3,6 +3,7 @@
 import functools
 import os
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -18,6 +19,10 @@ settings.register_profile(
 settings.load_profile("longshore")
 
 NO_CONTAINERS = "no containers here"
+# A shell that begins the tests in its background has Ctrl-C ignored, in all that they start too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 PROGRAMS = {
     "podman": "podman",
     "mosquitto": "mosquitto",
