@@ -154,6 +154,7 @@ async def test_mounts_are_seen_as_the_spec_says(machine: LocalMachine, tmp_path:
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared").chmod(0o777)
     (tmp_path / "shared/file").write_text("outside")
+    (tmp_path / "shared/file").chmod(0o644)
     mounts = (
         Mount(str(tmp_path / "shared"), "/in"),
         Mount(str(tmp_path / "shared"), "/usr/share/out", read_only=False),

@@ -299,5 +299,7 @@ async def test_cancelled_start_leaves_nothing(machine: LocalMachine) -> None:
         task = asyncio.create_task(machine.backend.start(workload))
         await asyncio.sleep(delay)
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        (outcome,) = await asyncio.gather(task, return_exceptions=True)
+        if isinstance(outcome, Handle):
+            await machine.backend.remove(outcome)
         assert await machine.backend.list() == []
