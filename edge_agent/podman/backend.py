@@ -146,12 +146,15 @@ class PodmanBackend:
         return Handle(HANDLE_VERSION, container_id)
 
     async def _setting(self, workload: Workload) -> spec.Setting:
-        refuse_unsupported(workload, (await self._able()).capabilities)
+        able = await self._able()
+        refuse_unsupported(workload, able.capabilities)
         image = await self._images.facts(workload.artifact)
         others = await self._inventory.containers()
         taken = [other.cpu_set for other in others if self._inventory.runs(other)]
+        # A share is kept without a choice of cores, where there can be none.
+        cores = chosen_cores(workload.resources, taken) if able.capabilities.cpu_set else ""
         folder, files = self._secrets.write(workload)
-        return spec.Setting(image.user, image.variables, chosen_cores(workload.resources, taken), folder, files)
+        return spec.Setting(image.user, image.variables, cores, folder, files)
 
     async def _remove_leftovers(self, workload: Workload) -> None:
         for old in await self._inventory.containers():

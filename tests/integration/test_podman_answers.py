@@ -1,5 +1,6 @@
 """Answers of Podman that nobody expected: they are told, and end the care for nothing else."""
 
+import json
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -12,10 +13,10 @@ import pytest_asyncio
 
 from edge_agent.podman.spec import LABEL
 from edge_agent.runtime.backend import Phase
-from edge_agent.runtime.model import Artifact
+from edge_agent.runtime.model import Artifact, Resources
 from tests.contract.machine import await_lines, find, ignore
 from tests.integration.podman_fixtures import OWNERS, image, machine, site
-from tests.support.newer_podman import newer_podman
+from tests.support.newer_podman import INFO, newer_podman
 from tests.support.podman_machine import PodmanMachine, PodmanSite, until
 from tests.support.remote_backend import RemoteBackend
 
@@ -117,3 +118,24 @@ async def test_a_container_that_cannot_be_read_hides_no_other(machine: PodmanMac
         assert odd in await machine.site.device.run("podman", "ps", "-a", "--no-trunc", "--format", "{{.ID}}")
     finally:
         await machine.site.device.run("podman", "rm", "-f", odd)
+
+
+def chooses_no_cores(told: dict[str, Any]) -> None:
+    """As without root, where systemd delegates no cpuset."""
+    told["host"]["cgroupControllers"].remove("cpuset")
+
+
+async def test_a_share_is_kept_where_podman_can_choose_no_cores(
+    site: PodmanSite, service: Path, image: Artifact
+) -> None:
+    workload = replace(site.workload(image, WAITS), resources=Resources(cpu_millis=500))
+    with newer_podman(site.folder / "newer.sock", service, chooses_no_cores, INFO) as url:
+        agent = await agent_behind(site, url)
+        try:
+            await agent.prepare(workload, ignore)
+            handle = await agent.start(workload)
+            told = json.loads(await site.device.run("podman", "inspect", handle.value))[0]["HostConfig"]
+            assert (told["CpusetCpus"], told["CpuQuota"] / told["CpuPeriod"]) == ("", 0.5)
+            await agent.remove(handle)
+        finally:
+            await agent.close()

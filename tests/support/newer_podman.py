@@ -1,4 +1,4 @@
-"""Podman's API as a newer version answers: a proxy before the real one that changes what `inspect` says."""
+"""Podman's API as another version or machine answers: a proxy before the real one that changes what it says."""
 
 import contextlib
 import http.client
@@ -14,6 +14,7 @@ from typing import Any
 
 INSPECT = re.compile(r"/containers/[^/]+/json(\?|$)")
 LIST = re.compile(r"/containers/json(\?|$)")
+INFO = re.compile(r"/info(\?|$)")
 # Changes the answer in place.
 Change = Callable[[dict[str, Any]], None]
 
@@ -33,10 +34,11 @@ class _Connection(http.client.HTTPConnection):
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
 
-    def __init__(self, path: Path, behind: Path, change: Change) -> None:
+    def __init__(self, path: Path, behind: Path, change: Change, asked: re.Pattern[str]) -> None:
         super().__init__(str(path), _Handler)
         self.behind = behind
         self.change = change
+        self.asked = asked
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -61,7 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_DELETE = _hand_on  # noqa: N815 - names of the base class
 
     def _changed(self, status: int, content: bytes) -> bytes:
-        if status != 200 or not INSPECT.search(self.path) or LIST.search(self.path):
+        if status != 200 or not self.server.asked.search(self.path) or LIST.search(self.path):
             return content
         told = json.loads(content)
         self.server.change(told)
@@ -75,9 +77,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def newer_podman(path: Path, behind: Path, change: Change) -> Iterator[str]:
-    """The URL of a service at `path` that asks the one at `behind`."""
-    with _Server(path, behind, change) as server:
+def newer_podman(path: Path, behind: Path, change: Change, asked: re.Pattern[str] = INSPECT) -> Iterator[str]:
+    """The URL of a service at `path` that asks the one at `behind`, and changes answers to what was `asked`."""
+    with _Server(path, behind, change, asked) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
