@@ -104,20 +104,22 @@ def _folder(text: str) -> Path:
 def _add_enroll(commands: _Commands) -> None:
     enroll = commands.add("enroll", "make this machine a device", _enroll)
     enroll.add_argument("token", help="as `longshore enroll-token` prints it")
-    enroll.add_argument("--name", default="", help="name of the device, where the token names none (its host name)")
-    enroll.add_argument("--profile", default="", help="target profile of the device, where the token names none")
+    _add_device_flags(enroll)
     enroll.add_argument("--force", action="store_true", help="forget the device that this machine is already")
-    enroll.add_argument("--controller", default="", metavar="HOST:PORT", help="instead of the address in the token")
 
 
 def _add_install(commands: _Commands) -> None:
     text = "enroll this machine, and run the agent as a service from now on"
     install = commands.add("install", text, _install)
     install.add_argument("--token", default="", help="as `longshore enroll-token` prints it; not needed once enrolled")
-    install.add_argument("--controller", default="", metavar="HOST:PORT", help="instead of the address in the token")
-    install.add_argument("--name", default="", help="name of the device, where the token names none (its host name)")
-    install.add_argument("--profile", default="", help="target profile of the device, where the token names none")
+    _add_device_flags(install)
     install.set_defaults(force=False)
+
+
+def _add_device_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--name", default="", help="name of the device, where the token names none (its host name)")
+    parser.add_argument("--profile", default="", help="target profile of the device, where the token names none")
+    parser.add_argument("--controller", default="", metavar="HOST:PORT", help="instead of the address in the token")
 
 
 def _add_run(commands: _Commands) -> None:
