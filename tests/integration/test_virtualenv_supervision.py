@@ -67,7 +67,9 @@ async def test_supervisor_and_agent_that_are_both_killed_are_both_replaced(machi
 
 
 async def test_end_that_nobody_watched_is_known_from_the_sandbox(machine: LocalMachine) -> None:
-    handle = await machine.launch(machine.workload("trap 'exit 9' TERM; while :; do sleep 1000 & wait; done"))
+    script = "trap 'exit 9' TERM; echo ready; while :; do sleep 1000 & wait; done"
+    handle = await machine.launch(machine.workload(script))
+    await await_lines(machine.backend, handle, 1)
     await kill_and_wait(machine.supervisor(handle))
     await kill_and_wait(machine.started(handle)["pid"], signal.SIGTERM)
     seen = await machine.end_of(handle)
