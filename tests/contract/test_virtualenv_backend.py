@@ -1,72 +1,25 @@
 """The contract over real processes on a simulated device, with real bundles from a real registry."""
 
 import asyncio
-import hashlib
 import itertools
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
 
-from edge_agent.runtime.backend import Handle
-from edge_agent.runtime.model import Artifact, Port, Workload
 from tests.contract.backend_contract import BackendContract
-from tests.contract.machine import Command, Program
-from tests.contract.shell_commands import lasting, shell_command
+from tests.contract.machine import Program
+from tests.contract.scripted_machine import Artifacts, ScriptedMachine
 from tests.support.virtualenv_machine import VirtualenvMachine, VirtualenvSite, virtualenv_site
 
-POLITE = "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"
-SCRIPTS = {
-    Program.POLITE: POLITE,
-    Program.STUBBORN: "trap '' TERM; echo ready; while :; do sleep 1000; done",
-    Program.FAILS: "exit 3",
-    Program.FAILS_SOON: "sleep 0.5; exit 7",
-    Program.WRITES: f"for n in 1 2 3 4 5; do echo line $n; done; {POLITE}",
-    Program.NO_COMMAND: "",
-    Program.WORKS: "trap 'exit 0' TERM; while :; do n=0; while [ $n -lt 20000 ]; do n=$((n+1)); done; sleep 0.1; done",
-    Program.SERVES: "exec python -m http.server $PORT",
-}
 OWNERS = itertools.count(1)
-# Seconds, by which the commands of one machine that last are known.
-MARKS = itertools.count(90_001)
 
 
-@dataclass(frozen=True)
-class Bundles:
-    common: Artifact
-    foreign: Artifact
-
-
-class ContractMachine(VirtualenvMachine):
+class ContractMachine(ScriptedMachine[VirtualenvSite], VirtualenvMachine):
     """A `Machine` with real parts."""
 
-    def __init__(self, site: VirtualenvSite, owner: str, bundles: Bundles) -> None:
-        super().__init__(site, owner)
-        self._mark = next(MARKS)
-        self._bundles = bundles
-
-    def workload(self, program: Program, *, host_port: int | None = None, revision: int = 1) -> Workload:
-        ports = () if host_port is None else (Port("http", host_port or 8080, host_port),)
-        made = replace(self.site.workload(self._bundles.common, SCRIPTS[program], ports=ports), revision=revision)
-        return replace(made, entrypoint=("nonesuch",)) if program is Program.NO_COMMAND else made
-
-    def command(self, command: Command) -> Sequence[str]:
-        return shell_command(command, self._mark)
-
-    async def lasting(self, handle: Handle) -> int:
-        return await lasting(self.site.device, self._mark)
-
-    def missing(self) -> Workload:
-        digest = "sha256:" + hashlib.sha256(b"nowhere").hexdigest()
-        return self.site.workload(replace(self._bundles.common, digest=digest), POLITE)
-
-    def unreachable(self) -> Workload:
-        nobody = f"{self.site.device.gateway}:1/x"
-        return self.site.workload(replace(self._bundles.common, repository=nobody, digest="sha256:" + "1" * 64), POLITE)
-
-    def foreign(self) -> Workload:
-        return self.site.workload(self._bundles.foreign, POLITE)
+    serving = "exec python -m http.server $PORT"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -76,14 +29,14 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Virtua
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def bundles(site: VirtualenvSite) -> Bundles:
+async def bundles(site: VirtualenvSite) -> Artifacts:
     # What the wish says of the platform is not believed: the bundle's own description is.
     foreign = await site.bundle(profile="arm64-cpu")
-    return Bundles(await site.bundle(), replace(foreign, platform="linux/amd64"))
+    return Artifacts(await site.bundle(), replace(foreign, platform="linux/amd64"))
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def machine(site: VirtualenvSite, bundles: Bundles) -> AsyncIterator[ContractMachine]:
+async def machine(site: VirtualenvSite, bundles: Artifacts) -> AsyncIterator[ContractMachine]:
     made = ContractMachine(site, f"owner-{next(OWNERS)}", bundles)
     await made.open()
     try:

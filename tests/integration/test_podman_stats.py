@@ -10,7 +10,8 @@ from edge_agent.runtime.backend import Handle, Stats
 from edge_agent.runtime.model import Artifact, Mount, Port, Resources, Workload
 from tests.contract.machine import ignore
 from tests.integration.podman_fixtures import image, machine, site
-from tests.support.podman_machine import PodmanMachine, connect_when_open, until
+from tests.support.device_machine import connect_when_open
+from tests.support.podman_machine import PodmanMachine, until
 
 __all__ = ["image", "machine", "site"]
 

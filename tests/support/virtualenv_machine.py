@@ -6,36 +6,29 @@ import json
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_agent.runtime.backend import DeployBackend, Handle
-from edge_agent.runtime.model import Artifact, ArtifactKind, Check, CommandProbe, Port, Workload
+from edge_agent.runtime.backend import Handle
+from edge_agent.runtime.model import Artifact, ArtifactKind
 from tests.support.bundling import BundleShop, open_bundle_shop
+from tests.support.device_machine import DeviceMachine, DeviceSite
 from tests.support.devices import SimulatedDevice
-from tests.support.podman_machine import taken_port
-from tests.support.remote_backend import RemoteBackend, VirtualenvOptions
+from tests.support.remote_backend import VirtualenvOptions
 
 REPOSITORY = "alice/vision/digits"
 
 
 @dataclass
-class VirtualenvSite:
-    """What tests of one module share. `folder` is theirs."""
+class VirtualenvSite(DeviceSite):
+    """A registry with bundles beside the device."""
 
-    folder: Path
-    device: SimulatedDevice
     shop: BundleShop
-    numbers: "itertools.count[int]"
 
     def options(self, owner: str) -> VirtualenvOptions:
         user, password = self.shop.registry.device_credentials(owner)
         return VirtualenvOptions(owner, self.folder / owner, user, password, self.shop.registry.ca_file)
-
-    async def agent(self, owner: str) -> RemoteBackend:
-        """A backend in a process of its own on the device."""
-        return await RemoteBackend.launch(self.device.command, self.options(owner))
 
     async def bundle(
         self, files: Mapping[str, bytes] | None = None, *, profile: str = "x86-cpu", **spec: Any
@@ -49,13 +42,8 @@ class VirtualenvSite:
         made = result.artifact
         return Artifact(made.repository, made.digest, made.platform, ArtifactKind.BUNDLE)
 
-    def workload(self, artifact: Artifact, script: str, *, ports: tuple[Port, ...] = ()) -> Workload:
-        """A deployment of its own that runs `script` in a shell."""
-        name = f"deployment-{next(self.numbers)}"
-        command = ("sh", "-c", script)
-        return Workload(
-            name, 1, name, "alice", "demo", artifact, Check(CommandProbe(("true",))), entrypoint=command, ports=ports
-        )  # fmt: skip
+    async def fresh_artifact(self) -> Artifact:
+        return await self.bundle()
 
 
 @asynccontextmanager
@@ -66,55 +54,16 @@ async def virtualenv_site(folder: Path, wheels: Mapping[str, bytes]) -> AsyncIte
         open_bundle_shop(folder, wheels, host=device.gateway) as shop,
     ):
         shop.registry.pullable.add(REPOSITORY)
-        yield VirtualenvSite(folder, device, shop, itertools.count(1))
+        yield VirtualenvSite(folder, device, itertools.count(1), shop)
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
-class VirtualenvMachine:
-    """One owner's part of a site; `close` ends its instances."""
-
-    def __init__(self, site: VirtualenvSite, owner: str) -> None:
-        self.site = site
-        self.owner = owner
-        self._agent: RemoteBackend | None = None
-
-    @property
-    def backend(self) -> DeployBackend:
-        assert self._agent is not None
-        return self._agent
+class VirtualenvMachine(DeviceMachine[VirtualenvSite]):
+    """Whose instances are processes."""
 
     @property
     def state(self) -> Path:
         return self.site.folder / self.owner
-
-    async def open(self) -> None:
-        self._agent = await self.site.agent(self.owner)
-
-    async def close(self) -> None:
-        for seen in await self.backend.list():
-            await self.backend.remove(seen.handle)
-        await self.close_agent()
-
-    async def close_agent(self) -> None:
-        """The agent ends; its instances run on."""
-        assert self._agent is not None
-        await self._agent.close()
-
-    async def restart_agent(self) -> None:
-        assert self._agent is not None
-        await self._agent.kill()
-        await self.open()
-
-    async def fresh_image(self, workload: Workload) -> Workload:
-        return replace(workload, artifact=await self.site.bundle())
-
-    @asynccontextmanager
-    async def other_owner(self) -> AsyncIterator[DeployBackend]:
-        other = await self.site.agent(f"{self.owner}-other")
-        try:
-            yield other
-        finally:
-            await other.close()
 
     @asynccontextmanager
     async def engine_down(self) -> AsyncIterator[None]:
@@ -134,12 +83,3 @@ class VirtualenvMachine:
 
     async def kill(self, handle: Handle) -> None:
         await self.site.device.run("kill", "-9", str(self.started(handle)["pid"]))
-
-    async def free_port(self) -> int:
-        return 21000 + next(self.site.numbers)
-
-    @asynccontextmanager
-    async def taken_port(self) -> AsyncIterator[int]:
-        port = await self.free_port()
-        async with taken_port(self.site.device, port):
-            yield port
