@@ -219,6 +219,15 @@ class ListAndWatch:
         assert has_ended(await await_observed(machine.backend, handle, has_ended))
         await close(hints)
 
+    async def test_death_is_hinted_at_without_anybody_listing(self, machine: Machine) -> None:
+        handle = await launch(machine, machine.workload(Program.FAILS_SOON))
+        hints = machine.backend.watch()
+        async with asyncio.timeout(30):
+            await next_hint(hints)
+        (seen,) = await machine.backend.list()
+        assert (seen.handle, seen.exit_code) == (handle, 7)
+        await close(hints)
+
     async def test_death_of_an_adopted_instance_is_hinted(self, machine: Machine) -> None:
         handle = await launch(machine, machine.workload(Program.POLITE))
         await machine.restart_agent()

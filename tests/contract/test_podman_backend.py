@@ -1,6 +1,5 @@
 """The contract over real Podman on a simulated device, with a real registry."""
 
-import asyncio
 import itertools
 from collections.abc import AsyncIterator
 
@@ -49,15 +48,6 @@ async def machine(site: PodmanSite, images: Artifacts) -> AsyncIterator[Contract
 @pytest.mark.xdist_group("podman-contract")
 @pytest.mark.asyncio(loop_scope="module")
 class TestPodmanBackend(BackendContract):
-    async def test_death_is_hinted_at_without_anybody_listing(self, machine: ContractMachine) -> None:
-        workload = machine.workload(Program.FAILS_SOON)
-        await machine.backend.prepare(workload, lambda _: None)
-        handle = await machine.backend.start(workload)
-        async with asyncio.timeout(30):
-            await anext(aiter(machine.backend.watch()))
-        (seen,) = await machine.backend.list()
-        assert (seen.handle, seen.exit_code) == (handle, 7)
-
     async def test_exit_code_is_known_although_podman_has_forgotten_it(self, machine: ContractMachine) -> None:
         workload = machine.workload(Program.POLITE)
         await machine.backend.prepare(workload, lambda _: None)
