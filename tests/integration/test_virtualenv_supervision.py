@@ -287,7 +287,10 @@ MARKERS = itertools.count()
 
 async def test_session_of_an_instance_that_ends_ends_with_it(machine: LocalMachine) -> None:
     handle = await machine.launch(machine.workload())
-    session = await machine.backend.open_exec(handle, ["sleep", "1000"], None)
+    marker = str(70_000 + next(MARKERS))
+    session = await machine.backend.open_exec(handle, ["sleep", marker], None)
+    # Itself, and not those that bring it inside.
+    await until(lambda: f"\nsleep\0{marker}" in command_lines())
     await machine.backend.stop(handle, 5)
     async with asyncio.timeout(10):
         assert await session.wait() == 137
