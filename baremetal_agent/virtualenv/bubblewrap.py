@@ -79,8 +79,10 @@ def _files(layout: Layout, confinement: Confinement, system: System) -> Iterator
 def _room(target: str, system: System, roomy: set[Path]) -> Iterator[tuple[str, ...]]:
     """A place for something new below a folder that is shown read-only: an empty one that shows all else that was in
     it. `roomy` are those that were made already."""
-    folder, others = covers(system, target) or (Path("/"), [])
-    if others and folder not in roomy:
+    found = covers(system, target)
+    # Also one that is empty on the device, such as /opt of a fresh one, takes nothing new while it is shown.
+    if found and found[0] not in roomy:
+        folder, others = found
         roomy.add(folder)
         yield "--tmpfs", str(folder)
         for other in others:
