@@ -4,6 +4,7 @@ import fcntl
 import os
 import time
 
+from baremetal_agent.supervisor.ending import end_child
 from baremetal_agent.supervisor.output import PIPES, Output
 from baremetal_agent.supervisor.records import STARTED, STATUS, Launch, children, start_ticks, told, write, write_to
 
@@ -31,11 +32,16 @@ def start(launch: Launch, output: Output) -> int:
     """The child: the workload, or bubblewrap around it. Raises NotStarted."""
     began = time.time()
     child = _spawn(launch)
-    first, init = _inside(child, output, launch) if launch.one("sandboxed") else (child, 0)
-    write(
-        STARTED,
-        f'{{"pid": {first}, "began": {start_ticks(first)}, "child": {child}, "init": {init}, "time": {began:.6f}}}',
-    )
+    try:
+        first, init = _inside(child, output, launch) if launch.one("sandboxed") else (child, 0)
+        write(
+            STARTED,
+            f'{{"pid": {first}, "began": {start_ticks(first)}, "child": {child}, "init": {init}, "time": {began:.6f}}}',
+        )
+    except OSError as error:
+        # What nobody could find again must not run.
+        end_child(launch, child)
+        raise NotStarted(f"its start cannot be noted: {error}") from error
     return child
 
 

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 
+from baremetal_agent.supervisor.ending import attempt, end_groups
 from baremetal_agent.supervisor.launching import IGNORED, NotStarted, start
 from baremetal_agent.supervisor.output import Log, Output
 from baremetal_agent.supervisor.records import ENDED, LAUNCH, STARTED, Launch, number, read, told, write
@@ -12,7 +13,6 @@ from baremetal_agent.supervisor.records import ENDED, LAUNCH, STARTED, Launch, n
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable
 else:
     import _signal as signal
 
@@ -110,25 +110,15 @@ def _settle(
 ) -> tuple[int | None, str]:
     """Nothing of the workload is left, and all that it wrote is in the log."""
     if rest is not None:
-        _try(signal.pidfd_send_signal, rest, signal.SIGKILL)
+        attempt(signal.pidfd_send_signal, rest, signal.SIGKILL)
     elif not launch.one("sandboxed") and (group := number(read(STARTED), "child")):
         # Its number is nobody else's while the group has members.
-        _try(os.killpg, group, signal.SIGKILL)
-    for folder in launch.all("cgroup"):
-        for pid in read(f"{folder}/cgroup.procs").split():
-            _try(os.kill, int(pid), signal.SIGKILL)
+        attempt(os.killpg, group, signal.SIGKILL)
+    end_groups(launch)
     output.drain(DRAIN_SECONDS)
     if code in (KILLED, None) and any(_memory_kills(path) for path in launch.all("oom")):
         reason = "OutOfMemory"
     return code, reason
-
-
-def _try(send: "Callable[[int, int], None]", target: int, number: int) -> None:
-    try:
-        send(target, number)
-    except OSError:
-        # It has gone.
-        pass
 
 
 def _memory_kills(path: str) -> int:

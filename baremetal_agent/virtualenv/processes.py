@@ -2,8 +2,11 @@
 
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+
+from edge_agent.runtime.deaths import wait_for_end
 
 PROC = Path("/proc")
 
@@ -37,6 +40,35 @@ def send(process: int, number: int) -> None:
         signal.pidfd_send_signal(process, number)
     except ProcessLookupError:
         return
+
+
+async def end_all(find: Callable[[], Iterable[int]], seconds: float) -> bool:
+    """Whether none of those that `find` tells runs any more, within that time: they are killed, and so are those that
+    they started meanwhile."""
+    deadline = time.monotonic() + seconds
+    while running := [(pid, began) for pid in find() if (began := start_ticks(pid))]:
+        for pid, began in running:
+            process = open_process(pid, began)
+            if process is not None:
+                try:
+                    send(process, signal.SIGKILL)
+                    if not await wait_for_end(process, max(0.0, deadline - time.monotonic())):
+                        return False
+                finally:
+                    os.close(process)
+    return True
+
+
+def marked(variable: str, value: str) -> Iterator[int]:
+    """Those that were started with this variable, as far as they can be asked."""
+    mark = f"{variable}={value}".encode()
+    for path in PROC.glob("[0-9]*/environ"):
+        try:
+            found = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if mark in found:
+            yield int(path.parent.name)
 
 
 def descendants(pid: int) -> Iterator[int]:

@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import structlog
@@ -18,7 +18,8 @@ from baremetal_agent.virtualenv.cgroups import Joined, find_cgroups
 from baremetal_agent.virtualenv.entering import entering
 from baremetal_agent.virtualenv.instances import LOG, Ended, Instance, Instances, Started
 from baremetal_agent.virtualenv.launcher import Launch, Means
-from baremetal_agent.virtualenv.processes import descendants, is_same
+from baremetal_agent.virtualenv.processes import descendants, end_all, is_same, marked
+from baremetal_agent.virtualenv.starting import MARKER
 from baremetal_agent.virtualenv.supervised import described, limits_without_groups
 from edge_agent.runtime.backend import BackendError, LogLine, LogQuery, Stats
 from edge_agent.runtime.deaths import wait_for_end
@@ -30,6 +31,8 @@ log = structlog.get_logger()
 # How long a supervisor may take to write down how a dead workload ended.
 SETTLE_SECONDS = 5.0
 START_SECONDS = 30.0
+# A killed process that is in the middle of a system call ends with a delay.
+KILL_SECONDS = 10.0
 PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
     "from baremetal_agent.supervisor.main import main; sys.exit(main(sys.argv[2:]))"
@@ -168,11 +171,21 @@ class Supervision:
                 os.kill(pid, signal.SIGKILL)
 
     async def clear(self, instance: Instance) -> None:
-        if hanging := self._instances.supervisor(instance):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(hanging, signal.SIGKILL)
+        if not await end_all(lambda: self._left(instance), KILL_SECONDS):
+            log.error("instance_does_not_end", instance=instance.id, deployment=instance.deployment_id)
         if self._cgroups is not None:
             self._cgroups.remove(instance.cgroup)
+
+    def _left(self, instance: Instance) -> Iterator[int]:
+        """A supervisor that hangs, and what of a start that failed runs with nobody to watch over it."""
+        if hanging := self._instances.supervisor(instance):
+            # These first: without their parent they are not found by it.
+            yield from descendants(hanging)
+            yield hanging
+        if self._cgroups is not None:
+            yield from self._cgroups.processes(instance.cgroup)
+        if self._instances.started(instance) is None:
+            yield from marked(MARKER, instance.id)
 
     async def logs(self, instance: Instance, query: LogQuery) -> AsyncGenerator[LogLine, None]:
         async with contextlib.aclosing(read_log(self._instances.path(instance.id) / LOG, query)) as lines:
@@ -201,8 +214,9 @@ async def _await_report(instance: Instance, reading: int) -> None:
                 said += piece
     except TimeoutError:
         said += b"nothing is heard of it"
-        with contextlib.suppress(ProcessLookupError, ValueError):
-            os.kill(int(said.partition(b"\n")[0]), signal.SIGKILL)
+        if said.partition(b"\n")[0].isdigit():
+            hanging = int(said.partition(b"\n")[0])
+            await end_all(lambda: (*descendants(hanging), hanging), KILL_SECONDS)
     finally:
         os.close(reading)
     outcome = said.decode(errors="replace").partition("\n")[2] or "its supervisor ended at once"

@@ -1,0 +1,44 @@
+"""Ends what a workload has left running. Whoever has gone already is no error."""
+
+import os
+
+from baremetal_agent.supervisor.records import Launch, children, read
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable
+else:
+    import _signal as signal
+
+
+def attempt(send: "Callable[[int, int], None]", target: int, number: int) -> None:
+    """Sends a signal, if the target is still there."""
+    try:
+        send(target, number)
+    except OSError:
+        # It has gone.
+        pass
+
+
+def end_groups(launch: Launch) -> None:
+    """Nothing in the control groups of the workload runs soon."""
+    for folder in launch.all("cgroup"):
+        for pid in read(f"{folder}/cgroup.procs").split():
+            attempt(os.kill, int(pid), signal.SIGKILL)
+
+
+def end_child(launch: Launch, child: int) -> None:
+    """The child has ended, and all that it started ends."""
+    found, below = [], [child]
+    while below:
+        pid = below.pop()
+        # While it stands still it starts nothing that would be missed here.
+        attempt(os.kill, pid, signal.SIGSTOP)
+        found.append(pid)
+        below += children(pid)
+    for pid in found:
+        attempt(os.kill, pid, signal.SIGKILL)
+    attempt(os.killpg, child, signal.SIGKILL)
+    end_groups(launch)
+    os.waitpid(child, 0)

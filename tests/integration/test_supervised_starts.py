@@ -1,0 +1,123 @@
+"""Starts that fail on the way leave nothing that runs: for want of disk, of the supervisor, of the agent's patience."""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from baremetal_agent.supervisor.launching import SANDBOX_FD, STATUS_FD
+from baremetal_agent.virtualenv import supervision
+from baremetal_agent.virtualenv.confinement import Confinement
+from baremetal_agent.virtualenv.folders import boot_id
+from baremetal_agent.virtualenv.instances import Instance, Instances
+from baremetal_agent.virtualenv.launcher import Launch
+from baremetal_agent.virtualenv.layout import Layout
+from baremetal_agent.virtualenv.starting import MARKER
+from baremetal_agent.virtualenv.supervision import PROGRAM, Supervision
+from edge_agent.runtime.backend import BackendError
+from tests.support.async_waiting import until
+
+pytestmark = [pytest.mark.podman, pytest.mark.xdist_group("virtualenv-local")]
+
+ROOT = str(Path(supervision.__file__).parents[2])
+NUMBERS = itertools.count(1)
+SANDBOX = ("--unshare-pid", "--ro-bind", "/", "/", "--proc", "/proc")
+
+
+def running(mark: str) -> list[int]:
+    """Processes that were started with this variable, or have it on their command line."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            said = (folder / "environ").read_bytes() + (folder / "cmdline").read_bytes()
+            if mark.encode() in said and (folder / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX":
+                found.append(int(folder.name))
+    return found
+
+
+def supervised(folder: Path, mark: str, *words: str, **fields: str) -> str:
+    """What a supervisor reports of the launch of these words in its folder."""
+    for pipe in ("out", "err"):
+        os.mkfifo(folder / pipe)
+    said = [*fields.items(), *(("arg", word) for word in words), ("env", f"{MARKER}={mark}"), ("log_bytes", "1000000")]
+    said += [("sandbox", option) for option in SANDBOX]
+    (folder / "launch").write_bytes(b"".join(f"{key}={value}\0".encode() for key, value in said))
+    reading, writing = os.pipe()
+    with (folder / "lock").open("w") as lock:
+        argv = [sys.executable, "-I", "-S", "-c", PROGRAM, ROOT, str(folder), str(lock.fileno()), str(writing)]
+        subprocess.run(argv, pass_fds=(lock.fileno(), writing), check=True)
+    os.close(writing)
+    with os.fdopen(reading) as report:
+        return report.read().partition("\n")[2]
+
+
+@pytest.mark.parametrize("sandboxed", [False, True], ids=["bare", "sandboxed"])
+async def test_start_that_cannot_be_noted_leaves_nothing_that_runs(tmp_path: Path, sandboxed: bool) -> None:
+    mark = f"unnoted-{os.getpid()}-{next(NUMBERS)}"
+    # Where its note is to be written there is a folder, which is in the way even of root.
+    (tmp_path / ".started").mkdir()
+    words = ["/bin/sh", "-c", "setsid sleep 1000 & sleep 1000"]
+    fields = {}
+    if sandboxed:
+        words = ["/usr/bin/bwrap", "--json-status-fd", str(STATUS_FD), "--args", str(SANDBOX_FD), "--", *words]
+        fields = {"sandboxed": "1", "own_pids": "1"}
+    report = await asyncio.to_thread(supervised, tmp_path, mark, *words, **fields)
+    assert "its start cannot be noted: [Errno 21]" in report
+    await until(lambda: not running(mark))
+
+
+@pytest.fixture
+def instances(tmp_path: Path) -> Instances:
+    return Instances(tmp_path / "instances", "test")
+
+
+def launch(instances: Instances) -> Launch:
+    """Of an instance whose folder is there."""
+    name = f"start-{os.getpid()}-{next(NUMBERS)}"
+    instance = Instance(name, "test", "d", 1, "sha256:1", "d", boot_id(), "supervisor", cgroup=f"longshore-test/{name}")
+    instances.create(instance)
+    layout = Layout(("/bin/sleep", "1000"), ((MARKER, name),), "/", ())
+    return Launch(instance, layout, Confinement())
+
+
+async def test_start_of_which_nothing_is_heard_in_time_leaves_nothing_that_runs(
+    instances: Instances, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "START_SECONDS", 2.0)
+    made = launch(instances)
+    folder = instances.path(made.instance.id)
+    # Whoever opens a pipe to write waits for somebody who reads.
+    os.mkfifo(folder / "status")
+    watcher = Supervision(instances, boot_id())
+    with pytest.raises(BackendError, match="nothing is heard of it"):
+        await watcher.start(made)
+    await watcher.clear(made.instance)
+    assert running(str(folder)) == []
+    assert list(Path("/sys/fs/cgroup").glob(f"*/{made.instance.cgroup}")) == []
+
+
+@pytest.mark.parametrize("grouped", [True, False], ids=["in its groups", "in no group"])
+async def test_start_whose_supervisor_was_killed_before_it_was_noted_is_cleared(
+    instances: Instances, grouped: bool
+) -> None:
+    made = launch(instances)
+    watcher = Supervision(instances, boot_id())
+    started = await watcher.start(made)
+    if not grouped:
+        for procs in Path("/sys/fs/cgroup").glob("*/cgroup.procs"):
+            for pid in (started.pid, started.init):
+                procs.write_text(str(pid))
+    supervisor = instances.supervisor(made.instance)
+    os.kill(supervisor, signal.SIGKILL)
+    await until(lambda: not instances.supervisor(made.instance))
+    (instances.path(made.instance.id) / "started").unlink()
+    assert started.pid in running(made.instance.id)
+    await watcher.clear(made.instance)
+    assert running(made.instance.id) == []
+    assert list(Path("/sys/fs/cgroup").glob(f"*/{made.instance.cgroup}")) == []
