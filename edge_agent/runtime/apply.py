@@ -1,8 +1,8 @@
 """Doing what was planned: for each type of step one coroutine over the backend's verbs."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -127,7 +127,7 @@ class Executor:
 
     async def _give_up(self, step: GiveUp) -> None:
         handle, jitter = step.observed.handle, self._jitter()
-        lines = await self._last_lines(handle)
+        lines = await self._last_lines(step.deployment_id, handle)
         self._commit(
             step.deployment_id,
             lambda record: (lifeless if step.lifeless else overdue)(
@@ -138,7 +138,7 @@ class Executor:
         await self._backend.stop(handle, step.workload.stop_grace)
 
     async def _account(self, step: Account) -> None:
-        lines, jitter = await self._last_lines(step.observed.handle), self._jitter()
+        lines, jitter = await self._last_lines(step.deployment_id, step.observed.handle), self._jitter()
         self._commit(
             step.deployment_id,
             lambda record: ended(record, step.workload, step.observed, lines, self._clock(), jitter),
@@ -152,7 +152,7 @@ class Executor:
     async def _keep_log(self, step: Remove) -> None:
         """The last of it, for who asks what the instance said; as far as it can be had soon."""
         query = LogQuery(tail=KEPT_LINES)
-        with suppress(BackendError, TimeoutError):
+        with _as_far_as_it_goes(step.deployment_id):
             async with asyncio.timeout(KEEP_LOG_TIMEOUT):
                 await self._kept_logs.keep(step.deployment_id, self._backend.logs(step.observed.handle, query))
 
@@ -177,14 +177,25 @@ class Executor:
         told = BackendError("AgentError", f"the agent failed: {type(error).__name__}: {error}", retryable=True)
         self._failed(workload, stage, told)
 
-    async def _last_lines(self, handle: Handle) -> tuple[str, ...]:
+    async def _last_lines(self, deployment_id: str, handle: Handle) -> tuple[str, ...]:
         """The last output of an instance, as far as it can be had at once."""
         lines: list[str] = []
-        with suppress(BackendError, TimeoutError):
+        with _as_far_as_it_goes(deployment_id):
             async with asyncio.timeout(LAST_LINES_TIMEOUT):
                 async for line in self._backend.logs(handle, LogQuery(tail=LAST_LINES)):
                     lines.append(line.text)
         return newest_lines(lines)
+
+
+@contextmanager
+def _as_far_as_it_goes(deployment_id: str) -> Iterator[None]:
+    """Reading a log in this block holds up nothing: what an instance said is worth less than what is to be done."""
+    try:
+        yield
+    except (BackendError, TimeoutError):
+        log.debug("log_not_read", deployment=deployment_id)
+    except Exception as error:  # noqa: BLE001 - a log can be spoiled in more ways than anybody knows
+        log.warning("log_not_read", deployment=deployment_id, error=f"{type(error).__name__}: {error}")
 
 
 def _retired(record: Record, observed: Observed) -> Record | None:

@@ -101,6 +101,7 @@ class LogFile:
                     yield complete
 
     def _parse(self, line: bytes) -> LogLine | None:
+        """None for a part of a line, and for what a power cut or a full disk has spoiled."""
         fields = line.decode(errors="replace").split(" ", 3)
         if len(fields) < 4:
             return None
@@ -109,7 +110,10 @@ class LogFile:
         if tag == "P":
             self._parts[stream] = text
             return None
-        return LogLine(datetime.fromisoformat(time).timestamp(), stream, text)
+        try:
+            return LogLine(datetime.fromisoformat(time).timestamp(), stream, text)
+        except (ValueError, OverflowError):
+            return None
 
     def _drop_oldest(self) -> None:
         self._files.popleft().close()

@@ -362,13 +362,26 @@ async def test_logs_of_deployments_that_a_lost_database_knew_are_not_kept_for_ev
         assert device.kept_logs.read("d9", LogQuery()) is None
 
 
-async def test_log_that_cannot_be_read_holds_up_no_removal(device: Device) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        BackendError("LogUnreadable", "the disk is broken", retryable=True),
+        OSError(5, "Input/output error"),
+        ValueError("Invalid isoformat string"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_log_that_cannot_be_read_holds_up_nothing(device: Device, error: Exception) -> None:
     device.image(1)
+    for _ in range(100):
+        device.engine.fail_next("logs", error)
     async with device.agent() as agent:
         agent.wish(make_workload())
         await agent.until_ready()
-        for _ in range(2):
-            device.engine.fail_next("logs", BackendError("LogUnreadable", "the disk is broken", retryable=True))
+        device.engine.crash(device.instance().handle)
+        await agent.until_shows(State.BACKOFF, "Exited")
+        await agent.until_ready()
+        await until(lambda: len(device.engine.instances) == 1)
         agent.wish()
         await until(lambda: agent.status() is None)
         assert not device.engine.instances

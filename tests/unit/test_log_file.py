@@ -43,3 +43,13 @@ def test_file_that_came_and_went_between_two_looks_is_read(tmp_path: Path) -> No
     assert texts(log) == ["one", "two", "three"]
     assert texts(log) == []
     log.close()
+
+
+def test_spoiled_lines_are_left_out_and_the_rest_is_read(tmp_path: Path) -> None:
+    spoiled = ["\0" * 20, "no time at all", "2026-01-02T99:99 stdout F bad", "0001-01-01 stdout F too old"]
+    written(tmp_path / "log", "one", "two")
+    first, second = (tmp_path / "log").read_text().splitlines()
+    (tmp_path / "log").write_text("\n".join([first, *spoiled, second, ""]))
+    log = LogFile(tmp_path / "log")
+    assert texts(log) == ["one", "two"]
+    log.close()
