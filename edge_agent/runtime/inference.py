@@ -3,6 +3,7 @@
 import http.client
 import json
 import math
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,10 +23,40 @@ class Verdict:
     said: str
 
 
+class _TimedSocket(socket.socket):
+    """Gives up at `end` (monotonic), however many bytes come one by one until then."""
+
+    end = 0.0
+
+    def recv_into(self, *arguments: Any, **options: Any) -> int:
+        self._give_up_in_time()
+        return super().recv_into(*arguments, **options)
+
+    def sendall(self, *arguments: Any, **options: Any) -> None:
+        self._give_up_in_time()
+        super().sendall(*arguments, **options)
+
+    def _give_up_in_time(self) -> None:
+        left = self.end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self.settimeout(left)
+
+
+class _TimedConnection(http.client.HTTPConnection):
+    """`timeout` is for the whole of what is asked and answered, not for each of its bytes."""
+
+    def connect(self) -> None:
+        end = time.monotonic() + float(self.timeout or 0)
+        super().connect()
+        self.sock = _TimedSocket(fileno=self.sock.detach())
+        self.sock.end = end
+
+
 def infer(probe: InferenceProbe, host: str, port: int, timeout: float) -> Verdict:
-    """Asks once. Blocks. Raises OSError where nothing answers in time."""
+    """Asks once. Blocks, for `timeout` seconds at most. Raises OSError where nothing answers in time."""
     begun = time.monotonic()
-    connection = http.client.HTTPConnection(host, port, timeout=timeout)
+    connection = _TimedConnection(host, port, timeout=timeout)
     try:
         connection.request("POST", probe.path, probe.request, {"Content-Type": probe.content_type})
         answer = connection.getresponse()

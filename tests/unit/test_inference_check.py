@@ -1,5 +1,6 @@
 """The inference check: an answer is right only if the model said what was expected, in time."""
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.runtime.checks import ask
-from edge_agent.runtime.inference import ANSWER_LIMIT, differences, judge
+from edge_agent.runtime.inference import ANSWER_LIMIT, differences, infer, judge
 from edge_agent.runtime.model import Check, InferenceProbe
 from tests.support.workloads import make_observed
 
@@ -80,16 +81,19 @@ def test_a_right_answer_that_comes_too_late_is_not_ready() -> None:
 
 
 class Model(BaseHTTPRequestHandler):
-    """Answers as its server's `answer` says, and notes what it was asked."""
+    """Answers as its server's `answer` says, all but the first `quick` bytes one by one, and notes what it was asked."""
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.asked.append((self.path, self.headers["Content-Type"], body))  # type: ignore[attr-defined]
         content = json.dumps(self.server.answer).encode()  # type: ignore[attr-defined]
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+        quick = min(self.server.quick, len(head + content))  # type: ignore[attr-defined]
+        with contextlib.suppress(ConnectionError):
+            self.wfile.write((head + content)[:quick])
+            for byte in (head + content)[quick:]:
+                self.server.closing.wait(0.05)  # type: ignore[attr-defined]
+                self.wfile.write(bytes([byte]))
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Says nothing."""
@@ -98,10 +102,11 @@ class Model(BaseHTTPRequestHandler):
 @pytest.fixture
 def model() -> Iterator[Any]:
     server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Model)
-    server.asked, server.answer = [], RIGHT
+    server.asked, server.answer, server.quick, server.closing = [], RIGHT, 1_000_000, threading.Event()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server
+    server.closing.set()
     server.shutdown()
     thread.join()
     server.server_close()
@@ -130,3 +135,12 @@ async def test_a_port_that_nothing_listens_on_is_a_no(model: Any) -> None:
     model.server_close()
     answer = await ask(Check(PROBE), make_observed(addresses=(("http", address),)), never)
     assert (answer.ok, answer.said) == (False, "connection refused")
+
+
+@pytest.mark.parametrize("quick", [5, 45], ids=["head", "body"])
+def test_an_answer_that_comes_byte_by_byte_is_given_up_in_time(model: Any, quick: int) -> None:
+    model.quick = quick
+    host, port = model.server_address
+    with pytest.raises(TimeoutError):
+        infer(PROBE, host, port, timeout=0.3)
+    assert len(model.asked) == 1
