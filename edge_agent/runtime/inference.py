@@ -76,9 +76,12 @@ def judge(probe: InferenceProbe, status: int, body: bytes, seconds: float) -> Ve
         return Verdict(False, f"the answer has more than {ANSWER_LIMIT} bytes")
     try:
         answer = json.loads(body)
+        difference = next(differences(json.loads(probe.expect), answer, probe.tolerance), None)
+    except RecursionError:
+        return Verdict(False, "the answer is nested too deeply to be compared")
     except ValueError:
         return Verdict(False, "the answer is not JSON")
-    if (difference := next(differences(json.loads(probe.expect), answer, probe.tolerance), None)) is not None:
+    if difference is not None:
         return Verdict(False, f"the model answers otherwise than expected: {difference}")
     if probe.latency and seconds > probe.latency:
         return Verdict(False, f"the right answer took {seconds * 1000:.0f} ms, more than {probe.latency * 1000:.0f} ms")
@@ -93,7 +96,7 @@ def differences(expected: Any, answer: Any, tolerance: float, path: str = "") ->
     elif isinstance(expected, list):
         yield from _list(expected, answer, tolerance, path, where)
     elif _is_number(expected) and _is_number(answer):
-        if not _near(float(expected), float(answer), tolerance):
+        if not _near(expected, answer, tolerance):
             by = f" within {tolerance:g}" if tolerance else ""
             yield f"{where} is {_short(answer)}, not {_short(expected)}{by}"
     elif type(expected) is not type(answer) or expected != answer:
@@ -127,6 +130,11 @@ def _is_number(value: Any) -> bool:
 
 
 def _near(expected: float, answer: float, tolerance: float) -> bool:
+    try:
+        expected, answer = float(expected), float(answer)
+    except OverflowError:
+        # Whole numbers beyond any float.
+        return expected == answer
     return expected == answer or (math.isfinite(answer) and abs(expected - answer) <= tolerance)
 
 

@@ -18,8 +18,10 @@ from tests.support.workloads import make_observed
 
 PROBE = InferenceProbe("http", "/infer", b'{"x": 1}', expect='{"digit": 7, "scores": [0.1, 0.9]}', tolerance=0.05)
 RIGHT = {"digit": 7, "scores": [0.12, 0.88], "model": "digits"}
+# More than a float holds.
+HUGE = 10**400
 
-numbers = st.floats(allow_nan=False, allow_infinity=False, width=32) | st.integers(-1000, 1000)
+numbers = st.floats(allow_nan=False, allow_infinity=False, width=32) | st.integers(-1000, 1000) | st.just(HUGE)
 leaves = st.none() | st.booleans() | numbers | st.text(max_size=5)
 documents = st.recursive(
     leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
@@ -49,6 +51,10 @@ def test_an_answer_may_hold_more_than_is_expected_and_never_less(
         ({"a": [1]}, {"a": [1, 2]}, "a has 2 elements, not 1"),
         ({"a": 1}, [1], "the answer is [1], not an object"),
         ([1.0], [float("nan")], "[0] is NaN, not 1.0 within 0.1"),
+        pytest.param({"digit": 7}, {"digit": HUGE}, f"digit is {str(HUGE)[:57]}..., not 7 within 0.1", id="huge"),
+        pytest.param(
+            {"digit": HUGE}, {"digit": 7.5}, f"digit is 7.5, not {str(HUGE)[:57]}... within 0.1", id="not huge"
+        ),
     ],
 )
 def test_a_wrong_answer_is_told_with_its_place(expected: Any, answer: Any, said: str) -> None:
@@ -65,7 +71,8 @@ def test_numbers_may_differ_by_the_tolerance() -> None:
     [
         (500, b"{}", "HTTP 500 from /infer"),
         (200, b"<html>", "the answer is not JSON"),
-        (200, b" " * (ANSWER_LIMIT + 1), "more than"),
+        pytest.param(200, b" " * (ANSWER_LIMIT + 1), "more than", id="long"),
+        pytest.param(200, b"[" * 100_000, "the answer is nested too deeply to be compared", id="deep"),
     ],
 )
 def test_what_is_no_answer_is_told(status: int, body: bytes, said: str) -> None:
@@ -81,7 +88,7 @@ def test_a_right_answer_that_comes_too_late_is_not_ready() -> None:
 
 
 class Model(BaseHTTPRequestHandler):
-    """Answers as its server's `answer` says, all but the first `quick` bytes one by one, and notes what it was asked."""
+    """Answers as its server's `answer` says, after the first `quick` bytes one by one; notes what it was asked."""
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
