@@ -62,7 +62,7 @@ class Case:
 
     def ended(self, workload: Workload) -> tuple[Observed, ...]:
         """Instances of this revision that do not run, newest first."""
-        return tuple(i for i in self.instances if i.phase is not Phase.RUNNING and matches(i, workload))
+        return tuple(i for i in self.leftovers if matches(i, workload))
 
     def unaccounted(self, workload: Workload) -> Observed | None:
         """The newest instance of this revision, where it ended by itself and nobody has taken note yet."""
@@ -72,6 +72,11 @@ class Case:
         if not ended or ended[0].phase is not Phase.EXITED or ended[0].handle == self.course(workload).settled:
             return None
         return ended[0]
+
+    @property
+    def leftovers(self) -> tuple[Observed, ...]:
+        """Instances that do not run, newest first."""
+        return tuple(i for i in self.instances if i.phase is not Phase.RUNNING)
 
     @property
     def running(self) -> tuple[Observed, ...]:

@@ -80,7 +80,10 @@ class Account(Step):
 
 @dataclass(frozen=True)
 class Remove(Step):
-    """Leave nothing of an instance that does not run."""
+    """Leave nothing of an instance that does not run.
+
+    The oldest goes first, so that what is kept, a log, always is of a newer one than what was kept before.
+    """
 
     observed: Observed
 
@@ -156,7 +159,7 @@ def _clear(
     if running:
         yield Stop(key, running[0], workload.stop_grace if workload else DEFAULT_GRACE)
     elif instances:
-        yield Remove(key, instances[0])
+        yield Remove(key, instances[-1])
     elif remembered:
         yield Forget(key, gone)
 
@@ -209,9 +212,8 @@ def _tend(case: Case, goal: Workload, alive: Sequence[Observed], now: float) -> 
         return GiveUp(key, goal, alive[0])
     if not health.ready:
         return None
-    leftovers = [i for i in case.instances if i.phase is not Phase.RUNNING]
-    if leftovers:
-        return Remove(key, leftovers[0])
+    if case.leftovers:
+        return Remove(key, case.leftovers[-1])
     if case.course(goal).attempts and now >= health.ready_since + STABLE_AFTER:
         return Recover(key, goal.revision)
     return None
@@ -233,8 +235,7 @@ def _bring_up(case: Case, goal: Workload, now: float) -> Step | None:
         return _stop(case, case.running[0])
     if completed:
         return None
-    ended = case.ended(goal)
-    return Remove(key, ended[0]) if ended else Start(key, goal)
+    return Remove(key, case.leftovers[-1]) if case.ended(goal) else Start(key, goal)
 
 
 def _stop(case: Case, observed: Observed) -> Stop:

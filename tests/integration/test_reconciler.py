@@ -10,7 +10,17 @@ import pytest
 from edge_agent.runtime.backend import BackendError, ExecResult, LogLine, LogQuery
 from edge_agent.runtime.convert import Broken
 from edge_agent.runtime.fake_backend import FakeBackend, FakeInstance, FakeProgram
-from edge_agent.runtime.model import Check, CommandProbe, Desired, RestartPolicy, State, TcpProbe, Volume, Workload
+from edge_agent.runtime.model import (
+    Check,
+    CommandProbe,
+    Desired,
+    RestartPolicy,
+    State,
+    TcpProbe,
+    UpdateStrategy,
+    Volume,
+    Workload,
+)
 from tests.support.agent_on_fake import CRASHES, Device, no_network
 from tests.support.workloads import make_workload, until
 
@@ -332,6 +342,20 @@ async def test_what_an_instance_said_is_kept_until_the_next_is_gone_or_its_deplo
         agent.wish()
         await until(lambda: agent.status() is None)
         assert previous_lines(device) is None
+
+
+async def test_log_of_a_crashed_update_is_kept_and_not_the_one_of_what_ran_before(device: Device) -> None:
+    device.image(1, FakeProgram(lines=("revision 1",)))
+    crashing = device.image(2, FakeProgram(lines=("no such file",), runs_for=0.0, exit_code=1))
+    async with device.agent() as agent:
+        agent.wish(make_workload(1))
+        await agent.until_ready()
+        agent.wish(make_workload(2, update=UpdateStrategy.STOP_FIRST))
+        await agent.until_shows(State.BACKOFF, "Exited", revision=2)
+        crashing.program = FakeProgram(lines=("revision 2",))
+        await agent.until_ready(revision=2)
+        await until(lambda: len(device.engine.instances) == 1)
+        assert previous_lines(device) == ["no such file"]
 
 
 async def test_volumes_of_a_stopped_deployment_go_when_it_is_deleted(device: Device) -> None:

@@ -214,6 +214,19 @@ def test_the_old_instance_is_removed_only_when_the_new_one_is_ready() -> None:
     assert steps(new, observed=observed, record=ready(new, instance.handle)) == [Remove("d1", old_instance)]
 
 
+def test_of_what_has_ended_the_oldest_is_removed_first() -> None:
+    wish, instance = make_workload(2), make_observed(2, 9)
+    older, crashed = make_observed(1, 1, Phase.EXITED), make_observed(2, 2, Phase.EXITED)
+    record = ready(wish, crashed.handle)
+    noted = record.with_course(replace(record.course(2), settled=crashed.handle))
+    gone = (crashed, older)
+    assert steps(wish, observed=gone, record=noted) == [Remove("d1", older)]
+    assert steps(wish, observed=(crashed,), record=noted) == [Remove("d1", crashed)]
+    assert steps(wish, observed=(*gone, instance), record=ready(wish, instance.handle)) == [Remove("d1", older)]
+    assert steps(wish, observed=gone, record=noted, stopped=True) == [Remove("d1", older)]
+    assert steps(observed=gone, record=noted) == [Remove("d1", older)]
+
+
 def test_an_instance_that_ended_by_itself_is_accounted_for_before_it_is_replaced() -> None:
     wish, gone = make_workload(), make_observed(phase=Phase.EXITED)
     record = ready(wish, gone.handle)
