@@ -147,6 +147,8 @@ class Executor:
     async def _remove(self, step: Remove) -> None:
         if step.observed.started_at:
             await self._keep_log(step)
+        # Where nothing is remembered, as after a lost database: what is kept for the deployment is to go with it.
+        self._commit(step.deployment_id, lambda record: record)
         await self._backend.remove(step.observed.handle)
 
     async def _keep_log(self, step: Remove) -> None:

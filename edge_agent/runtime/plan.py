@@ -119,8 +119,9 @@ def plan(
             continue
         mine = instances.get(key, ())
         if key in desired.stopped:
-            # A record that says nothing stays: what is kept for the deployment goes when its wish does.
-            remembered = records.get(key, Record(key)) != Record(key)
+            # A record that says nothing stays, and is made where there is none: what is kept for the deployment goes
+            # when its wish does.
+            remembered = records.get(key) != Record(key)
             steps += _clear(key, mine, remembered, wish, gone=False)
         else:
             steps += _keep_running(Case(wish, mine, records.get(key) or Record(key)), now)

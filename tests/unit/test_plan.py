@@ -318,10 +318,11 @@ def test_a_stopped_deployment_is_stopped_then_removed_then_forgotten() -> None:
     gone = make_observed(phase=Phase.EXITED)
     assert steps(wish, observed=(gone,), record=record, stopped=True) == [Remove("d1", gone)]
     assert steps(wish, record=record, stopped=True) == [Forget("d1")]
-    assert steps(wish, stopped=True) == []
+    assert steps(wish, record=Record("d1"), stopped=True) == []
 
 
 def test_what_is_kept_for_a_stopped_deployment_goes_with_its_wish() -> None:
+    assert steps(make_workload(), stopped=True) == [Forget("d1")], "also where a database was lost"
     assert steps(make_workload(), record=Record("d1"), stopped=True) == []
     assert steps(record=Record("d1")) == [Forget("d1", gone=True)]
 

@@ -95,13 +95,14 @@ class World:
                 self.records[key] = ended(record, workload, observed, (), self.moment, 0.5)
             case Remove(_, observed):
                 assert observed.phase is not Phase.RUNNING, "a running instance is stopped before it is removed"
+                self.records[key] = record
                 self.observed.remove(observed)
             case Recover(_, revision):
                 self.records[key] = recovered(record, revision)
             case Forget(_, gone):
-                del self.records[key]
-                if not gone:
-                    self.records[key] = Record(key)
+                self.records[key] = Record(key)
+                if gone:
+                    del self.records[key]
             case _:
                 raise AssertionError(f"a step that nobody can do: {step}")
 
