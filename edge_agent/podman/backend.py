@@ -235,6 +235,8 @@ class PodmanBackend:
         container = await self._inventory.find(handle.value)
         if container is None:
             raise BackendError("NoSuchInstance", f"container {handle.value[:12]} does not exist", retryable=False)
+        if container.damaged:
+            return
         async with contextlib.aclosing(read_log(Path(container.log_path), query)) as lines:
             async for line in lines:
                 yield line

@@ -38,6 +38,8 @@ class Container:
     # "NAME=value" as its first process has them, those of its accelerators (CDI) included: Podman gives those to no
     # command inside by itself.
     environment: tuple[str, ...] = ()
+    # Podman lists it and cannot read it: nothing of it can be started again.
+    damaged: bool = False
 
     @property
     def handle(self) -> Handle:
@@ -103,10 +105,30 @@ def parse(inspected: Mapping[str, Any]) -> Container:
     )
 
 
+def parse_listed(entry: Mapping[str, Any], *, runs: bool) -> Container:
+    """From an entry of `GET containers/json`, where inspect fails; `runs`: its process was seen."""
+    return Container(
+        id=str(entry["Id"]),
+        labels=entry.get("Labels") or {},
+        state="running" if runs else "exited",
+        pid=int(entry.get("Pid") or 0),
+        monitor_pid=0,
+        started_at=max(0.0, float(entry.get("StartedAt") or 0)),
+        finished_at=0.0,
+        exit_code=0,
+        out_of_memory=False,
+        memory_limit=0,
+        stop_signal=int(signal.SIGTERM),
+        log_path="",
+        published={},
+        damaged=True,
+    )
+
+
 def observed(container: Container, *, runs: bool, starting: bool, exit_reason: str = "") -> Observed:
     """`runs`: its process was seen; `starting`: this agent is about to start it."""
     phase = Phase.RUNNING if runs else Phase.CREATED if starting else Phase.EXITED
-    known_end = phase is Phase.EXITED and container.ended
+    known_end = phase is Phase.EXITED and container.ended and not container.damaged
     deployment_id, revision = container.key
     return Observed(
         handle=container.handle,

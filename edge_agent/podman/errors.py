@@ -21,6 +21,13 @@ class ApiError(Exception):
         self.message = message
 
 
+class InspectFailed(BackendError):
+    """Podman has the container, and cannot tell about it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("InspectFailed", message, retryable=True)
+
+
 def pull_error(reference: str, text: str) -> BackendError:
     """Why a pull failed, and whether it may work later."""
     lower = text.lower()

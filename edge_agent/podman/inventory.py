@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -12,8 +12,8 @@ from edge_agent.podman import container as containers
 from edge_agent.podman import machine, spec
 from edge_agent.podman.connection import Connection
 from edge_agent.podman.container import Container
-from edge_agent.podman.errors import ApiError
-from edge_agent.runtime.backend import BackendError, BackendUnavailable, Observed
+from edge_agent.podman.errors import ApiError, InspectFailed
+from edge_agent.runtime.backend import INSTANCE_DAMAGED, BackendError, BackendUnavailable, Observed
 from edge_agent.runtime.deaths import DeathWatch
 
 # While nothing dies and no verb is called, Podman is not asked again before this many seconds.
@@ -93,7 +93,7 @@ class Inventory:
     async def _list_again(self) -> None:
         before, begun = set(self._known), time.monotonic()
         self._forgotten.clear()
-        found = await asyncio.gather(*(self._look(container_id) for container_id in await self._ids()))
+        found = await asyncio.gather(*(self._look(entry) for entry in await self._entries()))
         for container in found:
             if container is not None and container.id not in self._forgotten:
                 self._remember(container)
@@ -101,7 +101,7 @@ class Inventory:
             self._known.pop(gone, None)
         self._listed_at = begun
 
-    async def _ids(self) -> Iterable[str]:
+    async def _entries(self) -> Sequence[Mapping[str, Any]]:
         filters = json.dumps({"label": [spec.owner_label(self._owner)]})
         try:
             entries: Sequence[Mapping[str, Any]] | None = await self._connection.call(
@@ -109,13 +109,17 @@ class Inventory:
             )
         except ApiError as error:
             raise BackendUnavailable("PodmanUnavailable", str(error)) from error
-        return [str(entry["Id"]) for entry in entries or ()]
+        return entries or ()
 
-    async def _look(self, container_id: str) -> Container | None:
-        """As `_refresh`. What cannot be read must not hide the others: it is left alone, and stays what it was last
-        known to be, if anything."""
+    async def _look(self, entry: Mapping[str, Any]) -> Container | None:
+        """As `_refresh`. What cannot be read must not hide the others: where Podman cannot, it is damaged; where this
+        agent cannot, it is left alone, and stays what it was last known to be, if anything."""
+        container_id = str(entry["Id"])
         try:
-            container = await self._refresh(container_id)
+            try:
+                container = await self._refresh(container_id)
+            except InspectFailed as error:
+                container = self._damaged(entry, error)
             if container is not None:
                 containers.observed(container, runs=False, starting=False)
         except BackendError:
@@ -125,6 +129,15 @@ class Inventory:
             return self._known.get(container_id)
         self._set_aside.pop(container_id, None)
         return container
+
+    def _damaged(self, entry: Mapping[str, Any], error: BackendError) -> Container:
+        """What is known of a container whose storage is damaged. One that runs is not disturbed by that."""
+        container_id = str(entry["Id"])
+        known = self._known.get(container_id)
+        if known is not None and self.runs(known):
+            return known
+        log.error("container_damaged", container=container_id, owner=self._owner, why=error.message)
+        return containers.parse_listed(entry, runs=machine.runs(int(entry.get("Pid") or 0), container_id))
 
     def _tell_set_aside(self, container_id: str, why: str) -> None:
         if self._set_aside.get(container_id) != why:
@@ -161,11 +174,13 @@ class Inventory:
         except ApiError as error:
             if error.status == 404:
                 return None
-            raise BackendError("InspectFailed", str(error), retryable=True) from error
+            raise InspectFailed(str(error)) from error
 
 
 def _exit_reason(container: Container) -> str:
     """Why it ended, where more is known than the exit code."""
+    if container.damaged:
+        return INSTANCE_DAMAGED
     if container.state in containers.UNSTARTED:
         return "PowerLost" if container.started_at else ""
     if container.claims_to_run:

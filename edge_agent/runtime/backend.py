@@ -93,6 +93,10 @@ class Phase(enum.Enum):
     EXITED = "exited"
 
 
+# What is stored of an instance is damaged, so that it cannot be started again; nor is it known how it ended.
+INSTANCE_DAMAGED = "InstanceDamaged"
+
+
 @dataclass(frozen=True)
 class Observed:
     """One instance that this agent owns. Times in seconds since the epoch; 0 where it never happened."""
@@ -105,7 +109,7 @@ class Observed:
     started_at: float = 0.0
     finished_at: float = 0.0
     exit_code: int | None = None
-    # Why it ended, where the backend knows more than the exit code: "OutOfMemory".
+    # Why it ended, where the backend knows more than the exit code: "OutOfMemory", INSTANCE_DAMAGED.
     exit_reason: str = ""
     # Name of each port -> (address, port) at which this device reaches it.
     addresses: tuple[tuple[str, tuple[str, int]], ...] = ()

@@ -7,7 +7,7 @@ import signal
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from edge_agent.runtime.backend import Handle, Observed
+from edge_agent.runtime.backend import INSTANCE_DAMAGED, Handle, Observed
 from edge_agent.runtime.model import Check, RestartPolicy, Workload
 
 BACKOFF_FIRST = 1.0
@@ -211,7 +211,7 @@ def ended(
     first = course.attempts == 0
     failure = _exit_failure(workload, observed, first, lines)
     after = failed(record.with_course(course), workload, failure, moment, jitter)
-    if observed.exit_code is None and first and not failure.final:
+    if observed.exit_code is None and first and not failure.final and failure.reason != INSTANCE_DAMAGED:
         # The machine went down, not the workload: no reason to wait.
         course = replace(after.course(workload.revision), next_try=moment.monotonic, next_try_at=moment.wall)
         return after.with_course(course)
@@ -220,6 +220,9 @@ def ended(
 
 def _exit_failure(workload: Workload, observed: Observed, first: bool, lines: tuple[str, ...]) -> Failure:
     final = workload.restart is RestartPolicy.NEVER
+    if observed.exit_reason == INSTANCE_DAMAGED:
+        message = "what this device stores of the instance is damaged; it is made anew"
+        return Failure(Stage.RUN, INSTANCE_DAMAGED, message, final, lines)
     if observed.exit_code is None:
         message = "the instance was cut off; how it ended is not known"
         return Failure(Stage.RUN, observed.exit_reason or "Interrupted", message, final, lines)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.runtime.backend import Handle, Phase
+from edge_agent.runtime.backend import INSTANCE_DAMAGED, Handle, Phase
 from edge_agent.runtime.model import Check, RestartPolicy, TcpProbe
 from edge_agent.runtime.record import (
     BACKOFF_CAP,
@@ -133,6 +133,14 @@ def test_an_end_is_judged_by_exit_code_and_restart_policy(
     assert course.settled == gone.handle
     assert course.exit_code == code
     assert (course.failure.reason if course.failure else None) == reason
+
+
+def test_an_instance_whose_storage_is_damaged_says_so_before_it_is_made_anew() -> None:
+    gone = make_observed(phase=Phase.EXITED, exit_code=None, exit_reason=INSTANCE_DAMAGED)
+    course = ended(Record("d1"), WISH, gone, (), at(10), 0.5).course(1)
+    assert course.failure is not None
+    assert course.failure.reason == INSTANCE_DAMAGED
+    assert course.next_try > 10
 
 
 def test_the_second_crash_in_a_row_is_a_crash_loop() -> None:

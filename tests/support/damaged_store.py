@@ -1,0 +1,76 @@
+"""Podman's storage on a device that is switched off, to be damaged as power cuts and bad flash do."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edge_agent.runtime.backend import Handle
+from edge_agent.runtime.model import Artifact
+from tests.support.devices import SimulatedDevice
+
+INDEXES = {"layers": "overlay-layers/layers.json", "images": "overlay-images/images.json"}
+INDEXES["containers"] = "overlay-containers/containers.json"
+
+
+class DamagedStore:
+    """What lies where in the overlay storage of a device, as its indexes tell while they are whole."""
+
+    def __init__(self, device: SimulatedDevice) -> None:
+        self.root = device.storage / "storage"
+
+    def index(self, name: str) -> Path:
+        """Of layers, images or containers."""
+        return self.root / INDEXES[name]
+
+    def entries(self, name: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.index(name).read_text())
+        return found
+
+    @property
+    def database(self) -> Path:
+        """Where Podman keeps its containers."""
+        return next(path for path in (self.root / "libpod/bolt_state.db", self.root / "db.sql") if path.exists())
+
+    def image(self, artifact: Artifact) -> dict[str, Any]:
+        return next(i for i in self.entries("images") if any(artifact.digest in name for name in i["names"]))
+
+    def image_files(self, artifact: Artifact) -> list[Path]:
+        """Its manifests and its configuration."""
+        return sorted((self.root / "overlay-images" / self.image(artifact)["id"]).iterdir())
+
+    def layers(self, artifact: Artifact) -> list[Path]:
+        """The folders of an image's layers, the topmost first."""
+        return [self.root / "overlay" / layer for layer in self._chain(self.image(artifact)["layer"])]
+
+    def _chain(self, layer: str) -> Iterator[str]:
+        parents = {entry["id"]: entry.get("parent", "") for entry in self.entries("layers")}
+        while layer:
+            yield layer
+            layer = parents[layer]
+
+    def writable(self, handle: Handle) -> Path:
+        """The folder of a container's own layer."""
+        found = next(entry for entry in self.entries("containers") if entry["id"] == handle.value)
+        return self.root / "overlay" / str(found["layer"])
+
+    def userdata(self, handle: Handle) -> Path:
+        return self.root / "overlay-containers" / handle.value
+
+
+def empty(*paths: Path) -> None:
+    """What is left of a file whose data never reached the disk."""
+    for path in paths:
+        path.write_bytes(b"")
+
+
+def remove(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+async def received(device: SimulatedDevice) -> int:
+    """Bytes that came to the device by its network since it was booted."""
+    listed = await device.run("sh", "-c", "cat /sys/class/net/*/statistics/rx_bytes /proc/net/dev | tail -n +1")
+    lines = [line.split(":") for line in listed.splitlines() if ":" in line and "lo:" not in line]
+    return sum(int(counts.split()[0]) for _, counts in lines)
