@@ -56,19 +56,30 @@ class Log:
                 raise OSError(errno.ENOSPC, "")
         except OSError:
             self._lost += len(entries)
-            # Half an entry would spoil the next one.
-            os.ftruncate(self._file, self._size)
+            self._drop_half()
         else:
             self._size += len(data)
             self._lost = 0
 
+    def _drop_half(self) -> None:
+        """Half an entry would spoil the next one."""
+        try:
+            os.ftruncate(self._file, self._size)
+        except OSError:
+            # A disk that has become read-only takes no next one either.
+            pass
+
     def _rotate(self) -> None:
         """At no moment is there no log."""
         fresh = os.open(f".{LOG}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
-        _unlink(f".{OLDER_LOG}")
-        os.link(LOG, f".{OLDER_LOG}")
-        os.rename(f".{OLDER_LOG}", OLDER_LOG)
-        os.rename(f".{LOG}", LOG)
+        try:
+            _unlink(f".{OLDER_LOG}")
+            os.link(LOG, f".{OLDER_LOG}")
+            os.rename(f".{OLDER_LOG}", OLDER_LOG)
+            os.rename(f".{LOG}", LOG)
+        except OSError:
+            os.close(fresh)
+            raise
         os.close(self._file)
         self._file, self._size = fresh, 0
 

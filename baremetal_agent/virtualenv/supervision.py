@@ -92,8 +92,11 @@ class Supervision:
         lock = self._instances.lock(instance)
         if lock is None:
             return
-        reading, writing = os.pipe()
-        try:
+        with contextlib.ExitStack() as kept, contextlib.ExitStack() as given:
+            given.callback(os.close, lock)
+            reading, writing = os.pipe()
+            kept.callback(os.close, reading)
+            given.callback(os.close, writing)
             root = str(Path(baremetal_agent.__file__).parents[1])
             argv = [sys.executable, "-I", "-S", "-X", "utf8", "-c", PROGRAM, root]
             process = await asyncio.create_subprocess_exec(
@@ -101,12 +104,10 @@ class Supervision:
                 pass_fds=(lock, writing), start_new_session=True,
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
             )  # fmt: skip
-            await process.wait()
-        finally:
+            await _end_of(process)
             # The lock stays for as long as the supervisor has the file open.
-            os.close(lock)
-            os.close(writing)
-        await _await_report(instance, reading)
+            given.close()
+            await _await_report(instance, reading)
 
     async def attend(self, instance: Instance) -> Ended | None:
         ended = self._instances.ended(instance)
@@ -127,8 +128,8 @@ class Supervision:
             log.warning("supervisor_lost", instance=instance.id, deployment=instance.deployment_id)
             try:
                 await self._spawn(instance, "adopt")
-            except BackendError as error:
-                log.error("supervisor_not_replaced", instance=instance.id, error=error.message)
+            except (BackendError, OSError) as error:
+                log.error("supervisor_not_replaced", instance=instance.id, error=str(error))
 
     async def _settle(self, instance: Instance) -> None:
         """Its process has gone; its supervisor is about to write down how it ended, unless that is gone too."""
@@ -205,6 +206,17 @@ class Supervision:
         return counted or self._meter.of_processes(self.processes(instance, started), started.pid)
 
 
+async def _end_of(process: asyncio.subprocess.Process) -> None:
+    """Of the one that leaves a supervisor behind; if nobody waits any more, none if that can be."""
+    try:
+        await process.wait()
+    except asyncio.CancelledError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        raise
+
+
 async def _await_report(instance: Instance, reading: int) -> None:
     """The supervisor says who it is, then "ok" or why nothing runs."""
     said = b""
@@ -217,8 +229,6 @@ async def _await_report(instance: Instance, reading: int) -> None:
         if said.partition(b"\n")[0].isdigit():
             hanging = int(said.partition(b"\n")[0])
             await end_all(lambda: (*descendants(hanging), hanging), KILL_SECONDS)
-    finally:
-        os.close(reading)
     outcome = said.decode(errors="replace").partition("\n")[2] or "its supervisor ended at once"
     if outcome != "ok":
         raise BackendError("StartFailed", f"cannot start {instance.name}: {outcome}", retryable=True)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -72,6 +73,18 @@ async def test_start_that_cannot_be_noted_leaves_nothing_that_runs(tmp_path: Pat
     await until(lambda: not running(mark))
 
 
+async def test_log_that_takes_nothing_and_cannot_be_cut_holds_up_nothing(tmp_path: Path) -> None:
+    # As on a disk that has become read-only: whatever is done to it fails.
+    (tmp_path / "log").symlink_to("/dev/full")
+    mark = f"unlogged-{os.getpid()}-{next(NUMBERS)}"
+    report = await asyncio.to_thread(
+        supervised, tmp_path, mark, "/bin/sh", "-c", "echo one; sleep 0.2; echo two; exit 5"
+    )
+    assert report == "ok"
+    await until((tmp_path / "ended").exists)
+    assert json.loads((tmp_path / "ended").read_text())["code"] == 5
+
+
 @pytest.fixture
 def instances(tmp_path: Path) -> Instances:
     return Instances(tmp_path / "instances", "test")
@@ -121,3 +134,22 @@ async def test_start_whose_supervisor_was_killed_before_it_was_noted_is_cleared(
     await watcher.clear(made.instance)
     assert running(made.instance.id) == []
     assert list(Path("/sys/fs/cgroup").glob(f"*/{made.instance.cgroup}")) == []
+
+
+async def test_start_that_is_cancelled_keeps_nothing_open(instances: Instances) -> None:
+    watcher = Supervision(instances, boot_id())
+    await watcher.means()
+    before = opened()
+    made = launch(instances)
+    starting = asyncio.create_task(watcher.start(made))
+    await until(lambda: opened() > before)
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    assert starting.cancelled()
+    await until(lambda: opened() == before)
+    await watcher.clear(made.instance)
+
+
+def opened() -> set[str]:
+    """What this process has open."""
+    return {path.name for path in Path("/proc/self/fd").iterdir()}

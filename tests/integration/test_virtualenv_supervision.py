@@ -308,3 +308,12 @@ async def test_cancelled_start_leaves_nothing(machine: LocalMachine) -> None:
         if isinstance(outcome, Handle):
             await machine.backend.remove(outcome)
         assert await machine.backend.list() == []
+
+
+async def test_supervisor_that_cannot_be_replaced_hides_no_instance(machine: LocalMachine) -> None:
+    handle = await machine.launch(machine.workload())
+    await kill_and_wait(machine.supervisor(handle))
+    lock = machine.folder(handle) / "lock"
+    lock.unlink()
+    lock.mkdir()
+    assert [(seen.handle, seen.phase) for seen in await machine.backend.list()] == [(handle, Phase.RUNNING)]
