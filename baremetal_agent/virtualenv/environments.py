@@ -94,8 +94,7 @@ class Environments:
         files = {wheel.digest: self._named(wheel) for wheel in wheels}
         lock = requirements(reference, description.lock, files)
         # What uv remembers of wheels may have been torn by a power cut, and it would not look.
-        self._caches.change(CACHE)
-        with self._made.making(name) as fresh:
+        with self._caches.changing(CACHE), self._made.making(name) as fresh:
             await self._uv(reference, "venv", "--relocatable", "--allow-existing", "--python", str(program), str(fresh))
             if lock:
                 (fresh / "requirements.lock").write_text(lock)

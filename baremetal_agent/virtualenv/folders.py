@@ -7,6 +7,7 @@ that was. Until `settle` has brought it to the disk, only that life may trust it
 import json
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,6 +31,8 @@ class Folders:
     def __init__(self, parent: Path, boot: str) -> None:
         self._parent = parent
         self._boot = boot
+        # How many change it in place just now.
+        self._changing: Counter[str] = Counter()
 
     def path(self, name: str) -> Path:
         return self._parent / name
@@ -64,22 +67,31 @@ class Folders:
             shutil.rmtree(fresh, ignore_errors=True)
             raise
 
-    def change(self, name: str) -> Path:
-        """It is there to be changed in place, with what it had, if that is whole; from now on unsettled."""
+    @contextmanager
+    def changing(self, name: str) -> Iterator[Path]:
+        """It is there to be changed in place, with what it had, if that is whole; from now on unsettled. Several may
+        change it at once."""
         if not self.whole(name):
             self.remove(name)
         self.path(name).mkdir(parents=True, exist_ok=True)
         self._mark(self.path(name))
-        return self.path(name)
+        self._changing[name] += 1
+        try:
+            yield self.path(name)
+        finally:
+            self._changing[name] -= 1
 
     async def settle(self, name: str) -> None:
-        """Afterwards it is on the disk. Takes as long as the disk does."""
-        if self.whole(name) and not self.settled(name):
-            ended = await run("sync", "--file-system", str(self._parent))
-            # It may have been removed meanwhile.
-            with suppress(FileNotFoundError):
-                if ended.code == 0 and self.whole(name):
-                    write_durably(self.path(name) / MARKER, json.dumps({"settled": True}).encode(), 0o644)
+        """Afterwards it is on the disk, unless it was changed meanwhile: then whoever did so settles it. Takes as long
+        as the disk does."""
+        before = _read(self.path(name))
+        if not self.whole(name) or self.settled(name) or self._changing[name]:
+            return
+        ended = await run("sync", "--file-system", str(self._parent))
+        # It may also have been removed.
+        with suppress(FileNotFoundError):
+            if ended.code == 0 and _read(self.path(name)) == before:
+                write_durably(self.path(name) / MARKER, json.dumps({"settled": True}).encode(), 0o644)
 
     def remove(self, name: str) -> None:
         """At no moment is a part of it there under its name."""
@@ -95,7 +107,8 @@ class Folders:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _mark(self, folder: Path) -> None:
-        (folder / MARKER).write_text(json.dumps({"boot": self._boot}))
+        # With what tells this change from all others.
+        (folder / MARKER).write_text(json.dumps({"boot": self._boot, "change": uuid.uuid4().hex}))
 
     def _entries(self) -> list[Path]:
         return list(self._parent.iterdir()) if self._parent.is_dir() else []

@@ -1,5 +1,6 @@
 """What the bare-metal agent makes of a bundle: manifest, description, lock, layers of files, folders that are whole."""
 
+import asyncio
 import gzip
 import hashlib
 import io
@@ -20,7 +21,7 @@ from baremetal_agent.virtualenv.bundle import (
     parse_manifest,
 )
 from baremetal_agent.virtualenv.environments import environment_name, requirements
-from baremetal_agent.virtualenv.folders import Folders
+from baremetal_agent.virtualenv.folders import MARKER, Folders
 from baremetal_agent.virtualenv.packages import parse_installed
 from baremetal_agent.virtualenv.unpacking import DamagedLayer, UnsafeLayer, unpack
 from controller.builds.bundles import description as controller_side
@@ -254,9 +255,32 @@ async def test_folder_that_is_changed_in_place_is_unsettled_again_and_empty_if_i
     tmp_path: Path,
 ) -> None:
     folders = Folders(tmp_path / "made", "boot-1")
-    (folders.change("cache") / "entry").touch()
+    change(folders, "entry")
     await folders.settle("cache")
     later = Folders(tmp_path / "made", "boot-2")
-    assert (later.change("cache") / "entry").exists()
+    assert change(later, "other") == {"entry", "other"}
     assert not later.settled("cache")
-    assert not (Folders(tmp_path / "made", "boot-3").change("cache") / "entry").exists()
+    assert change(Folders(tmp_path / "made", "boot-3"), "third") == {"third"}
+
+
+def change(folders: Folders, file: str) -> set[str]:
+    """What is there afterwards."""
+    with folders.changing("cache") as folder:
+        (folder / file).touch()
+        return {path.name for path in folder.iterdir()} - {MARKER}
+
+
+async def test_folder_that_is_changed_while_it_is_settled_is_not_settled_by_that(tmp_path: Path) -> None:
+    folders = Folders(tmp_path / "made", "boot")
+    change(folders, "one")
+    settling = asyncio.create_task(folders.settle("cache"))
+    # It waits for the disk now.
+    await asyncio.sleep(0)
+    change(folders, "two")
+    await settling
+    assert not folders.settled("cache")
+    with folders.changing("cache"):
+        await folders.settle("cache")
+        assert not folders.settled("cache")
+    await folders.settle("cache")
+    assert folders.settled("cache")
