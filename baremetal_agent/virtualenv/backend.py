@@ -151,6 +151,7 @@ class VirtualenvBackend:
             if not self._looked:
                 self._looked = True
                 await self._opened.kill_left()
+                await asyncio.to_thread(self._instances.sweep)
             found = [await self._observe(instance) for instance in self._instances.all()]
         return [seen for seen in found if seen is not None]
 

@@ -6,6 +6,8 @@ lock            held by its supervisor for as long as that lives
 log, log.1      what it wrote
 """
 
+import asyncio
+import contextlib
 import fcntl
 import json
 import os
@@ -20,6 +22,7 @@ import structlog
 from baremetal_agent.supervisor.records import LAUNCH
 from baremetal_agent.supervisor.records import Launch as Fields
 from baremetal_agent.virtualenv.confinement import Confinement
+from baremetal_agent.virtualenv.folders import DISCARDED
 from edge_agent.runtime.backend import Handle
 from edge_agent.runtime.files import write_durably
 
@@ -112,7 +115,7 @@ class Instances:
         return list(self._read_all())
 
     def find(self, handle: Handle) -> Instance | None:
-        if handle.version != HANDLE_VERSION or "/" in handle.value or handle.value in ("", ".", ".."):
+        if handle.version != HANDLE_VERSION or "/" in handle.value or handle.value[:1] in ("", "."):
             return None
         found = self._read(self.path(handle.value))
         return found if found is not None and found.owner == self._owner else None
@@ -161,15 +164,25 @@ class Instances:
             os.close(descriptor)
         return 0
 
-    def discard(self, instance: Instance) -> None:
-        """Nothing of its folder is left. The log goes first: who follows it sees its end."""
+    async def discard(self, instance: Instance) -> None:
+        """Nothing of its folder is left; what a break leaves is none of an instance any more, and goes by `sweep`. The
+        log goes first: who follows it sees its end."""
         folder = self.path(instance.id)
         for name in (LOG, f"{LOG}.1"):
             (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        discarded = folder.with_name(f"{DISCARDED}{folder.name}")
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(discarded)
+        # One with a copy of its bundle's files is large.
+        await asyncio.to_thread(shutil.rmtree, discarded, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """What a break has left in the middle of a removal is gone. Not while anything is discarded."""
+        for folder in self._folder.glob(f"{DISCARDED}*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _read_all(self) -> Iterator[Instance]:
-        for folder in sorted(self._folder.iterdir()) if self._folder.is_dir() else ():
+        for folder in sorted(self._folder.glob("[!.]*")):
             instance = self._read(folder)
             if instance is not None and instance.owner == self._owner:
                 yield instance

@@ -61,7 +61,7 @@ class Starter:
         """Nothing is left of an instance that does not run."""
         await self._launcher.clear(instance)
         self._store.drop_secrets(instance.secrets)
-        self._instances.discard(instance)
+        await self._instances.discard(instance)
 
     def _described(self, workload: Workload, means: Means, belongings: Belongings) -> Instance:
         others = [other for other in self._instances.all() if self._instances.ended(other) is None]

@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -317,3 +318,25 @@ async def test_supervisor_that_cannot_be_replaced_hides_no_instance(machine: Loc
     lock.unlink()
     lock.mkdir()
     assert [(seen.handle, seen.phase) for seen in await machine.backend.list()] == [(handle, Phase.RUNNING)]
+
+
+async def test_removal_that_an_agent_did_not_live_to_end_is_ended_by_the_next(machine: LocalMachine) -> None:
+    handle = await machine.launch(machine.workload())
+    (machine.folder(handle) / "root").mkdir()
+    # As far as it comes until the first file is gone.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(Killed):
+            await machine.backend.remove(handle)
+    assert await machine.backend.list() == []
+    await machine.restart()
+    assert await machine.backend.list() == []
+    assert list((machine.state / "instances").iterdir()) == []
+
+
+class Killed(BaseException):
+    """In place of the signal."""
+
+
+def killed(*_: object, **__: object) -> None:
+    raise Killed
