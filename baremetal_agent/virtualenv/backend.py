@@ -265,8 +265,9 @@ class VirtualenvBackend:
         return self._marks.completed(handle.value, self._launcher.stats(instance, started))
 
     async def prune(self, keep: frozenset[str]) -> None:
+        await self._installer.prune(keep | {instance.digest for instance in self._instances.all()})
+        # Some may have been started meanwhile.
         instances = self._instances.all()
-        await self._installer.prune(keep | {instance.digest for instance in instances})
         with disk_told("bundles", self._folder):
             self._store.tidy({one.deployment_id for one in instances}, {one.secrets for one in instances})
         self._marks.keep_only({instance.handle.value for instance in instances})

@@ -1,6 +1,7 @@
 """What a bundle's process may do on the device: nothing that its spec does not name; volumes, secrets and shares, each
 seen from inside."""
 
+import json
 import os
 import stat
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from baremetal_agent.virtualenv.installer import Installer
 from edge_agent.runtime.backend import BackendError, Handle, Unsupported
 from edge_agent.runtime.model import Mount, Port, Resources, Secret, Volume
 from tests.contract.machine import ignore
@@ -242,6 +244,21 @@ async def test_what_is_left_of_a_killed_agents_workloads_is_tidied(machine: Loca
     await machine.backend.prune(frozenset())
     assert not folder.exists()
     assert await machine.inside(handle, "cat /run/secrets/token") == "hush"
+
+
+async def test_what_is_started_while_bundles_are_pruned_keeps_its_user(
+    machine: LocalMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workload, prune = machine.workload(), Installer.prune
+
+    async def prune_and_start(installer: Installer, keep: frozenset[str]) -> None:
+        await prune(installer, keep)
+        await machine.launch(workload)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Installer, "prune", prune_and_start)
+        await machine.backend.prune(frozenset([machine.artifact.digest]))
+    assert workload.deployment_id in json.loads((machine.state / "users.json").read_text())
 
 
 async def test_bundle_of_what_runs_is_not_pruned(machine: LocalMachine) -> None:
