@@ -51,7 +51,7 @@ def _spawn(launch: Launch) -> int:
     if child == 0:
         try:
             _become(launch)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             os.write(writing, str(error).encode())
         finally:
             os._exit(127)
@@ -65,8 +65,9 @@ def _spawn(launch: Launch) -> int:
 
 
 def _become(launch: Launch) -> None:
-    """This process turns into the workload. Raises OSError."""
+    """This process turns into the workload. Raises OSError, and ValueError for a limit that the kernel refuses."""
     os.setsid()
+    _forget_agent()
     for folder in launch.all("cgroup"):
         write_to(f"{folder}/cgroup.procs", "0")
     if launch.one("cores"):
@@ -79,6 +80,17 @@ def _become(launch: Launch) -> None:
     words = launch.all("arg")
     environment = {name: value for name, _, value in (entry.partition("=") for entry in launch.all("env"))}
     os.execve(words[0], words, environment)
+
+
+def _forget_agent() -> None:
+    """What would come from the agent, and is right for it alone: files that nobody else may read, and to be the last
+    to be killed when memory is short."""
+    os.umask(0o022)
+    try:
+        write_to("/proc/self/oom_score_adj", "0")
+    except OSError:
+        # Only root may take back that it is killed before others.
+        pass
 
 
 def _limit(launch: Launch) -> None:

@@ -28,6 +28,8 @@ pytestmark = [pytest.mark.podman, pytest.mark.xdist_group("virtualenv-local")]
 
 ROOT = str(Path(supervision.__file__).parents[2])
 NUMBERS = itertools.count(1)
+# As the agent's unit has it.
+AS_A_SERVICE = ("/bin/sh", "-c", 'umask 077; echo -500 > /proc/self/oom_score_adj; exec "$0" "$@"')
 SANDBOX = ("--unshare-pid", "--ro-bind", "/", "/", "--proc", "/proc")
 
 
@@ -51,7 +53,8 @@ def supervised(folder: Path, mark: str, *words: str, **fields: str) -> str:
     (folder / "launch").write_bytes(b"".join(f"{key}={value}\0".encode() for key, value in said))
     reading, writing = os.pipe()
     with (folder / "lock").open("w") as lock:
-        argv = [sys.executable, "-I", "-S", "-c", PROGRAM, ROOT, str(folder), str(lock.fileno()), str(writing)]
+        argv = [*AS_A_SERVICE, sys.executable, "-I", "-S", "-c", PROGRAM, ROOT]
+        argv += [str(folder), str(lock.fileno()), str(writing)]
         subprocess.run(argv, pass_fds=(lock.fileno(), writing), check=True)
     os.close(writing)
     with os.fdopen(reading) as report:
@@ -83,6 +86,20 @@ async def test_log_that_takes_nothing_and_cannot_be_cut_holds_up_nothing(tmp_pat
     assert report == "ok"
     await until((tmp_path / "ended").exists)
     assert json.loads((tmp_path / "ended").read_text())["code"] == 5
+
+
+async def test_workload_has_neither_the_umask_of_the_agent_nor_its_claim_to_memory(tmp_path: Path) -> None:
+    script = "umask; cat /proc/self/oom_score_adj"
+    report = await asyncio.to_thread(supervised, tmp_path, "claims", "/bin/sh", "-c", script)
+    assert report == "ok"
+    await until((tmp_path / "ended").exists)
+    assert [line.split()[-1] for line in (tmp_path / "log").read_text().splitlines()] == ["0022", "0"]
+
+
+async def test_limit_that_the_kernel_refuses_is_told_and_nothing_runs(tmp_path: Path) -> None:
+    report = await asyncio.to_thread(supervised, tmp_path, "limits", "/bin/sleep", "1000", rlimit="99:1")
+    assert report == "invalid resource specified"
+    assert not (tmp_path / "started").exists()
 
 
 @pytest.fixture
