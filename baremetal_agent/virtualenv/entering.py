@@ -9,7 +9,11 @@ from baremetal_agent.virtualenv.confinement import Confinement, dropping
 from baremetal_agent.virtualenv.instances import Started
 
 NAMESPACES = ("--mount", "--pid", "--ipc", "--uts", "--cgroup", "--root", "--wd")
-JOIN = 'for folder in $0; do echo $$ > "$folder/cgroup.procs"; done; exec "$@"'
+# Nothing of what is right for the agent alone, as for the workload itself; then into the control groups.
+JOIN = (
+    "umask 022; { echo 0 > /proc/self/oom_score_adj; } 2>/dev/null; "
+    'for folder in $0; do echo $$ > "$folder/cgroup.procs"; done; exec "$@"'
+)
 
 
 # A session of its own, whose terminal its standard input is; inside, where the command knows its own numbers.
@@ -31,5 +35,4 @@ def entering(
     if apart:
         user = [] if root else ["--user", "--preserve-credentials"]
         argv = [shutil.which("nsenter") or "nsenter", f"--target={started.pid}", *user, *NAMESPACES, "--", *argv]
-    folders = " ".join(map(str, groups))
-    return ["/bin/sh", "-c", JOIN, folders, *argv] if folders else argv
+    return ["/bin/sh", "-c", JOIN, " ".join(map(str, groups)), *argv]

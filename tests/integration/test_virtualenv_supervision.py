@@ -246,6 +246,18 @@ async def test_command_takes_input_and_gives_output(machine: LocalMachine) -> No
     assert b"nonesuch" in output
 
 
+async def test_command_has_neither_the_umask_of_the_agent_nor_its_claim_to_memory(machine: LocalMachine) -> None:
+    handle = await machine.launch(machine.workload())
+    claim = Path("/proc/self/oom_score_adj")
+    before = claim.read_text()
+    # As the agent's unit has it; the umask is that of the fixture.
+    claim.write_text("-500")
+    try:
+        assert await machine.inside(handle, "umask; cat /proc/self/oom_score_adj") == "0022\n0"
+    finally:
+        claim.write_text(before)
+
+
 async def test_command_has_a_terminal_of_the_size_that_was_asked_for(machine: LocalMachine) -> None:
     handle = await machine.launch(machine.workload())
     session = await machine.backend.open_exec(handle, ["sh"], TerminalSize(rows=33, columns=111))
