@@ -55,10 +55,11 @@ class Store:
 
     def _volume(self, deployment_id: str, name: str, uid: int | None) -> Path:
         path = self._volumes / deployment_id / name
-        if not path.exists():
-            path.mkdir(parents=True)
-            if uid is not None:
-                os.chown(path, uid, uid)
+        path.mkdir(parents=True, exist_ok=True)
+        if uid is not None and path.stat().st_uid != uid:
+            # New, or of a user whose number was lost. The folder itself comes last: until then this begins anew.
+            for each in (*path.rglob("*"), path):
+                os.chown(each, uid, uid, follow_symlinks=False)
         return path
 
     def drop_secrets(self, folder: str) -> None:

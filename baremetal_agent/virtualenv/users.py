@@ -8,6 +8,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
+from edge_agent.runtime.backend import BackendUnavailable
 from edge_agent.runtime.files import write_durably
 
 # https://systemd.io/UIDS-GIDS: nobody uses these. Where a user namespace has no such numbers, some below 65536.
@@ -16,7 +17,8 @@ MANY, FEW = 1_000_000, 500
 
 
 class Users:
-    """Kept in a file; losing it gives deployments other users, and their volumes to these."""
+    """Kept in a file; losing it gives deployments other users, and their volumes to these. Raises OSError, and
+    BackendError for a file that was damaged."""
 
     def __init__(self, path: Path, uid_map: Path = Path("/proc/self/uid_map")) -> None:
         self._path = path
@@ -44,8 +46,12 @@ class Users:
     def _known(self) -> dict[str, int]:
         try:
             return {str(name): int(number) for name, number in json.loads(self._path.read_text()).items()}
-        except (OSError, ValueError, AttributeError):
+        except FileNotFoundError:
             return {}
+        except (ValueError, AttributeError, TypeError) as error:
+            # Whoever got numbers anew now would find the files of others.
+            message = f"{self._path} says no users ({error}); bring it back, or remove it while no bundle runs"
+            raise BackendUnavailable("StorageUnavailable", message) from error
 
     def _write(self, known: dict[str, int]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -152,6 +152,22 @@ async def test_volume_is_the_users_own_and_outlives_instance_and_revision(machin
     assert await machine.inside(await machine.launch(workload), "ls /data") == ""
 
 
+async def test_volume_follows_its_deployment_to_another_user(machine: LocalMachine) -> None:
+    workload = machine.workload(volumes=(Volume("data", "/data"),))
+    first = await machine.launch(workload)
+    await machine.inside(first, "umask 077; mkdir /data/own && echo kept > /data/own/file && ln -s /etc/passwd /data/l")
+    uid = (await machine.status(first))["Uid"]
+    await machine.backend.remove(first)
+    (machine.state / "users.json").unlink()
+    await allowed(machine)
+    second = await machine.launch(workload)
+    assert (await machine.status(second))["Uid"] != uid
+    assert await machine.inside(second, "cat /data/own/file; echo more >> /data/own/file; stat -c %U /data") == (
+        "kept\nlongshore"
+    )
+    assert Path("/etc/passwd").stat().st_uid == 0
+
+
 async def test_mounts_are_seen_as_the_spec_says(machine: LocalMachine, tmp_path: Path) -> None:
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared").chmod(0o777)

@@ -1,0 +1,34 @@
+"""The numbers that deployments of bundles run as: kept, and never guessed."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from baremetal_agent.virtualenv.users import Users
+from edge_agent.runtime.backend import BackendUnavailable
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+
+
+def test_deployments_have_numbers_of_their_own_that_they_keep(tmp_path: Path) -> None:
+    users = Users(tmp_path / "users.json")
+    numbers = [users.of("a"), users.of("b"), users.of("a")]
+    assert numbers[0] == numbers[2] != numbers[1]
+    assert Users(tmp_path / "users.json").of("b") == numbers[1]
+
+
+@pytest.mark.parametrize("said", ["", "[]", '{"a": "x"}', '{"a": null}', '{"a": 190'])
+def test_damaged_file_gives_nobody_the_number_of_another(tmp_path: Path, said: str) -> None:
+    (tmp_path / "users.json").write_text(said)
+    with pytest.raises(BackendUnavailable, match=r"users.json says no users"):
+        Users(tmp_path / "users.json").of("b")
+    assert (tmp_path / "users.json").read_text() == said
+
+
+def test_file_that_cannot_be_read_gives_nobody_the_number_of_another(tmp_path: Path) -> None:
+    (tmp_path / "users.json").mkdir()
+    with pytest.raises(IsADirectoryError):
+        Users(tmp_path / "users.json").of("b")
+    with pytest.raises(IsADirectoryError):
+        Users(tmp_path / "users.json").keep_only({"a"})
