@@ -74,23 +74,24 @@ class LayerCache:
             await asyncio.to_thread(self._pulled.forget_removed)
 
     async def _make_first_room(self, builds: Sequence[BuildRecord], lacks: Callable[[Path], bool]) -> int:
-        """As below, of one image: Podman itself takes some room to remove it, or even to list it."""
-        if not await asyncio.to_thread(lacks, self._podman.storage):
+        """As below, of one thing: to remove it, or even to list what there is, takes some room."""
+        # Asked before there is the room that is lent for it.
+        short = await asyncio.to_thread(lambda: [folder for folder in self.folders if lacks(folder)])
+        if not short:
             return 0
         with self._reserve.released():
-            for image in await self._removable(builds):
-                if await self._remove(image):
-                    return 1
-        return 0
+            return await self._make_some_room(builds, lambda place: any(map(place.is_relative_to, short)), most=1)
 
-    async def _make_some_room(self, builds: Sequence[BuildRecord], lacks: Callable[[Path], bool]) -> int:
+    async def _make_some_room(
+        self, builds: Sequence[BuildRecord], lacks: Callable[[Path], bool], most: float = inf
+    ) -> int:
         """How many things went."""
         images, caches = await self._removable(builds), await asyncio.to_thread(self._packages.found)
         things: list[CachedLayers | PackageCache] = [*images, *caches]
         removed = 0
         for each in sorted(things, key=lambda each: each.last_used):
             place = each.folder if isinstance(each, PackageCache) else self._podman.storage
-            if await asyncio.to_thread(lacks, place):
+            if removed < most and await asyncio.to_thread(lacks, place):
                 removed += await (self._remove_cache(each) if isinstance(each, PackageCache) else self._remove(each))
         return removed
 
@@ -116,11 +117,15 @@ class LayerCache:
                 packages -= cache.bytes * await self._remove_cache(cache)
 
     async def _remove_cache(self, cache: PackageCache) -> int:
-        """How many went: 0 while a build runs."""
+        """How many went: 0 while a build runs, or where the disk has not even the room for moving it aside."""
         if self._busy():
             self.hindered = True
             return 0
-        await self._packages.remove(cache)
+        try:
+            await self._packages.remove(cache)
+        except OSError as error:
+            log.warning("package cache cannot be removed", folder=str(cache.folder), error=str(error))
+            return 0
         log.info("package cache removed", folder=str(cache.folder), bytes=cache.bytes)
         return 1
 

@@ -13,7 +13,7 @@ from controller.housekeeping.layers import LayerCache
 from controller.housekeeping.plan import DAY, BuildRecord, Policy
 from controller.housekeeping.space import Space
 from tests.support.layers import import_image, keep_layers, kept
-from tests.support.small_disk import MIB, small_disk
+from tests.support.small_disk import MIB, small_disk, small_image_disk
 
 pytestmark = pytest.mark.podman
 NOW = time.time()
@@ -69,6 +69,24 @@ async def test_of_a_disk_without_any_room_layers_go_although_podman_needs_some_f
             assert await kept(podman) == []
             await cache.make_room(builds, Space({"the builder": podman.folder}, 3 * MIB // 2).lacks)
             assert await kept(podman) == ["b-running"]
+        finally:
+            recovery.close(podman)
+
+
+async def test_of_a_disk_without_any_room_packages_go_where_no_layer_can(tmp_path: Path) -> None:
+    with small_image_disk(tmp_path / "disk", 64) as disk:
+        podman = Podman(disk.path / "builder")
+        podman.prepare()
+        await keep_layers(podman, "b-running")
+        (podman.cache / "wheels").mkdir()
+        (podman.cache / "wheels/fetched").write_bytes(bytes(3 * MIB))
+        cache = LayerCache(podman, lambda: False)
+        try:
+            await cache.tidy([record("b-running", -1)], Policy(), NOW)
+            disk.fill()
+            await cache.make_room([record("b-running", -1)], Space({"the builder": podman.folder}, 2 * MIB).lacks)
+            assert await kept(podman) == ["b-running"]
+            assert list(podman.cache.iterdir()) == []
         finally:
             recovery.close(podman)
 
