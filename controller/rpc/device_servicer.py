@@ -186,7 +186,7 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
 
     async def Leave(self, request: agent_pb2.LeaveRequest, context: Any) -> agent_pb2.LeaveResponse:
         device_id = caller.get().name
-        await self._store.transact(lambda tx: delete(tx, _known(tx, device_id)))
+        await self._store.transact(lambda tx: delete(tx, _known(tx, device_id)), frees=True)
         return agent_pb2.LeaveResponse()
 
 

@@ -30,7 +30,9 @@ class Session:
         self.left = asyncio.Event()
         # What the device sends, on its way to the user.
         self.forwarding: asyncio.Task[None] | None = None
-        self._heard: asyncio.Queue[agent_pb2.ChannelRequest | Exception] = asyncio.Queue(WINDOW)
+        # Without a bound, so that its end can always be told; what the device says waits for `_room`.
+        self._heard: asyncio.Queue[agent_pb2.ChannelRequest | Exception] = asyncio.Queue()
+        self._room = asyncio.Semaphore(WINDOW)
         self._said: asyncio.Queue[agent_pb2.ChannelResponse] = asyncio.Queue(OUTGOING)
         self._not_taken = 0
         self._taken = asyncio.Event()
@@ -53,6 +55,7 @@ class Session:
             said = await self._heard.get()
             if isinstance(said, Exception):
                 raise said
+            self._room.release()
             if said.HasField("end"):
                 return
             if said.HasField("error"):
@@ -76,32 +79,23 @@ class Session:
             async for message in said:
                 await self.say(message)
         except Exception as error:  # noqa: BLE001 - raised by `messages`
-            await self._heard.put(error)
+            self._heard.put_nowait(error)
 
     # For the device's call.
 
     async def forward(self, messages: AsyncIterator[agent_pb2.ChannelRequest]) -> None:
         """What the device sends goes to the user, and at the end that nothing more comes."""
         try:
-            async for message in messages:
-                if message.HasField("taken"):
-                    self._not_taken = max(0, self._not_taken - max(0, message.taken.messages))
+            async for said in messages:
+                if said.HasField("taken"):
+                    self._not_taken = max(0, self._not_taken - max(0, said.taken.messages))
                     self._taken.set()
                 else:
-                    await self._heard.put(message)
+                    await self._room.acquire()
+                    self._heard.put_nowait(said)
         finally:
-            await self._end()
-
-    async def _end(self) -> None:
-        """The user hears it, unless it leaves first, maybe with a full queue."""
-        message = f"the connection to device {self.device_id} broke before the end"
-        end = asyncio.create_task(self._heard.put(Unavailable(Reason.DEVICE_UNREACHABLE, message)))
-        left = asyncio.create_task(self.left.wait())
-        try:
-            await asyncio.wait((end, left), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            end.cancel()
-            left.cancel()
+            message = f"the connection to device {self.device_id} broke before the end"
+            self._heard.put_nowait(Unavailable(Reason.DEVICE_UNREACHABLE, message))
 
     async def next_said(self, forwarding: asyncio.Task[None]) -> agent_pb2.ChannelResponse | None:
         """What is to be sent to the device next; None once either side has left."""

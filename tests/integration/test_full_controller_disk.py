@@ -11,6 +11,8 @@ import yaml
 
 from controller.local.stack import LocalStack
 from edge_agent.runtime.enrollment import EnrollmentRequest, enroll
+from edge_agent.runtime.farewell import tell_controller
+from edge_agent.runtime.identity import Identity
 from longshore.client import Client, project
 from longshore.errors import Reason
 from longshore.failures import LongshoreError
@@ -54,11 +56,10 @@ class Side:
                 except LongshoreError as error:
                     return error.reason
 
-    async def enroll(self) -> TalkingDevice:
+    async def enroll(self, name: str) -> Identity:
         token = (await self.call(self.client.create_enroll_token)).token
         facts = device_pb2.DeviceFacts(architecture="amd64")
-        identity = await enroll(self.folder / "agent", EnrollmentRequest(token, facts, "edge", "x86-cpu"))
-        return await asyncio.to_thread(TalkingDevice, identity)
+        return await enroll(self.folder / name, EnrollmentRequest(token, facts, name, "x86-cpu"))
 
     async def deploy(self, name: str) -> str:
         """Its id. Its build finds no base, and is tried again and again."""
@@ -86,7 +87,7 @@ async def test_a_controller_whose_disk_is_full_for_a_while_goes_on_and_has_lost_
 async def full_for_a_while(side: Side) -> None:
     pid = side.stack.controller.pid
     kept, unwanted = await side.deploy("kept"), await side.deploy("unwanted")
-    device = await side.enroll()
+    device, leaving = await side.call(TalkingDevice, await side.enroll("edge")), await side.enroll("leaving")
     device.say(Topic.PRESENCE, mqtt_pb2.Presence(online=True, session=1))
     device.journal(1, kept)
     await until(lambda: device.acknowledged == [1], seconds=30)
@@ -98,6 +99,7 @@ async def full_for_a_while(side: Side) -> None:
     device.say(Topic.PRESENCE, mqtt_pb2.Presence(online=False, session=1))
     # What frees space is done, and what changes nothing too.
     await side.call(side.client.delete, unwanted)
+    assert await side.call(tell_controller, leaving) == ""
     listed = await side.call(lambda: [each.name for each in side.client.list_deployments(PROJECT)])
     assert listed == ["kept"]
     assert await side.call(side.said, kept) == ["entry 1"]

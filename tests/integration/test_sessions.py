@@ -177,13 +177,34 @@ async def test_nothing_waits_for_an_asker_that_left_with_lines_unread(cut: bool)
     await until(lambda: meeting.invited)
     serving = meeting.serve(None)
     await begun
-    await until(meeting.session._heard.full)
+    await until(meeting.session._room.locked)
     if cut:
         # The device's connection breaks.
         serving.cancel()
         for _ in range(10):
             await asyncio.sleep(0)
     await asking.aclose()  # type: ignore[attr-defined]
+    await asyncio.wait([serving], timeout=10)
+    assert serving.done()
+
+
+async def test_an_asker_that_reads_slowly_hears_the_end_of_a_connection_that_was_cut_off_twice() -> None:
+    meeting = Meeting()
+    asking = meeting.ask()
+    begun = asyncio.create_task(first(asking))
+    await until(lambda: meeting.invited)
+    serving = meeting.serve(None)
+    await begun
+    await until(meeting.session._room.locked)
+    # As where the device's connection breaks while the controller stops.
+    for _ in range(2):
+        serving.cancel()
+        for _ in range(10):
+            await asyncio.sleep(0)
+    heard: list[str] = []
+    with pytest.raises(Unavailable, match="dev-1 broke before the end"):
+        await asyncio.wait_for(hear(asking, heard), 10)
+    assert len(heard) == WINDOW
     await asyncio.wait([serving], timeout=10)
     assert serving.done()
 
