@@ -149,12 +149,11 @@ def _store(tx: Transaction, batch: Sequence[Received]) -> Outcome:
     """All messages in order."""
     acks: dict[str, mqtt_pb2.JournalAck] = {}
     unwanted: dict[str, frozenset[Topic]] = {}
-    now = time.time()
     devices = {device_id for device_id in {message.device_id for message in batch} if tx.devices.get(device_id)}
     for message in batch:
         if message.device_id not in devices:
             unwanted[message.device_id] = unwanted.get(message.device_id, frozenset()) | _kept_with(message)
-        elif (ack := _store_one(tx, message, now)) is not None:
+        elif (ack := _store_one(tx, message)) is not None:
             acks[message.device_id] = ack
     return Outcome(acks, unwanted)
 
@@ -165,14 +164,14 @@ def _kept_with(message: Received) -> frozenset[Topic]:
     return KEPT if message.retained else KEPT & {message.topic}
 
 
-def _store_one(tx: Transaction, message: Received, now: float) -> mqtt_pb2.JournalAck | None:
-    payload, seen_at = message.payload, 0.0 if message.retained else now
+def _store_one(tx: Transaction, message: Received) -> mqtt_pb2.JournalAck | None:
+    payload, seen_at = message.payload, 0.0 if message.retained else message.at
     if isinstance(payload, mqtt_pb2.Presence):
         reports.store_presence(tx, message.device_id, payload, seen_at)
     elif isinstance(payload, mqtt_pb2.StatusSnapshot):
         reports.store_snapshot(tx, message.device_id, payload, seen_at)
     elif isinstance(payload, mqtt_pb2.Metrics):
-        reports.store_metrics(tx, message.device_id, payload, now)
+        reports.store_metrics(tx, message.device_id, payload, message.at)
     elif isinstance(payload, mqtt_pb2.JournalBatch):
         return reports.store_journal(tx, message.device_id, payload)
     return None

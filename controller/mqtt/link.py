@@ -5,6 +5,7 @@ MQTT 5 (OASIS), mutual TLS. paho's own thread does the network; everything else 
 
 import asyncio
 import ssl
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,12 +43,14 @@ class BrokerSettings:
 
 @dataclass(frozen=True)
 class Received:
-    """A message of a device, decoded. `retained`: the broker kept it; nobody says it at this moment."""
+    """A message of a device, decoded. `retained`: the broker kept it; nobody says it at this moment. `at`: when it
+    arrived, in seconds since 1970; it may be stored much later."""
 
     device_id: str
     topic: Topic
     payload: Message
     retained: bool
+    at: float
 
 
 class BrokerLink:
@@ -139,7 +142,7 @@ class BrokerLink:
         except (ValueError, DecodeError) as error:
             log.warning("message is not understood", topic=message.topic, error=str(error))
             return
-        self._call(self._on_message, Received(device_id, topic, payload, message.retain))
+        self._call(self._on_message, Received(device_id, topic, payload, message.retain, time.time()))
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         if self._loop is not None and not self._loop.is_closed():

@@ -154,9 +154,22 @@ async def test_a_message_that_cannot_be_stored_takes_no_other_with_it(
     messages = DeviceMessages(store, BrokerSettings("127.0.0.1", 1, nowhere, nowhere, nowhere))
     said = [journal(1, seconds=1), mqtt_pb2.StatusSnapshot(sequence=1), journal(2, seconds=2)]
     topics = (Topic.JOURNAL, Topic.STATUS, Topic.JOURNAL)
-    batch = [Received("dev-1", topic, payload, retained=False) for topic, payload in zip(topics, said, strict=True)]
+    batch = [Received("dev-1", topic, payload, False, 1.0) for topic, payload in zip(topics, said, strict=True)]
     outcomes = await messages._store_batch(batch)
     assert [outcome.acks["dev-1"].number for outcome in outcomes if outcome.acks] == [1, 2]
+
+
+async def test_measurements_that_had_to_wait_for_the_database_count_from_when_they_came(store: Store) -> None:
+    nowhere = Path("unused")
+    messages = DeviceMessages(store, BrokerSettings("127.0.0.1", 1, nowhere, nowhere, nowhere))
+    said = [
+        mqtt_pb2.Metrics(instances=[mqtt_pb2.InstanceMetrics(deployment_id="dep-1", revision=1, cpu_millis=cpu)])
+        for cpu in (1000, 31_000)
+    ]
+    batch = [Received("dev-1", Topic.METRICS, each, False, at) for each, at in zip(said, (100.0, 160.0), strict=True)]
+    await messages._store_batch(batch)
+    (row,) = await store.transact(lambda tx: tx.workloads.measurements_of_device("dev-1"))
+    assert (row.measured, row.cpu_millis_per_second) == (160.0, 500)
 
 
 @pytest.mark.parametrize(
@@ -173,5 +186,5 @@ async def test_what_the_broker_keeps_of_no_device_is_unwanted(
 ) -> None:
     nowhere = Path("unused")
     messages = DeviceMessages(store, BrokerSettings("127.0.0.1", 1, nowhere, nowhere, nowhere))
-    (outcome,) = await messages._store_batch([Received("dev-none", topic, payload, retained)])
+    (outcome,) = await messages._store_batch([Received("dev-none", topic, payload, retained, 1.0)])
     assert outcome == Outcome({}, {"dev-none": frozenset(unwanted)})
