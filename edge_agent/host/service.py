@@ -9,7 +9,7 @@ from pathlib import Path
 from edge_agent.errors import UserError
 from edge_agent.host.unit import UNIT_FOLDER, AgentKind, unit_text
 from edge_agent.runtime.files import write_durably
-from edge_agent.runtime.identity import is_in_use
+from edge_agent.runtime.identity import LOCK_NAME, is_in_use
 
 START_DEADLINE = 30.0
 SYSTEMCTL_TIMEOUT = 60.0
@@ -29,19 +29,18 @@ def require_systemd() -> None:
 
 
 def install(kind: AgentKind, state_dir: Path, folder: Path = UNIT_FOLDER) -> None:
-    """Afterwards the agent runs as a service, now and after each boot. A second call brings the unit up to date.
+    """Afterwards the agent runs as a service, now and after each boot. A second call brings the unit and the program
+    that runs up to date; what the agent started goes on.
 
     Raises ServiceError.
     """
     require_systemd()
-    text = unit_text(kind, _program(kind), state_dir)
-    path = folder / kind.unit
-    changed = not path.exists() or path.read_text() != text
-    if changed:
-        write_durably(path, text.encode(), 0o644)
-        _systemctl("daemon-reload")
+    if is_in_use(state_dir) and not _serves(kind, state_dir):
+        raise ServiceError(f"another process works with {state_dir}, maybe a `run` by hand; end it first")
+    write_durably(folder / kind.unit, unit_text(kind, _program(kind), state_dir).encode(), 0o644)
+    _systemctl("daemon-reload")
     _systemctl("enable", kind.unit)
-    _systemctl("restart" if changed else "start", kind.unit)
+    _systemctl("restart", kind.unit)
     _await_running(kind, state_dir)
 
 
@@ -75,19 +74,41 @@ def _program(kind: AgentKind) -> Path:
     return program
 
 
-def _systemctl(*arguments: str) -> None:
+def _systemctl(*arguments: str) -> str:
+    """What it prints. Raises ServiceError."""
     try:
-        subprocess.run(["systemctl", *arguments], capture_output=True, text=True, timeout=SYSTEMCTL_TIMEOUT, check=True)
+        done = subprocess.run(
+            ["systemctl", *arguments], capture_output=True, text=True, timeout=SYSTEMCTL_TIMEOUT, check=True
+        )
     except subprocess.CalledProcessError as error:
         said = error.stderr.strip() or error.stdout.strip()
         raise ServiceError(f"systemctl {' '.join(arguments)} failed: {said}") from error
     except subprocess.TimeoutExpired as error:
         raise ServiceError(f"systemctl {' '.join(arguments)} does not come back") from error
+    return done.stdout
 
 
 def _await_running(kind: AgentKind, state_dir: Path) -> None:
     deadline = time.monotonic() + START_DEADLINE
-    while not is_in_use(state_dir):
+    while not _serves(kind, state_dir):
         if state(kind) == "failed" or time.monotonic() > deadline:
             raise ServiceError(f"the service does not come up ({state(kind)}); see `journalctl -u {kind.unit}`")
         time.sleep(0.1)
+
+
+def _serves(kind: AgentKind, state_dir: Path) -> bool:
+    """Whether the service's own process holds the state folder."""
+    pid = _systemctl("show", "--property", "MainPID", "--value", kind.unit).strip()
+    try:
+        inode = (state_dir / LOCK_NAME).stat().st_ino
+    except FileNotFoundError:
+        return False
+    return holds_lock(Path("/proc/locks").read_text(), int(pid or 0), inode)
+
+
+def holds_lock(locks: str, pid: int, inode: int) -> bool:
+    """Whether the process holds a lock of a whole file, by the text of /proc/locks (proc(5), flock(2))."""
+    lines = (line.split() for line in locks.splitlines())
+    return any(
+        each[1] == "FLOCK" and each[4] == str(pid) and each[5].rpartition(":")[2] == str(inode) for each in lines
+    )

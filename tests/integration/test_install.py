@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from edge_agent.runtime.identity import state_lock
 from tests.support import device_systemd
 from tests.support.site import Site, fetch, running_site, spec_text
 
@@ -67,11 +68,17 @@ async def test_one_line_installs_an_agent_that_outlives_kills_and_power_cuts(sit
     await site.device.boot()
     assert await fetch(await site.reaches(deployment, "READY", seconds=120)) == "here"
 
-    assert f"{UNIT} runs" in await agent(site, "install", *state), "a second time it changes nothing"
+    pid = await service_pid(site)
+    assert f"{UNIT} runs" in await agent(site, "install", *state)
+    assert await service_pid(site) not in (0, pid), "what runs is the program that was installed last"
     assert await fetch(await site.reaches(deployment, "READY")) == "here"
+    assert len(await site.containers()) == 1
     assert "is removed; what it started runs on" in await agent(site, "uninstall")
     assert await site.device.run("sh", "-c", f"systemctl list-unit-files --no-legend {UNIT} || true") == ""
     assert await fetch(await site.state(deployment)) == "here"
+    assert "there is no" in await agent(site, "uninstall")
+    with state_lock(site.folder / "agent"), pytest.raises(AssertionError, match="another process works with"):
+        await agent(site, "install", *state)
     assert "there is no" in await agent(site, "uninstall")
 
 
