@@ -8,10 +8,14 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_agent.host.findings import Finding, ok, problem, warning
 from edge_agent.runtime.addresses import parse_address
 from edge_agent.runtime.identity import Identity, InvalidIdentity, NotEnrolled, load_identity
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 TIMEOUT = 5.0
 MIB = 2**20
@@ -92,15 +96,27 @@ def _identity(state_dir: Path) -> Iterator[Finding]:
         yield problem(f"{error.filename} cannot be read", "run this as the user of the agent, mostly root")
         return
     yield ok(f"this machine is the device {identity.device_name} ({identity.device_id})")
-    yield from _certificate(identity, time.time())
-    yield from _reach("controller", identity, identity.agent_address)
-    yield from _reach("broker", identity, identity.broker_address)
+    try:
+        context, certificate = _proof(identity)
+    except (OSError, ValueError) as error:
+        yield problem(f"its key or a certificate cannot be used: {error}", "enroll it again with --force")
+        return
+    yield from _certificate(certificate, time.time())
+    yield from _reach("controller", context, identity.agent_address)
+    yield from _reach("broker", context, identity.broker_address)
 
 
-def _certificate(identity: Identity, now: float) -> Iterator[Finding]:
+def _proof(identity: Identity) -> tuple[ssl.SSLContext, "x509.Certificate"]:
+    """By which the device and the controller's side know each other. Raises OSError, of which SSLError is one, and
+    ValueError where it is damaged."""
     from cryptography import x509
 
-    certificate = x509.load_pem_x509_certificate(identity.certificate_file.read_bytes())
+    context = ssl.create_default_context(cafile=str(identity.ca_file))
+    context.load_cert_chain(identity.certificate_file, identity.key_file)
+    return context, x509.load_pem_x509_certificate(identity.certificate_file.read_bytes())
+
+
+def _certificate(certificate: "x509.Certificate", now: float) -> Iterator[Finding]:
     end = certificate.not_valid_after_utc.timestamp()
     said = f"its certificate ends on {certificate.not_valid_after_utc.date().isoformat()}"
     if now < certificate.not_valid_before_utc.timestamp():
@@ -113,11 +129,9 @@ def _certificate(identity: Identity, now: float) -> Iterator[Finding]:
         yield ok(said)
 
 
-def _reach(what: str, identity: Identity, address: str) -> Iterator[Finding]:
+def _reach(what: str, context: ssl.SSLContext, address: str) -> Iterator[Finding]:
     """By a handshake of TLS with the device's own certificate, as the agent makes it."""
     host, port = parse_address(address)
-    context = ssl.create_default_context(cafile=str(identity.ca_file))
-    context.load_cert_chain(identity.certificate_file, identity.key_file)
     try:
         with (
             socket.create_connection((host, port), TIMEOUT) as connection,

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from controller.pki import CertificateAuthority
 from edge_agent.errors import UserError
 from edge_agent.host import doctor, service
 from edge_agent.host.findings import Finding, Level, as_json, as_text, healthy, ok, problem, warning
 from edge_agent.host.unit import BAREMETAL_AGENT, EDGE_AGENT, AgentKind, unit_text
 from edge_agent.podman.doctor import _accelerators
+from edge_agent.runtime.identity import IdentityMaterial, commit_identity, prepare_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 MOUNTS = "/dev/vda / ext4 rw 0 0\ntmpfs /run tmpfs rw 0 0\ntmpfs /run/user tmpfs rw 0 0\n/dev/vdb /data xfs rw 0 0\n"
@@ -37,6 +39,16 @@ def test_without_systemd_an_installation_says_what_to_do_instead(
     with pytest.raises(UserError, match="systemd does not run this machine; start `run` by what does"):
         service.install(EDGE_AGENT, tmp_path)
     assert service.state(EDGE_AGENT) == "not installed"
+
+
+def test_a_lock_is_of_the_process_that_holds_it_and_not_of_one_that_waits_for_it() -> None:
+    locks = (
+        "1: FLOCK  ADVISORY  WRITE 25337 fd:01:1452 0 EOF\n1: -> FLOCK  ADVISORY  WRITE 300 fd:01:1452 0 EOF\n"
+        "2: POSIX  ADVISORY  WRITE 300 fd:01:1452 0 EOF\n3: FLOCK  ADVISORY  WRITE 300 fd:01:77 0 EOF\n"
+    )
+    assert service.holds_lock(locks, 25337, 1452)
+    assert not service.holds_lock(locks, 300, 1452)
+    assert not service.holds_lock("", 300, 1452)
 
 
 def test_findings_are_told_to_people_and_to_programs() -> None:
@@ -67,6 +79,25 @@ def test_a_machine_that_is_no_device_and_one_with_a_damaged_identity_are_told_ap
     assert levels(list(doctor._identity(tmp_path))) == [Level.WARNING]
     (tmp_path / "identity.json").write_text("{")
     assert levels(list(doctor._identity(tmp_path))) == [Level.PROBLEM]
+
+
+@pytest.mark.parametrize("damaged", ["device.key", "device.crt", "ca.crt"])
+def test_an_identity_of_which_a_file_is_spoiled_is_told_with_the_way_out(tmp_path: Path, damaged: str) -> None:
+    authority = CertificateAuthority.create(tmp_path / "authority")
+    pair = authority.issue_client("d1")
+    material = IdentityMaterial(
+        device_id="d1", device_name="edge", agent_address="127.0.0.1:1", broker_address="127.0.0.1:1", owner="me",
+        key=pair.key_pem.encode(), certificate=pair.certificate_pem.encode(), ca=authority.certificate_pem.encode(),
+    )  # fmt: skip
+    identity = commit_identity(tmp_path, prepare_folder(tmp_path, material.key), material)
+    sound = list(doctor._identity(tmp_path))
+    assert [finding.mend for finding in sound if "cannot be used" in finding.what] == []
+    (identity.key_file.parent / damaged).write_text("zeros, as a power cut leaves them")
+    (known, found) = doctor._identity(tmp_path)
+    assert known.level is Level.OK
+    assert found.level is Level.PROBLEM
+    assert "cannot be used" in found.what
+    assert found.mend == "enroll it again with --force"
 
 
 def test_an_accelerator_without_its_cdi_file_is_told_with_the_command_that_makes_one(tmp_path: Path) -> None:
