@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from google.protobuf.message import DecodeError
 
 from edge_agent.runtime.convert import timestamp
 from longshore.v1 import agent_pb2, mqtt_pb2, types_pb2
@@ -64,6 +65,8 @@ class AgentDatabase:
             log.error("agent_database_damaged", path=str(path), set_aside=str(aside), error=str(error))
             self._connection = _open(path)
         self.journal_id = self._begin_journal()
+        # An agent that was killed may have left replaced secrets in the log of changes.
+        self._try_to_wipe_log()
 
     def close(self) -> None:
         self._connection.close()
@@ -76,13 +79,16 @@ class AgentDatabase:
         return row[0] if row else None
 
     def store_desired(self, body: bytes) -> bool:
-        """False, and nothing is stored, where the generation is older than the one that is held."""
+        """False, and nothing is stored, where the generation is older than the one that is held. Secrets that only the
+        one before had are on no disk any more."""
         generation = agent_pb2.DesiredState.FromString(body).generation
         with self._transaction() as connection:
-            held = connection.execute("SELECT generation FROM desired").fetchone()
+            held = connection.execute("SELECT generation, body FROM desired").fetchone()
             if held is not None and generation < held[0]:
                 return False
             connection.execute("INSERT OR REPLACE INTO desired VALUES (1, ?, ?)", (generation, body))
+        if held is not None and _secrets(_bytes(held[1])) - _secrets(body):
+            self._try_to_wipe_log()
         return True
 
     # The journal.
@@ -142,8 +148,19 @@ class AgentDatabase:
     def forget_workload(self, deployment_id: str) -> None:
         with self._transaction() as connection:
             connection.execute("DELETE FROM workloads WHERE deployment_id = ?", (deployment_id,))
-        # The log of changes still has what was there before; where a reader holds it, a later change writes over it.
+        self.wipe_log()
+
+    def wipe_log(self) -> None:
+        """What was replaced or deleted is in none of the files any more: the log of changes has it until then. Where a
+        reader holds that, a later change writes over it. Takes as long as a few changes."""
         self._all("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _try_to_wipe_log(self) -> None:
+        try:
+            self.wipe_log()
+        except StorageError as error:
+            # What was to be stored is. The next that is wiped, or the next start, tries again.
+            log.warning("log_of_changes_not_wiped", error=str(error))
 
     def _begin_journal(self) -> str:
         row = self._one("SELECT value FROM meta WHERE name = 'journal_id'")
@@ -191,6 +208,15 @@ class AgentDatabase:
             return self._connection.execute(query, values).fetchall()
         except sqlite3.Error as error:
             raise StorageError(f"{self._path}: {error}") from error
+
+
+def _secrets(desired: bytes) -> set[bytes]:
+    """The values in a serialized DesiredState, as far as it can be read."""
+    try:
+        workloads = agent_pb2.DesiredState.FromString(desired).workloads
+    except DecodeError:
+        return set()
+    return {secret.content for entry in workloads for secret in entry.workload.spec.secrets}
 
 
 def _bytes(value: object) -> bytes:

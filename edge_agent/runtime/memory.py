@@ -32,6 +32,8 @@ class Memory:
         self._changed = changed
         self._records: dict[str, Record] = {}
         self._unsaved: set[str] = set()
+        # Whether a record that was replaced had secrets which the new one has not.
+        self._to_wipe = False
         self._waiting: deque[tuple[InstanceStatus, float, int]] = deque(maxlen=WAITING_LIMIT)
         self.problem = ""
 
@@ -78,6 +80,7 @@ class Memory:
             self._records[deployment_id] = record
         if record != before:
             self._unsaved.add(deployment_id)
+            self._to_wipe |= bool(_secrets(before) - _secrets(record))
             self.flush()
 
     def journal(self, status: InstanceStatus, occurred: float) -> None:
@@ -97,6 +100,9 @@ class Memory:
         try:
             while self._unsaved:
                 self._save(next(iter(self._unsaved)))
+            if self._to_wipe:
+                self._database.wipe_log()
+                self._to_wipe = False
             while self._waiting:
                 reach("journal.append")
                 self._database.append_journal(*self._waiting[0])
@@ -124,3 +130,9 @@ class Memory:
         if problem != self.problem:
             self.problem = problem
             self._changed()
+
+
+def _secrets(record: Record | None) -> set[bytes]:
+    """The values that are stored with a record."""
+    workloads = (record.fallback, record.previous) if record is not None else ()
+    return {secret.content for workload in workloads if workload is not None for secret in workload.secrets}

@@ -1,18 +1,25 @@
 """The agent's memory on disk."""
 
+import base64
 import os
 import signal
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edge_agent.runtime import database as database_module
+from edge_agent.runtime.convert import workload_to_pb
 from edge_agent.runtime.database import AgentDatabase, StorageError
+from edge_agent.runtime.memory import Memory
+from edge_agent.runtime.model import Secret
+from edge_agent.runtime.record import Record
 from longshore.v1.agent_pb2 import DesiredState
 from longshore.v1.types_pb2 import InstanceStatus
+from tests.support.workloads import at, make_workload
 
 WRITER = """
 import sys
@@ -56,23 +63,61 @@ def test_the_generation_of_the_desired_state_only_grows(path: Path) -> None:
     assert AgentDatabase(path).desired() == desired(3)
 
 
+def on_disk(path: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in path.parent.iterdir())
+
+
+def with_secret(generation: int, *values: bytes) -> bytes:
+    wish = DesiredState(device_id="v", generation=generation)
+    for value in values:
+        wish.workloads.add().workload.spec.secrets.add(name="token", content=value)
+    return wish.SerializeToString()
+
+
+def test_secret_that_a_newer_desired_state_replaces_is_on_no_disk_any_more(path: Path) -> None:
+    database = AgentDatabase(path)
+    database.store_desired(with_secret(1, b"hunter2", b"kept"))
+    database.store_desired(with_secret(2, b"swordfish", b"kept"))
+    assert (b"hunter2" in on_disk(path), b"swordfish" in on_disk(path)) == (False, True)
+    database.store_desired(desired(3))
+    assert b"swordfish" not in on_disk(path)
+
+
+def test_secret_that_a_killed_agent_has_replaced_is_gone_once_the_next_begins(path: Path) -> None:
+    killed = AgentDatabase(path)
+    killed.store_record("d1", b"hunter2")
+    killed.store_record("d1", b"another")
+    assert b"hunter2" in on_disk(path)
+    AgentDatabase(path)
+    assert b"hunter2" not in on_disk(path)
+    killed.close()
+
+
+def test_secret_that_a_newer_record_replaces_is_on_no_disk_any_more(path: Path) -> None:
+    memory = Memory(AgentDatabase(path), lambda: at(0.0), lambda: None, iter(range(100)).__next__)
+    tokens = [make_workload(n, secrets=(Secret("token", "/token", b"secret" * 9 + bytes([48 + n])),)) for n in range(4)]
+    stored = [base64.b64encode(workload_to_pb(token).SerializeToString())[:200] for token in tokens]
+    record = Record("d1")
+    for token in tokens[:3]:
+        record = replace(record, fallback=token, previous=record.fallback)
+        memory.put("d1", record)
+    assert [text in on_disk(path) for text in stored] == [False, True, True, False]
+    memory.put("d1", None)
+    assert [text in on_disk(path) for text in stored] == [False] * 4
+
+
 def test_nothing_of_a_secret_is_left_on_disk_once_its_deployment_is_forgotten(path: Path) -> None:
     database, value = AgentDatabase(path), b"hunter2" * 1000
 
-    def on_disk() -> bytes:
-        return b"".join(file.read_bytes() for file in path.parent.iterdir())
-
-    wish = DesiredState(generation=1)
-    wish.workloads.add().workload.spec.secrets.add(name="token", content=value)
-    database.store_desired(wish.SerializeToString())
+    database.store_desired(with_secret(1, value))
     database.store_record("d1", value)
     database.append_journal(entry(), 1.0)
-    assert value[:100] in on_disk()
+    assert value[:100] in on_disk(path)
     assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
     database.store_desired(desired(2))
     database.forget_record("d1")
     database.forget_workload("d1")
-    assert b"hunter2" not in on_disk()
+    assert b"hunter2" not in on_disk(path)
     assert database.desired() == desired(2)
 
 
