@@ -7,6 +7,7 @@ import asyncio
 import base64
 import binascii
 import hashlib
+import shutil
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,6 @@ from edge_agent.runtime.identity import (
     NotEnrolled,
     begun_folder,
     commit_identity,
-    discard_leftovers,
     is_enrolled,
     load_identity,
     prepare_folder,
@@ -78,7 +78,8 @@ async def enroll(state_dir: Path, request: EnrollmentRequest) -> Identity:
             _forget_previous(state_dir)
             identity = commit_identity(state_dir, folder, _material(response, pem(key), owner))
         except EnrollmentRefused:
-            discard_leftovers(state_dir)
+            # Those of other tokens stay: what has become of them is not known yet.
+            shutil.rmtree(folder, ignore_errors=True)
             raise
         write_template(state_dir)
         return identity
@@ -157,6 +158,8 @@ def _explain(error: grpc.aio.AioRpcError, address: str) -> str:
             return f"{error.details()}; choose another name with --name, or ask for a token with one"
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
             return f"cannot reach the controller at {address}: {describe(error)}; try the same token again"
+        case code if code in TRANSIENT:
+            return f"{address} cannot enroll this machine now: {describe(error)}; try the same token again"
         case _:
             return f"{address} refuses: {describe(error)}"
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import grpc
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -96,6 +97,21 @@ async def test_another_token_begins_anew_after_an_answer_that_was_lost(
     identity = await enroll(tmp_path, request(controller.token("b")))
     assert identity.device_id == "device-2"
     assert [folder.name for folder in tmp_path.glob("identity-*/")] == [identity.key_file.parent.name]
+
+
+async def test_token_that_is_refused_in_between_leaves_what_another_has_begun(
+    controller: AgentController, tmp_path: Path
+) -> None:
+    token = controller.token("a")
+    controller.lose_answers, controller.lost_as = 1, grpc.StatusCode.RESOURCE_EXHAUSTED
+    with pytest.raises(EnrollmentFailed, match=r"cannot enroll this machine now.*try the same token again"):
+        await enroll(tmp_path, request(token))
+    spent = controller.token("b")
+    controller.tokens.discard("b")
+    with pytest.raises(EnrollmentFailed, match="unknown, spent or expired"):
+        await enroll(tmp_path, request(spent))
+    assert len(list(tmp_path.glob("identity-*/"))) == 1
+    assert (await enroll(tmp_path, request(token))).device_id == "device-1"
 
 
 async def test_a_taken_name_is_refused_with_what_to_do(controller: AgentController, tmp_path: Path) -> None:
@@ -188,7 +204,6 @@ async def test_a_crash_at_any_write_leaves_nothing_usable_or_a_whole_identity(
         patch.setattr(Path, "replace", vanish_at_instant(Path.replace))
         patch.setattr("os.fsync", vanish_at_instant(os.fsync))
         # After a crash nobody cleans up.
-        patch.setattr("edge_agent.runtime.enrollment.discard_leftovers", lambda _: None)
         patch.setattr(Path, "unlink", lambda *_, **__: None)
         with contextlib.suppress(PowerCut):
             await enroll(state, request(token))

@@ -68,6 +68,7 @@ class AgentController(agent_pb2_grpc.AgentServiceServicer):
         self.spent: dict[tuple[str, str], str] = {}
         # So many enrollments are done, and not answered.
         self.lose_answers = 0
+        self.lost_as = grpc.StatusCode.UNAVAILABLE
         self.left: list[str] = []
         self.taken_names: set[str] = set()
         self.requests: list[agent_pb2.EnrollRequest] = []
@@ -140,7 +141,7 @@ class AgentController(agent_pb2_grpc.AgentServiceServicer):
         self.spent[request.token_secret, key_hash(request.certificate_request)] = device_id
         if self.lose_answers:
             self.lose_answers -= 1
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the connection broke")
+            await context.abort(self.lost_as, "the connection broke")
         return agent_pb2.EnrollResponse(
             device_id=device_id,
             device_name=request.proposed_name,
