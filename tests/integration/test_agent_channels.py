@@ -1,6 +1,8 @@
 """What an agent does in the sessions that it is invited to, against a real gRPC server: logs, commands, ports."""
 
 import asyncio
+import contextlib
+import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -280,3 +282,44 @@ async def test_slow_port_holds_up_its_own_session_only(local: LocalChannels) -> 
         await until(lambda: local.channels.count == 0)
         over.set()
         await asyncio.sleep(0)
+
+
+def is_held(address: object) -> bool:
+    """Whether this process has a socket of this address."""
+    for file in Path("/proc/self/fd").iterdir():
+        # One of them was the look at the folder itself.
+        with contextlib.suppress(OSError):
+            if str(file.readlink()).startswith("socket:"):
+                with socket.socket(fileno=os.dup(int(file.name))) as found:
+                    if found.getsockname() == address:
+                        return True
+    return False
+
+
+async def fill(session: Session) -> None:
+    """Gives until no more is taken: all buffers on the way are full."""
+    given = 0
+    with contextlib.suppress(AssertionError):
+        while True:
+            session.give(b"x" * PIECE)
+            given += 1
+            await until(lambda: session.taken == given, seconds=1.0)  # noqa: B023 - it is over before the next
+
+
+async def test_connection_that_is_cut_short_does_not_stay_for_who_takes_nothing(local: LocalChannels) -> None:
+    callers: asyncio.Queue[object] = asyncio.Queue()
+    over = asyncio.Event()
+
+    async def never_read(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        callers.put_nowait(writer.get_extra_info("peername"))
+        await over.wait()
+        writer.close()
+
+    async with listening(local, never_read):
+        session = local.port("http")
+        caller = await callers.get()
+        await fill(session)
+        assert is_held(caller)
+        session.close.set()
+        await until(lambda: not is_held(caller))
+        over.set()

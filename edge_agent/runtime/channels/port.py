@@ -17,10 +17,13 @@ async def serve_port(wire: Wire, instances: Sequence[Observed], asked: PortQuery
     reader, writer = await _connect(name, address)
     try:
         await together(_to_port(wire, writer), _from_port(wire, reader))
+        writer.close()
     except OSError as error:
         raise CannotServe("ConnectionFailed", f"the connection to port {name} broke: {error}") from error
     finally:
-        writer.close()
+        # One that is cut short does not wait until what it has is taken, which may be never.
+        if not writer.is_closing():
+            writer.transport.abort()
     await wire.send(ChannelRequest(end=ChannelEnd()))
 
 
