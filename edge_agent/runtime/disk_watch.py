@@ -59,5 +59,7 @@ def least(space: Space) -> int:
 
 
 def _described(space: Space, free: int) -> str:
-    amount = in_mib(free) if free else f"less than {in_mib(ROUNDED_TO)}"
+    # What is told stays for twice as long as it is rounded to, see `rounded`.
+    bound = ROUNDED_TO if space.free < ROUNDED_TO else 2 * ROUNDED_TO
+    amount = in_mib(free) if free else f"less than {in_mib(bound)}"
     return f"{amount} of {in_mib(space.size)} are free at {space.path}, {in_mib(least(space))} should be"

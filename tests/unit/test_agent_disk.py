@@ -54,3 +54,15 @@ def test_small_changes_around_a_limit_are_told_once(monkeypatch: pytest.MonkeyPa
         "free space on this device",
         "",
     ]
+
+
+def test_little_space_is_told_with_a_bound_that_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    amounts = [10, 60, 100, 127, 130, 63]
+    seen = iter([Space(Path("/data"), 4 * GIB, mib * MIB)] for mib in amounts)
+    monkeypatch.setattr(disk_watch, "spaces", lambda _: next(seen))
+    told: list[str] = []
+    watch = DiskWatch(list, told.append)
+    for _ in amounts:
+        watch.look()
+    amounts_told = [said.removeprefix("DiskNearlyFull: ").partition(" of ")[0] for said in told]
+    assert amounts_told == ["less than 64 MiB", "less than 128 MiB", "128 MiB", "less than 64 MiB"]
