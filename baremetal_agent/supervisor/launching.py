@@ -6,7 +6,18 @@ import time
 
 from baremetal_agent.supervisor.ending import end_child
 from baremetal_agent.supervisor.output import PIPES, Output
-from baremetal_agent.supervisor.records import STARTED, STATUS, Launch, children, start_ticks, told, write, write_to
+from baremetal_agent.supervisor.records import (
+    ENDED,
+    STARTED,
+    STATUS,
+    Launch,
+    children,
+    reserve,
+    start_ticks,
+    told,
+    write,
+    write_to,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +42,10 @@ class NotStarted(Exception):
 def start(launch: Launch, output: Output) -> int:
     """The child: the workload, or bubblewrap around it. Raises NotStarted."""
     began = time.time()
+    try:
+        reserve(ENDED)
+    except OSError as error:
+        raise NotStarted(f"its end could not be noted: {error}") from error
     child = _spawn(launch)
     try:
         first, init = _inside(child, output, launch) if launch.one("sandboxed") else (child, 0)

@@ -4,6 +4,8 @@ import os
 
 LAUNCH, STARTED, ENDED, STATUS = "launch", "started", "ended", "status"
 CHUNK = 64 * 1024
+# Bytes of a record.
+ROOM = 256
 
 
 class Launch:
@@ -32,12 +34,24 @@ def told(key: str) -> int | None:
     return number(read(STATUS), key)
 
 
+def reserve(name: str) -> None:
+    """Afterwards there is room for what `write` writes, however full the disk becomes."""
+    descriptor = os.open(f".{name}", os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        os.write(descriptor, b" " * ROOM)
+    finally:
+        os.close(descriptor)
+
+
 def write(name: str, text: str) -> None:
     """Durable, and whole or not there."""
-    descriptor = os.open(f".{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    os.write(descriptor, text.encode())
-    os.fsync(descriptor)
-    os.close(descriptor)
+    descriptor = os.open(f".{name}", os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        # All are of one size, and what is there already is not given back: that could not be had again.
+        os.write(descriptor, text.encode().ljust(ROOM))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
     os.rename(f".{name}", name)
     folder = os.open(".", os.O_RDONLY)
     os.fsync(folder)

@@ -23,6 +23,7 @@ from baremetal_agent.virtualenv.starting import MARKER
 from baremetal_agent.virtualenv.supervision import PROGRAM, Supervision
 from edge_agent.runtime.backend import BackendError
 from tests.support.async_waiting import until
+from tests.support.small_disk import small_disk
 
 pytestmark = [pytest.mark.podman, pytest.mark.xdist_group("virtualenv-local")]
 
@@ -86,6 +87,18 @@ async def test_log_that_takes_nothing_and_cannot_be_cut_holds_up_nothing(tmp_pat
     assert report == "ok"
     await until((tmp_path / "ended").exists)
     assert json.loads((tmp_path / "ended").read_text())["code"] == 5
+
+
+async def test_how_a_workload_ended_is_noted_on_a_disk_that_has_become_full(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 1) as disk:
+        folder, go = disk.path / "instance", tmp_path / "go"
+        folder.mkdir()
+        words = ("/bin/sh", "-c", f"while [ ! -e {go} ]; do sleep 0.02; done; exit 5")
+        assert await asyncio.to_thread(supervised, folder, "full", *words) == "ok"
+        disk.fill()
+        go.touch()
+        await until((folder / "ended").exists)
+        assert json.loads((folder / "ended").read_text())["code"] == 5
 
 
 async def test_workload_has_neither_the_umask_of_the_agent_nor_its_claim_to_memory(tmp_path: Path) -> None:
