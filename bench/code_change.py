@@ -139,7 +139,7 @@ async def compare(bench: Bench) -> str:
         f"code_change: ratio={image.ratio:.3f} of=compressed_code_layer push_ratio={image.push_ratio:.3f} "
         f"pull_ratio={image.pull_ratio:.3f} pushed_bytes={image.pushed} pulled_bytes={image.pulled} "
         f"code_layer_bytes={image.layer} config_and_manifest_bytes={image.described} "
-        f"materials_bytes={image.materials} ratio_to_new_content={image.ratio_to_new_content:.3f} "
+        f"ratio_to_new_content={image.ratio_to_new_content:.3f} "
         f"changed_file_bytes={file_bytes} ratio_to_changed_file={(image.pushed + image.pulled) / (2 * file_bytes):.1f} "
         f"changed_line_bytes={len(CHANGE)} bundle_push_ratio={bundle.push_ratio:.3f} "
         f"bundle_pushed_bytes={bundle.pushed} bundle_code_layer_bytes={bundle.layer} "
@@ -150,13 +150,12 @@ async def compare(bench: Bench) -> str:
 
 @dataclass(frozen=True)
 class Moved:
-    """Bytes: on the wire, of the layer of the code, of configuration and manifest, of the bill of materials."""
+    """Bytes: on the wire, of the layer of the code, of configuration and manifest."""
 
     pushed: int
     pulled: int
     layer: int
     described: int
-    materials: int
 
     @property
     def ratio(self) -> float:
@@ -173,8 +172,8 @@ class Moved:
 
     @property
     def ratio_to_new_content(self) -> float:
-        """To all that differs from the artifact before; devices do not fetch the bill of materials."""
-        return (self.pushed + self.pulled) / (2 * (self.layer + self.described) + self.materials)
+        """To all that differs from the artifact before; the bill of its packages does not."""
+        return (self.pushed + self.pulled) / (2 * (self.layer + self.described))
 
 
 async def one_kind(bench: Bench, builder: ImageBuilder | BundleBuilder, before: TargetJob, after: TargetJob) -> Moved:
@@ -195,7 +194,7 @@ async def one_kind(bench: Bench, builder: ImageBuilder | BundleBuilder, before: 
     fresh = [size for digest, size in now.layers.items() if digest not in known]
     if len(fresh) != 1:
         raise RuntimeError(f"{len(fresh)} layers differ; only that of the code should")
-    return Moved(pushed, pulled, fresh[0], now.described, len(second.sbom))
+    return Moved(pushed, pulled, fresh[0], now.described)
 
 
 async def measure() -> str:

@@ -77,8 +77,8 @@ def context_entries(plan: ImagePlan, files: Sequence[ContextFile], uploads: Uplo
     """All files of the context but the prepared ones, always in the same order. Raises BuildFailed for a missing
     upload."""
     yield ContextEntry("Containerfile", render(plan).encode())
-    for packages in plan.package_lists().values():
-        yield ContextEntry(packages.path, packages.text.encode())
+    for read in (*plan.package_lists().values(), *plan.scripts().values()):
+        yield ContextEntry(read.path, read.text.encode())
     for name, content in plan.runtime_files:
         yield ContextEntry(f"runtime/{name}", content)
     for folder, layer in file_layers(files).items():

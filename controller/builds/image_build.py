@@ -30,6 +30,7 @@ from controller.builds.outcome import build_failure
 from controller.builds.podman import Podman
 from controller.builds.prepare import Prepared, Workplace, prepare
 from controller.builds.pushed import OnPushed, nobody
+from controller.builds.registry_session import RegistrySession
 from controller.builds.reproducibility import image_notes
 from controller.builds.requirements import base_of, requirements_of
 from controller.builds.settings import BuilderSettings
@@ -102,9 +103,13 @@ class ImageBuild:
             if not self._job.spec.push:
                 return None, await reading
             on_state(BuildState.PUSHING)
-            artifact = await self._push(profile, image, log)
-            materials = await reading
-        await attach(artifact, materials, self._bench.access)
+            digest = await self._push(image, log)
+            # One session for all that follows: further connections and tokens cost more bytes than questions.
+            async with RegistrySession(self._job.repository, self._bench.access, pushes=True) as session:
+                manifest = await self._pushed(session, digest, log)
+                materials = await reading
+                await attach(session, manifest, materials)
+        artifact = BuiltArtifact(self._job.repository, digest, profile.platform, manifest.size_bytes)
         return artifact, materials
 
     async def context(self, on_line: OnLine) -> Path:
@@ -176,9 +181,14 @@ class ImageBuild:
             return {}
         return host.programs(self._bench.settings)
 
-    async def _push(self, profile: TargetProfile, image: str, log: BuildLog) -> BuiltArtifact:
-        repository, tag = self._job.repository, self._job.tag or self._job.build_id
-        target = f"{repository}:{tag}"
+    @property
+    def _tag(self) -> str:
+        return self._job.tag or self._job.build_id
+
+    async def _push(self, image: str, log: BuildLog) -> str:
+        """The image's digest in the registry."""
+        tag = self._tag
+        target = f"{self._job.repository}:{tag}"
         log("system", f"pushing {target}")
         # The digest is known afterwards only, and a cancel or the end of this process may come before.
         await self._tell(tag)
@@ -186,14 +196,19 @@ class ImageBuild:
             await self._tell_of_earlier_try(tag)
         digest = await self._machine.push(image, target, self._folder, self._bench.access, log)
         await self._tell(digest)
+        return digest
+
+    async def _pushed(self, session: RegistrySession, digest: str, log: BuildLog) -> registry.Manifest:
+        """What the registry holds."""
+        repository = self._job.repository
         try:
-            manifest = await registry.read_manifest(repository, digest, self._bench.access)
+            manifest = await registry.checked_manifest(session, digest)
         except registry.RegistryUnreachable as error:
             raise BuildFailed(
-                "RegistryUnreachable", f"pushed {target}, but it is not there: {error}", retryable=True
+                "RegistryUnreachable", f"pushed {repository}:{self._tag}, but it is not there: {error}", retryable=True
             ) from error
         log("system", f"pushed {repository}@{digest}, {manifest.size_bytes} bytes")
-        return BuiltArtifact(repository, digest, profile.platform, manifest.size_bytes)
+        return manifest
 
     async def _tell(self, reference: str) -> None:
         job = self._job

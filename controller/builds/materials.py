@@ -6,14 +6,15 @@ from contextlib import asynccontextmanager
 
 from controller.builds.cancelling import despite_cancel
 from controller.builds.log import BuildLog
-from controller.builds.materials_document import MEDIA_TYPE, document
+from controller.builds.materials_document import MEDIA_TYPE, document, packages_only
 from controller.builds.materials_image import CannotRead, image_root
 from controller.builds.materials_reading import Package, TooMuch, has_rpm, installed_packages, rpm_packages
 from controller.builds.materials_rpm import rpm_listing
-from controller.builds.model import BuildFailed, BuiltArtifact, RegistryAccess, TargetJob
+from controller.builds.model import BuildFailed, TargetJob
 from controller.builds.podman import Podman
-from controller.builds.referrers import attach_document
-from controller.builds.registry import RegistryUnreachable
+from controller.builds.referrers import add_referrer
+from controller.builds.registry import Manifest
+from controller.builds.registry_session import RegistrySession, RegistryUnreachable
 
 
 async def image_materials(podman: Podman, image_id: str, job: TargetJob, log: BuildLog) -> bytes:
@@ -49,19 +50,22 @@ async def reading_materials(
             reading.exception()
 
 
-async def attach(artifact: BuiltArtifact, materials: bytes, access: RegistryAccess) -> None:
-    """Afterwards the document lies in the registry as a referrer of the artifact; again is harmless.
+async def attach(session: RegistrySession, artifact: Manifest, materials: bytes) -> None:
+    """Afterwards the bill of the artifact's packages lies in the registry as a referrer of it; again is harmless.
 
-    Raises BuildFailed.
+    Without the user's own files, whose digests would make it another one with each change of code: it is sent only
+    where packages have changed. `session` is one that pushes. Raises BuildFailed.
     """
     if not materials:
         return
+    subject = {"mediaType": artifact.media_type, "digest": artifact.digest, "size": len(artifact.body)}
     try:
-        await attach_document(artifact.repository, artifact.digest, materials, MEDIA_TYPE, access)
+        packages = await asyncio.to_thread(packages_only, materials)
+        await add_referrer(session, subject, packages, MEDIA_TYPE)
     except RegistryUnreachable as error:
         raise BuildFailed(
             "RegistryUnreachable",
-            f"cannot attach the bill of materials to {artifact.repository}@{artifact.digest}: {error}",
+            f"cannot attach the bill of materials to {session.host}/{session.name}@{artifact.digest}: {error}",
             retryable=True,
         ) from error
 

@@ -18,24 +18,39 @@ MEDIA_TYPE = "application/vnd.cyclonedx+json"
 SERIALS = uuid.UUID("5f0c1b0e-8a57-4d0e-9a5e-6c2f0f6a1d11")
 
 MAKER = {"type": "application", "name": "longshore"}
+FILE = "file"
 
 
 def document(job: TargetJob, packages: Sequence[Package], files: Sequence[ContextFile]) -> bytes:
     """The bill of one artifact: its packages, and the user's own files by their digests."""
     components = [*map(_package, _each_once(packages)), *map(_file, sorted(files, key=lambda file: file.path))]
-    body: dict[str, Any] = {
-        "bomFormat": "CycloneDX",
-        "specVersion": "1.6",
-        "version": 1,
-        "metadata": {
-            "component": _subject(job),
-            "tools": {"components": [{"type": "application", "name": "longshore"}]},
+    return _complete(
+        {
+            "bomFormat": "CycloneDX",
+            "specVersion": "1.6",
+            "version": 1,
+            "metadata": {
+                "component": _subject(job),
+                "tools": {"components": [{"type": "application", "name": "longshore"}]},
+            },
         },
-        "components": components,
-        "dependencies": [{"ref": "artifact", "dependsOn": sorted(part["bom-ref"] for part in components)}],
-    }
-    content = hashlib.sha256(_json(body)).hexdigest()
-    return _json({**body, "serialNumber": f"urn:uuid:{uuid.uuid5(SERIALS, content)}"})
+        components,
+    )
+
+
+def packages_only(materials: bytes) -> bytes:
+    """The bill without the user's own files: the same for all artifacts that differ in these only."""
+    body: dict[str, Any] = json.loads(materials)
+    del body["serialNumber"]
+    return _complete(body, [part for part in body["components"] if part["type"] != FILE])
+
+
+def _complete(body: dict[str, Any], components: list[dict[str, Any]]) -> bytes:
+    """With what follows from the components."""
+    needed = [{"ref": "artifact", "dependsOn": sorted(part["bom-ref"] for part in components)}]
+    filled = {**body, "components": components, "dependencies": needed}
+    content = hashlib.sha256(_json(filled)).hexdigest()
+    return _json({**filled, "serialNumber": f"urn:uuid:{uuid.uuid5(SERIALS, content)}"})
 
 
 def _subject(job: TargetJob) -> dict[str, Any]:
@@ -67,7 +82,7 @@ def _package(package: Package) -> dict[str, Any]:
 
 def _file(file: ContextFile) -> dict[str, Any]:
     return {
-        "type": "file",
+        "type": FILE,
         "bom-ref": f"file:{file.path}",
         "name": file.path,
         "hashes": [{"alg": "SHA-256", "content": file.digest.removeprefix("sha256:")}],

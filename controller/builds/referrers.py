@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from controller.builds.blobs import Blob, blob_of, push_blob, send_blob
+from controller.builds.blobs import Blob, blob_of, push_blob
 from controller.builds.model import RegistryAccess
 from controller.builds.registry import (
     ACCEPT,
@@ -32,15 +32,20 @@ async def attach_document(
     Listed under the tag that the specification names for registries without the referrers API, which is right for
     those with it too: they list it by its subject. Raises RegistryUnreachable.
     """
+    async with RegistrySession(repository, access, pushes=True) as session:
+        return await add_referrer(session, await _subject(session, digest), document, media_type)
+
+
+async def add_referrer(
+    session: RegistrySession, subject: Mapping[str, object], document: bytes, media_type: str
+) -> str:
+    """As attach_document, as one of several requests of a session that pushes; `subject` describes the artifact."""
     blob = blob_of(media_type, document)
-    # One session, since connections cost more bytes than questions; and the document, which is nearly always new, goes
-    # first and unasked: so the first token is one for all that follows.
-    async with RegistrySession(repository, access) as session:
-        await send_blob(session, blob)
-        await push_blob(session, EMPTY)
-        body = _referrer(await _subject(session, digest), blob)
-        await send_manifest(session, digest_of(body), body, MANIFEST_TYPE)
-        await _list(session, digest, body, media_type)
+    await push_blob(session, blob)
+    await push_blob(session, EMPTY)
+    body = _referrer(subject, blob)
+    await send_manifest(session, digest_of(body), body, MANIFEST_TYPE)
+    await _list(session, str(subject["digest"]), body, media_type)
     return digest_of(body)
 
 

@@ -57,12 +57,8 @@ async def check_answers(registry: str, timeout: float, access: RegistryAccess | 
 
 async def read_manifest(repository: str, digest: str, access: RegistryAccess, timeout: float = 30.0) -> Manifest:
     """The manifest of this digest, its content checked. Raises RegistryUnreachable, also where it is not there."""
-    manifest = await get_manifest(repository, digest, access, timeout)
-    if manifest is None:
-        raise RegistryUnreachable(f"{repository}@{digest} is not there: HTTP status 404")
-    if manifest.digest != digest:
-        raise RegistryUnreachable(f"{repository.partition('/')[0]} answers {repository}@{digest} with something else")
-    return manifest
+    async with RegistrySession(repository, access, timeout) as session:
+        return await checked_manifest(session, digest)
 
 
 async def get_manifest(
@@ -102,6 +98,16 @@ async def manifest_of(session: RegistrySession, reference: str) -> Manifest | No
         await require(answer, 200)
         body = await answer.read()
         return Manifest(digest_of(body), _size(session, reference, body), body, answer.content_type)
+
+
+async def checked_manifest(session: RegistrySession, digest: str) -> Manifest:
+    """As read_manifest, as one of several requests of a session."""
+    manifest = await manifest_of(session, digest)
+    if manifest is None:
+        raise RegistryUnreachable(f"{session.host}/{session.name}@{digest} is not there: HTTP status 404")
+    if manifest.digest != digest:
+        raise RegistryUnreachable(f"{session.host} answers {session.host}/{session.name}@{digest} with something else")
+    return manifest
 
 
 async def send_manifest(session: RegistrySession, reference: str, body: bytes, media_type: str) -> str:

@@ -40,14 +40,18 @@ class RegistryRefused(RegistryUnreachable):
 class RegistrySession:
     """Requests to `repository` (host:port/name). Use as an async context manager.
 
-    `timeout`: seconds for each whole request; None where only silence counts, as for blobs.
+    `timeout`: seconds for each whole request; None where only silence counts, as for blobs. `pushes`: something is to
+    be put there too, so that the first token is one for all requests.
     """
 
-    def __init__(self, repository: str, access: RegistryAccess, timeout: float | None = 30.0) -> None:
+    def __init__(
+        self, repository: str, access: RegistryAccess, timeout: float | None = 30.0, pushes: bool = False
+    ) -> None:
         self.host, _, self.name = repository.partition("/")
         self._base = URL(f"https://{API_HOSTS.get(self.host, self.host)}/v2/{self.name}/")
         self._access = access
         self._timeout = timeout
+        self._pushes = pushes
         self._authorization = ""
 
     async def __aenter__(self) -> Self:
@@ -108,6 +112,8 @@ class RegistrySession:
         if not realm:
             raise RegistryUnreachable(f"{self.host} asks for a token and does not say where to get one")
         query = {key: fields[key] for key in ("service", "scope") if key in fields}
+        if self._pushes and query.get("scope") == (pull := f"repository:{self.name}:pull"):
+            query["scope"] = f"{pull},push"
         headers = {"Authorization": basic} if basic else {}
         async with self._session.get(realm, params=query, headers=headers) as response:
             if response.status != 200:

@@ -1,7 +1,8 @@
 """CNCF Distribution (Debian: docker-registry) as a child process: TLS, and the registry's standard token protocol.
 
 Configuration: https://distribution.github.io/distribution/about/configuration/ ; it trusts tokens that the controller
-signs (`controller.web.registry_tokens`).
+signs (`controller.web.registry_tokens`). It knows their key by name, so that not each request of its clients has to
+bear the certificate: version 2 by the certificate, version 3 by `jwks`, which version 2 passes over.
 """
 
 import asyncio
@@ -15,11 +16,13 @@ import yaml
 from controller.local.process import END_WITH_PARENT, ChildProcess, StartFailed
 from controller.local.server import LocalServer
 from controller.pki import CertificateAuthority
+from controller.web.registry_tokens import SHORT, key_set
 
 # Seconds that it may take to answer again: where it is not given them, nobody can pull.
 RESTART_DEADLINE = 120.0
 # Where its storage driver for files has what was pushed.
 BLOBS = Path("docker/registry/v2/blobs")
+KEYS = "token-keys.json"
 
 
 class LocalRegistry(LocalServer):
@@ -66,15 +69,17 @@ class LocalRegistry(LocalServer):
     def _configured(self) -> ChildProcess:
         program = _program()
         self._certified("registry")
+        self._written(KEYS, key_set(self._token_certificate))
         configuration = self._written("registry.yml", yaml.safe_dump(self._settings()))
         return ChildProcess([program, "serve", str(configuration)], self._folder / "registry.log", env={})
 
     def _settings(self) -> dict[str, Any]:
         token = {
-            "realm": self._token_realm,
+            "realm": self._token_realm + SHORT,
             "service": self.address,
             "issuer": "longshore",
             "rootcertbundle": str(self._token_certificate),
+            "jwks": str(self._folder / KEYS),
         }
         tls = {"certificate": str(self._folder / "registry.crt"), "key": str(self._folder / "registry.key")}
         return {

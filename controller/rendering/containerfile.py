@@ -8,7 +8,7 @@ from importlib.resources import files
 from jinja2 import BaseLoader, Environment, StrictUndefined, TemplateNotFound
 
 from controller.rendering import packages, quoting
-from controller.rendering.packages import PackageList
+from controller.rendering.packages import PackageList, StepFile
 
 # A shell command is one argument of a process, which Linux limits to 128 KiB.
 MAX_COMMAND = 120_000
@@ -75,6 +75,13 @@ class ImagePlan:
             lists["pypi"] = packages.requirements_list(self.pypi, self.pypi_indexes)
         return lists
 
+    def scripts(self) -> dict[str, StepFile]:
+        """Further files there: what steps seldom need of their commands, which all become part of the image's
+        configuration."""
+        if not self.pypi or self.prepared_pypi:
+            return {}
+        return {"python3": StepFile("python3.sh", _environment().get_template("parts/python3.j2").render())}
+
     def conda_shown(self) -> tuple[str, ...]:
         """What the archive with the environment of conda was made of, for people. Raises quoting.CannotQuote."""
         return packages.conda_shown(self.conda, self.conda_channels) if self.conda else ()
@@ -90,7 +97,7 @@ def render(plan: ImagePlan) -> str:
     if sum(len(quoting.shell(path)) for path in (plan.workdir, *plan.volumes)) > MAX_COMMAND:
         raise quoting.CannotQuote(f"{len(plan.volumes)} volumes make a command longer than Linux takes; name fewer")
     template = _environment().get_template("Containerfile.j2")
-    return template.render(image=plan, lists=plan.package_lists()).rstrip("\n") + "\n"
+    return template.render(image=plan, lists=plan.package_lists(), scripts=plan.scripts()).rstrip("\n") + "\n"
 
 
 class _PackageLoader(BaseLoader):

@@ -17,13 +17,11 @@ LINE_WIDTH = 100
 
 
 @dataclass(frozen=True)
-class PackageList:
-    """One file below `packages/` of the context. `count` packages are in it; `shown` are comment lines for people."""
+class StepFile:
+    """One file below `packages/` of the context, which a step reads."""
 
     name: str
     text: str
-    count: int
-    shown: tuple[str, ...]
 
     @property
     def path(self) -> str:
@@ -33,6 +31,14 @@ class PackageList:
     @property
     def digest(self) -> str:
         return f"sha256:{hashlib.sha256(self.text.encode()).hexdigest()}"
+
+
+@dataclass(frozen=True)
+class PackageList(StepFile):
+    """`count` packages are in it; `shown` are comment lines for people."""
+
+    count: int
+    shown: tuple[str, ...]
 
 
 def names_list(manager: str, names: Sequence[str]) -> PackageList:

@@ -7,6 +7,8 @@ is what the registry takes, for named repositories and a few minutes.
 """
 
 import base64
+import hashlib
+import json
 import re
 import ssl
 import time
@@ -19,6 +21,8 @@ from typing import Any, cast
 import jwt
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from controller.access import new_id
 from controller.pki import CertificateAuthority
@@ -28,6 +32,8 @@ ISSUER = "longshore"
 CREDENTIAL_AUDIENCE = "longshore-registry-credential"
 CREDENTIAL_LIFETIME = timedelta(hours=1)
 ACCESS_LIFETIME = timedelta(minutes=5)
+# What the address of the token endpoint ends with where it gives short tokens.
+SHORT = "/short"
 CONTROLLER = Principal("controller", Role.ADMIN)
 SCOPE = re.compile(r"^repository:(?P<name>[a-z0-9._/-]{1,255}):(?P<actions>[a-z,*]{1,64})$")
 
@@ -65,6 +71,7 @@ class RegistryTokens:
         self.certificate_file = folder / "ca.crt"
         certificate = x509.load_pem_x509_certificate(self.certificate_file.read_bytes())
         self._public_key = cast(ec.EllipticCurvePublicKey, certificate.public_key())
+        self._key_id = _key_id(self._public_key)
         self._chain = [base64.b64encode(ssl.PEM_cert_to_DER_cert(self.certificate_file.read_text())).decode()]
 
     @classmethod
@@ -90,18 +97,47 @@ class RegistryTokens:
         return Principal(username, Role(claims["role"])) if claims["sub"] == username else None
 
     def access_token(
-        self, principal: Principal, service: str, scopes: Sequence[Scope], pullable: Collection[str]
+        self,
+        principal: Principal,
+        service: str,
+        scopes: Sequence[Scope],
+        pullable: Collection[str],
+        short: bool = False,
     ) -> str:
-        """What the registry takes: all that was asked for the controller, for a device "pull" on `pullable`."""
+        """What the registry takes: all that was asked for the controller, for a device "pull" on `pullable`.
+
+        `short`: names the key in place of bearing its certificate, for a registry that was given `key_set`.
+        """
         granted = [(scope.repository, _granted(principal, scope, pullable)) for scope in scopes]
         access = [{"type": "repository", "name": name, "actions": actions} for name, actions in granted if actions]
         expires = int(time.time() + ACCESS_LIFETIME.total_seconds())
-        return self._sign({"sub": principal.name, "aud": service, "exp": expires, "access": access})
+        return self._sign({"sub": principal.name, "aud": service, "exp": expires, "access": access}, short)
 
-    def _sign(self, claims: dict[str, Any]) -> str:
+    def _sign(self, claims: dict[str, Any], short: bool = False) -> str:
         now = int(time.time())
-        issued = {"iss": ISSUER, "iat": now, "nbf": now - 60, "jti": new_id("t")}
-        return jwt.encode({**issued, **claims}, self._key, algorithm="ES256", headers={"x5c": self._chain})
+        issued: dict[str, Any] = {"iss": ISSUER, "nbf": now - 60}
+        headers: dict[str, Any] = {"x5c": self._chain}
+        if short:
+            # Each request of a push bears it. PyJWT leaves out an empty type.
+            headers = {"kid": self._key_id, "typ": ""}
+        else:
+            issued |= {"iat": now, "jti": new_id("t")}
+        return jwt.encode({**issued, **claims}, self._key, algorithm="ES256", headers=headers)
+
+
+def key_set(certificate_file: Path) -> str:
+    """A JSON Web Key Set (RFC 7517) with the key of short tokens, as the registry's setting `jwks` takes it."""
+    key = x509.load_pem_x509_certificate(certificate_file.read_bytes()).public_key()
+    described = jwt.algorithms.ECAlgorithm.to_jwk(cast(ec.EllipticCurvePublicKey, key), as_dict=True)
+    return json.dumps({"keys": [{**described, "kid": _key_id(key), "alg": "ES256", "use": "sig"}]})
+
+
+def _key_id(key: PublicKeyTypes) -> str:
+    """As version 2 of the registry names the keys of the certificates that it trusts:
+    https://github.com/docker/libtrust/blob/master/util.go, "keyIDFromCryptoKey"."""
+    described = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    letters = base64.b32encode(hashlib.sha256(described).digest()[:30]).decode()
+    return ":".join(letters[at : at + 4] for at in range(0, len(letters), 4))
 
 
 def _granted(principal: Principal, scope: Scope, pullable: Collection[str]) -> list[str]:

@@ -9,7 +9,7 @@ import structlog
 from aiohttp import BasicAuth, web
 
 from controller.store.access import Principal, Role
-from controller.web.registry_tokens import ACCESS_LIFETIME, RegistryTokens, parse_scopes
+from controller.web.registry_tokens import ACCESS_LIFETIME, SHORT, RegistryTokens, parse_scopes
 
 log = structlog.get_logger()
 # Repositories (without the registry's address) that a device may pull from.
@@ -17,7 +17,10 @@ Pullable = Callable[[str], Awaitable[Collection[str]]]
 
 
 class WebServer:
-    """`GET /registry/token` for the registry's clients, `GET /healthz` for load balancers."""
+    """`GET /registry/token` for the registry's clients, `GET /healthz` for load balancers.
+
+    Below `/registry/token/short` the tokens name their key: for the registry that runs beside the controller.
+    """
 
     def __init__(self, tokens: RegistryTokens, pullable: Pullable) -> None:
         self._tokens = tokens
@@ -27,7 +30,13 @@ class WebServer:
     async def start(self, host: str, port: int, certificate: Path, key: Path) -> None:
         """Afterwards it answers. OSError where the port is taken."""
         app = web.Application()
-        app.add_routes([web.get("/registry/token", self._token), web.get("/healthz", self._health)])
+        app.add_routes(
+            [
+                web.get("/registry/token", self._token),
+                web.get(f"/registry/token{SHORT}", self._token),
+                web.get("/healthz", self._health),
+            ]
+        )
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(certificate, key)
         self._runner = web.AppRunner(app, access_log=None)
@@ -49,7 +58,8 @@ class WebServer:
             )
         scopes = parse_scopes(request.query.getall("scope", []))
         pullable = await self._pullable(principal.name) if principal.role is Role.DEVICE else ()
-        token = self._tokens.access_token(principal, request.query.get("service", ""), scopes, pullable)
+        service, short = request.query.get("service", ""), request.path.endswith(SHORT)
+        token = self._tokens.access_token(principal, service, scopes, pullable, short)
         issued = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         lifetime = int(ACCESS_LIFETIME.total_seconds())
         return web.json_response(

@@ -96,7 +96,7 @@ def test_the_context_of_a_target_is_all_that_podman_needs_and_always_the_same(cl
     with tarfile.open(tmp_path / "one") as archive:
         assert archive.getnames() == [
             "Containerfile", "files", "files/model", "files/model/serve.py", "large", "large/00", "large/00/model",
-            "large/00/model/weights.bin", "packages", "packages/pypi.txt",
+            "large/00/model/weights.bin", "packages", "packages/pypi.txt", "packages/python3.sh",
         ]  # fmt: skip
         weights = archive.extractfile("large/00/model/weights.bin")
         assert weights is not None

@@ -10,8 +10,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 
+from controller.web.registry_tokens import CONTROLLER, Scope
 from tests.support.registry import RegistryUnderTest, running_registry
 
 
@@ -81,6 +83,27 @@ async def test_a_device_may_pull_what_is_meant_for_it_and_push_nothing(registry:
 async def test_a_device_may_not_pull_what_is_meant_for_others(registry: RegistryUnderTest) -> None:
     user = registry.device_credentials("dev-1")
     assert await status(registry, user, "GET", TAGS, "repository:alice/digits:pull") == 401
+
+
+async def test_tokens_for_the_registry_beside_the_controller_name_their_key_and_bear_no_certificate(
+    registry: RegistryUnderTest,
+) -> None:
+    scope = "repository:alice/digits:pull,push"
+    short = await token(registry, registry.push_credentials(), scope)
+    assert short is not None
+    header = jwt.get_unverified_header(short)
+    (key,) = json.loads((registry.folder / "token-keys.json").read_text())["keys"]
+    assert header == {"alg": "ES256", "kid": key["kid"]}
+    assert jwt.decode(short, jwt.PyJWK(key), algorithms=["ES256"], audience=registry.address)["sub"] == "controller"
+
+
+async def test_a_registry_that_knows_the_certificate_only_gets_tokens_that_bear_it(registry: RegistryUnderTest) -> None:
+    """As one is set up that somebody else runs."""
+    scopes = [Scope("alice/digits", ("pull", "push"))]
+    long = registry.tokens.access_token(CONTROLLER, registry.address, scopes, ())
+    assert set(jwt.get_unverified_header(long)) == {"alg", "typ", "x5c"}
+    answer = await asyncio.to_thread(call, registry, "POST", UPLOADS, {"Authorization": f"Bearer {long}"})
+    assert answer[0] == 202
 
 
 async def test_a_stranger_gets_no_token(registry: RegistryUnderTest) -> None:

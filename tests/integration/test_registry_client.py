@@ -13,9 +13,13 @@ import pytest
 
 from controller.builds import blobs, registry
 from controller.builds.blobs import blob_of, has_blob, push_blob
-from controller.builds.model import RegistryAccess
+from controller.builds.materials import attach
+from controller.builds.materials_document import document
+from controller.builds.materials_reading import Package
+from controller.builds.model import ContextFile, RegistryAccess, TargetJob
 from controller.builds.referrers import attach_document, referrers
 from controller.builds.registry_session import RegistrySession, RegistryUnreachable
+from controller.spec.model import BuildSpec
 from tests.support.registry import running_registry
 from tests.support.tiny_images import Registry, push_tiny
 
@@ -72,6 +76,44 @@ async def test_a_document_becomes_a_referrer_of_an_image_once(access: RegistryAc
     assert manifest["subject"]["digest"] == digest
     async with RegistrySession(repository, access) as session:
         assert await has_blob(session, manifest["layers"][0]["digest"])
+
+
+async def test_a_session_that_pushes_asks_for_one_token(access: RegistryAccess) -> None:
+    asked: list[None] = []
+
+    def credentials() -> tuple[str, str]:
+        asked.append(None)
+        return access.credentials()
+
+    counted = replace(access, credentials=credentials)
+    async with RegistrySession(f"{access.address}/alice/one", counted, pushes=True) as session:
+        assert await push_blob(session, blob_of("application/octet-stream", b"content")) == len(b"content")
+    assert len(asked) == 1
+
+
+async def test_a_bill_of_the_same_packages_is_not_sent_again(access: RegistryAccess) -> None:
+    """And what others find has none of the user's own files."""
+    repository, digest = await push(access, "alice/digits")
+    _, other = await push(access, "alice/digits")
+    held = []
+    for subject, content in ((digest, "a"), (other, "b")):
+        job = TargetJob(
+            build_id="b-1", user_id="alice", project_id="vision", name="digits", profile="x86-cpu", spec=BuildSpec(),
+            repository=repository, files=(ContextFile("server.py", f"sha256:{content * 64}", 3),),
+        )  # fmt: skip
+        async with RegistrySession(repository, access, pushes=True) as session:
+            manifest = await registry.checked_manifest(session, subject)
+            await attach(session, manifest, document(job, [Package("pkg:pypi/a@1", "a", "1")], job.files))
+        (entry,) = await referrers(repository, subject, access)
+        made = await registry.read_manifest(repository, entry["digest"], access)
+        held.append(json.loads(made.body)["layers"])
+    assert held[0] == held[1]
+    async with (
+        RegistrySession(repository, access) as session,
+        session.request("GET", f"blobs/{held[0][0]['digest']}") as answer,
+    ):
+        components = json.loads(await answer.read())["components"]
+    assert [part["name"] for part in components] == ["a"]
 
 
 async def test_a_blob_is_sent_in_pieces_once_and_mounted_elsewhere(

@@ -11,7 +11,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from controller.builds import materials_reading
-from controller.builds.materials_document import document
+from controller.builds.materials_document import document, packages_only
 from controller.builds.materials_reading import Package, TooMuch, has_rpm, installed_packages, rpm_packages
 from controller.builds.materials_store import MaterialsStore
 from controller.builds.model import ContextFile, TargetJob
@@ -29,6 +29,15 @@ def bill(packages: list[Package]) -> Any:
     text = document(JOB, packages, JOB.files)
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text.decode()) is None
     return json.loads(text)
+
+
+def test_the_bill_of_packages_is_the_same_whatever_the_users_files_are() -> None:
+    packages = [Package("pkg:pypi/a@1", "a", "1"), Package("pkg:pypi/b@2", "b", "2")]
+    whole = document(JOB, packages, JOB.files)
+    text = packages_only(whole)
+    assert text == packages_only(document(JOB, packages, ())) == document(JOB, packages, ())
+    assert text != whole
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text.decode()) is None
 
 
 def test_packages_of_every_manager_are_found_once(tmp_path: Path) -> None:

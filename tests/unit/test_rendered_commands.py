@@ -29,11 +29,17 @@ class Step:
         self.list = folder / "run" / "longshore-packages"
         self.list.write_text(listed.text)
         step = next(one for one in parse(render(plan)) if listed.digest in one.text)
-        self._command = re.sub(
-            r"(?<![\w.}-])/(run|dev/longshore|var|opt|tmp|bin|usr)/", rf"{folder}/\1/", step.command()
-        )
+        self._folder = folder
+        self._command = self._here(step.command())
+        (folder / "dev/longshore").mkdir(parents=True)
+        for name, script in plan.scripts().items():
+            assert script.digest in step.text
+            (folder / "dev/longshore" / name).write_text(self._here(script.text))
         self.install("rm", "mkdir")
         self.install_real("cat")
+
+    def _here(self, command: str) -> str:
+        return re.sub(r"(?<![\w.}-])/(run|dev/longshore|var|opt|tmp|bin|usr)/", rf"{self._folder}/\1/", command)
 
     def install(self, *names: str, saying: str = "") -> None:
         for name in names:
@@ -146,7 +152,6 @@ def test_uv_reads_the_list_as_requirements(tmp_path: Path) -> None:
     step = Step(tmp_path, plan, "pypi")
     step.install("python3")
     uv = tmp_path / "dev" / "longshore" / "uv"
-    uv.parent.mkdir(parents=True)
     uv.write_text(f"#!/bin/sh\nprintf '%s\\n' \"uv $*\" >> '{step.said}'\n")
     uv.chmod(0o755)
     done = step.run()

@@ -35,7 +35,8 @@ from controller.builds.model import (
     TargetJob,
 )
 from controller.builds.pushed import OnPushed, nobody
-from controller.builds.registry import digest_of
+from controller.builds.registry import MANIFEST_TYPE, Manifest, digest_of
+from controller.builds.registry_session import RegistrySession
 from controller.builds.reproducibility import bundle_notes
 from controller.builds.requirements import Requirements, requirements_of, runtime_of
 from controller.builds.settings import BuilderSettings
@@ -105,10 +106,11 @@ class BundleBuilder:
             return BuildResult(None, notes, materials)
         on_state(BuildState.PUSHING)
         await in_thread(self._on_pushed, job.user_id, job.project_id, job.repository, digest_of(body))
-        await push_bundle(job, [*layers, config], body, self._access, log)
         size = sum(blob.size_bytes for blob in (*layers, config))
+        async with RegistrySession(job.repository, self._access, timeout=None, pushes=True) as session:
+            await push_bundle(job, [*layers, config], body, session, log)
+            await attach(session, Manifest(digest_of(body), size, body, MANIFEST_TYPE), materials)
         artifact = BuiltArtifact(job.repository, digest_of(body), profile.platform, size, ArtifactKind.BUNDLE)
-        await attach(artifact, materials, self._access)
         return BuildResult(artifact, notes, materials)
 
     async def _resolve(

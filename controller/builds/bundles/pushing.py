@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from controller.builds.blobs import Blob, has_blob, send_blob
 from controller.builds.log import BuildLog
-from controller.builds.model import BuildFailed, RegistryAccess, TargetJob
+from controller.builds.model import BuildFailed, TargetJob
 from controller.builds.registry import MANIFEST_TYPE, digest_of, send_manifest
 from controller.builds.registry_session import RegistryRefused, RegistrySession, RegistryUnreachable
 from controller.spec.model import bundle_tag
@@ -14,16 +14,15 @@ PARALLEL = 4
 
 
 async def push_bundle(
-    job: TargetJob, blobs: Sequence[Blob], manifest: bytes, access: RegistryAccess, log: BuildLog
+    job: TargetJob, blobs: Sequence[Blob], manifest: bytes, session: RegistrySession, log: BuildLog
 ) -> None:
     """Afterwards the bundle is there under its digest, and under the build's id with the target's key behind: the id
-    alone is the name of the build's images. Raises BuildFailed."""
+    alone is the name of the build's images. `session` is one that pushes. Raises BuildFailed."""
     tag = bundle_tag(job.build_id, job.target)
     log("system", f"pushing {job.repository}:{tag}")
     try:
-        async with RegistrySession(job.repository, access, timeout=None) as session:
-            sent = await _push_blobs(session, blobs)
-            await send_manifest(session, tag, manifest, MANIFEST_TYPE)
+        sent = await _push_blobs(session, blobs)
+        await send_manifest(session, tag, manifest, MANIFEST_TYPE)
     except RegistryRefused as error:
         raise _refused(job, error) from error
     except RegistryUnreachable as error:
