@@ -43,8 +43,10 @@ class Partial:
     def open(self) -> None:
         """Reads what is there. What a power cut may have spoilt is cut off. Raises ResourceExhausted."""
         self._hasher, held = hashlib.sha256(), held_bytes(self._path)
-        if held:
+        if self._path.exists():
+            # Before it is noted as of this boot: from then on all that lies there counts.
             os.truncate(self._path, held)
+        if held:
             with self._path.open("rb") as file:
                 while piece := file.read(READ_SIZE):
                     self._hasher.update(piece)

@@ -332,6 +332,22 @@ async def test_an_upload_of_which_nothing_was_noted_begins_anew(tmp_path: Path, 
     assert (await store.write(DIGEST, len(CONTENT), 0, pieces(CONTENT))).complete
 
 
+async def test_what_a_power_cut_spoilt_is_not_trusted_after_the_next_kill(
+    tmp_path: Path, next_boot: Callable[[], None]
+) -> None:
+    """Nothing of it was on the disk for sure, and the server is killed again before anything more is sent."""
+    await broken_upload(UploadStore(tmp_path, 0), CONTENT[:1000])
+    (note,) = (tmp_path / "partial").glob(f"*{partials.NOTE}")
+    file = note.with_name(note.name.removesuffix(partials.NOTE))
+    note.write_text(f"{partials.BOOT_ID.read_text().strip()} 0\n")
+    file.write_bytes(b"x" * 5000)
+    next_boot()
+    partials.Partial(file, DIGEST, SYNC_EVERY).open()
+    store = UploadStore(tmp_path, 0)
+    assert store.stat(DIGEST) == (False, 0)
+    assert (await store.write(DIGEST, len(CONTENT), 0, pieces(CONTENT))).complete
+
+
 async def test_a_disk_that_loses_what_it_took_has_it_sent_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
