@@ -61,11 +61,9 @@ class ChildProcess:
     def running(self) -> bool:
         return self._process is not None and self._process.returncode is None
 
-    async def ended(self) -> int:
-        """Its exit status, once it has ended; negative where a signal ended it."""
-        if self._process is None:
-            raise RuntimeError("not started")
-        return await self._process.wait()
+    async def ended(self) -> int | None:
+        """Its exit status, once it has ended; negative where a signal ended it, None where it could not be started."""
+        return None if self._process is None else await self._process.wait()
 
     async def start(self, answers: Callable[[], bool], deadline: float = START_DEADLINE) -> None:
         """Afterwards the process runs and `answers()` was true. Raises StartFailed, when it does not run any more: it

@@ -61,8 +61,9 @@ class LocalServer(ABC):
             if self._process is None or not self._process.running:
                 await self._start(deadline)
 
-    async def ended(self) -> int:
-        """Its exit status, once it has ended and whoever stopped it has not started it again."""
+    async def ended(self) -> int | None:
+        """Its exit status, once it has ended and whoever stopped it has not started it again; None where it could not
+        be started."""
         while True:
             process = self._process
             if process is None:

@@ -4,6 +4,7 @@ import socket
 from pathlib import Path
 
 import pytest
+import structlog
 import yaml
 
 from controller.local import registry as registry_module
@@ -52,6 +53,20 @@ async def test_a_broker_does_not_take_another_program_for_itself(tmp_path: Path,
         pytest.raises(StartFailed, match=f"cannot listen on {broker.address}: another program does"),
     ):
         await broker.start()
+
+
+async def test_a_server_that_could_not_even_be_started_is_tried_again(tmp_path: Path, ca: CertificateAuthority) -> None:
+    broker = LocalBroker(tmp_path / "broker", ca)
+    log = tmp_path / "broker" / "broker.log"
+    async with kept_running(broker):
+        with structlog.testing.capture_logs() as told:
+            log.rename(log.with_suffix(".before"))
+            log.mkdir()
+            await broker.kill()
+            # Twice: the first time may not be the last.
+            await until(lambda: [each["log_level"] for each in told].count("error") == 2, seconds=30)
+        log.rmdir()
+        await until(lambda: accepts_connections(broker.host, broker.port), seconds=30)
 
 
 async def test_of_a_registry_to_which_nothing_was_pushed_nothing_is_collected(
