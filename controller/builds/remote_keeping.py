@@ -135,16 +135,19 @@ class HostKeeper:
 
     async def _shrink(self, podman: Podman, tool: FindTool) -> None:
         facts = await ask(podman, self._address)
+        if facts.free_bytes is None:
+            # Whether what goes makes a difference could not be seen: all would go.
+            return
         # What Podman says of sizes counts shared layers several times.
         told = await _run(podman, tool, lambda image: measure(image, facts.storage))
         size = re.match(r"(\d+)", told or "")
         if size is None:
             return
-        begin, before = facts.free_bytes or 0, int(size[1]) * 1024
+        begin, before = facts.free_bytes, int(size[1]) * 1024
 
         async def too_large() -> bool:
-            now = (await ask(podman, self._address)).free_bytes or 0
-            return before - (now - begin) > self._policy.keep_bytes
+            now = (await ask(podman, self._address)).free_bytes
+            return now is not None and before - (now - begin) > self._policy.keep_bytes
 
         await self._remove_while(too_large, podman, tool)
 
