@@ -8,13 +8,13 @@ DIGEST.OWNER.durable   the boot of the machine in which the file was written, an
 
 import asyncio
 import contextlib
-import errno
 import hashlib
 import os
 import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from controller.builds.full_disk import FULL
 from controller.errors import DataLoss, OutOfRange, ResourceExhausted
 from controller.files import sync_folder, write_durably
 from longshore.errors import Reason
@@ -51,7 +51,7 @@ class Partial:
                 while piece := file.read(READ_SIZE):
                     self._hasher.update(piece)
         self._durable = min(held, _read_note(self._path)[1])
-        with _telling_of_a_full_disk():
+        with telling_of_a_full_disk():
             self._note()
         self.held = held
 
@@ -62,7 +62,7 @@ class Partial:
         fresh = chunk[self.held - position :]
         if not fresh:
             return
-        with _telling_of_a_full_disk(len(fresh)), self._unchanged_by_failure(self.held):
+        with telling_of_a_full_disk(len(fresh)), self._unchanged_by_failure(self.held):
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.seek(self.held)
@@ -76,7 +76,7 @@ class Partial:
         """Afterwards all that is held outlives a power cut. Raises ResourceExhausted."""
         if self.held <= self._durable:
             return
-        with _telling_of_a_full_disk():
+        with telling_of_a_full_disk():
             try:
                 _sync(self._path)
             except OSError:
@@ -186,11 +186,12 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _telling_of_a_full_disk(needed: int = 0) -> Iterator[None]:
+def telling_of_a_full_disk(needed: int = 0) -> Iterator[None]:
+    """What the system says of a full disk in the block is ResourceExhausted; `needed`: bytes."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             raise disk_full(needed, 0) from error
         raise
 

@@ -10,7 +10,6 @@ only what this user has sent is there: others learn neither what it is nor wheth
 """
 
 import contextlib
-import errno
 import hashlib
 import os
 import re
@@ -23,7 +22,15 @@ from typing import NamedTuple
 from controller.builds.archive_limits import ArchiveLimits
 from controller.builds.cancelling import in_thread
 from controller.builds.intake import Intake, opened_intake
-from controller.builds.partials import SYNC_EVERY, Partial, disk_full, held_bytes, remove_partials, wrong_offset
+from controller.builds.partials import (
+    SYNC_EVERY,
+    Partial,
+    disk_full,
+    held_bytes,
+    remove_partials,
+    telling_of_a_full_disk,
+    wrong_offset,
+)
 from controller.errors import InvalidRequest, NotFound, ResourceExhausted
 from controller.files import sync_folder
 from longshore.errors import Reason
@@ -125,13 +132,11 @@ class UploadStore:
     @contextlib.contextmanager
     def intake(self) -> Iterator[Intake]:
         """Takes contents that the server made; none stays without a `commit`. Raises ResourceExhausted."""
-        try:
-            with opened_intake(self._partial, self._final, lambda: self._check_space(0)) as intake:
-                yield intake
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise disk_full(0, 0) from error
-            raise
+        with (
+            telling_of_a_full_disk(),
+            opened_intake(self._partial, self._final, lambda: self._check_space(0)) as intake,
+        ):
+            yield intake
 
     async def write(
         self, digest: str, size: int, offset: int, chunks: AsyncIterator[bytes], owner: str = ""
