@@ -42,7 +42,9 @@ from controller.builds.conda.model import Answer, Package, Problem, Wish
 
 MISSING = re.compile(r"^Cannot solve the request because of: No candidates were found for (.+?)\.$", re.MULTILINE)
 NO_CHANNEL = re.compile(r"\b404\b|not found", re.IGNORECASE)
-BAD_ARCHIVE = re.compile(r"unpack|unsupported package archive|invalid|corrupt|malformed", re.IGNORECASE)
+BAD_ARCHIVE = re.compile(
+    r"unpack|unsupported package archive|invalid zip|corrupt|malformed|header missing", re.IGNORECASE
+)
 NO_SPACE = re.compile(r"no space left|disk quota", re.IGNORECASE)
 AT_A_TIME = 8
 # What a package's address may be: a channel's description of itself is anybody's.
@@ -62,16 +64,24 @@ async def answer(wish: Wish) -> Answer:
     except (InvalidMatchSpecError, InvalidPackageNameError, InvalidChannelError) as error:
         print(error)
         return Answer((), Problem.INVALID, str(error))
-    except (GatewayError, FetchRepoDataError, OSError, ValueError) as error:
+    except ValueError as error:
         print(error)
-        return Answer((), _trouble(str(error)), str(error).partition("\n")[0])
+        return Answer((), Problem.UNUSABLE, str(error).partition("\n")[0])
+    except (GatewayError, FetchRepoDataError, OSError) as error:
+        print(error)
+        return Answer((), _trouble(str(error)), _cause(str(error)))
+
+
+def _cause(text: str) -> str:
+    """The innermost of what the library says one below the other, and what it was about."""
+    lines = [line.strip().removeprefix("Caused by: ") for line in text.splitlines() if line.strip()]
+    about = next((line for line in lines if "://" in line), "")
+    return ": ".join(dict.fromkeys(part for part in (about, *lines[-1:]) if part))
 
 
 def _trouble(text: str) -> Problem:
     if NO_SPACE.search(text):
         return Problem.DISK_FULL
-    if BAD_ARCHIVE.search(text):
-        return Problem.UNUSABLE
     return Problem.NO_CHANNEL if NO_CHANNEL.search(text) else Problem.UNREACHABLE
 
 

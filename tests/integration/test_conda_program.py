@@ -1,0 +1,33 @@
+"""What the program that resolves conda packages makes of channels that it cannot use."""
+
+from pathlib import Path
+
+import pytest
+
+from controller.builds.conda.model import Problem, Wish
+from controller.builds.conda.program import answer
+from controller.local.process import free_port
+from tests.support.conda_channel import CondaPackage, running_conda_channel
+
+
+def wish(folder: Path, channel: str) -> Wish:
+    return Wish(("oracle",), (channel,), "linux-64", (), str(folder / "cache"), str(folder / "scratch"))
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+async def test_a_channel_that_is_not_trusted_may_be_had_later(tmp_path: Path) -> None:
+    async with running_conda_channel(tmp_path / "channel", [CondaPackage("oracle", "1.0")]) as channel:
+        found = await answer(wish(tmp_path, channel.url))
+    assert found.problem is Problem.UNREACHABLE
+    assert found.subject.endswith(": invalid peer certificate: UnknownIssuer")
+    assert channel.url in found.subject
+
+
+async def test_a_channel_that_does_not_answer_is_told_by_what_hinders_it(tmp_path: Path) -> None:
+    found = await answer(wish(tmp_path, f"https://127.0.0.1:{free_port()}/channel"))
+    assert found.problem is Problem.UNREACHABLE
+    assert "Connection refused" in found.subject
