@@ -16,7 +16,7 @@ from pathlib import Path
 
 from controller.builds.full_disk import FULL
 from controller.errors import DataLoss, OutOfRange, ResourceExhausted
-from controller.files import sync_folder, write_durably
+from controller.files import sync_file, sync_folder, write_durably
 from longshore.errors import Reason
 
 READ_SIZE = 4 * 2**20
@@ -78,7 +78,7 @@ class Partial:
             return
         with telling_of_a_full_disk():
             try:
-                _sync(self._path)
+                sync_file(self._path)
             except OSError:
                 # The kernel gives up what it could not write: what was held is no longer what lies there.
                 os.truncate(self._path, self._durable)
@@ -175,14 +175,6 @@ def _read_note(path: Path) -> tuple[str, int]:
 
 def _boot() -> str:
     return BOOT_ID.read_text().strip()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Environments of conda from unpacked packages, made by hand."""
 
 import json
+import os
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -143,6 +144,37 @@ def test_what_was_laid_out_is_taken_again(tmp_path: Path) -> None:
     assert take(tmp_path / "kept", "key", tmp_path / "taken.tar") == laid
     assert (tmp_path / "taken.tar").read_bytes() == b"an archive"
     assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["key.json", "key.tar"]
+
+
+@pytest.mark.parametrize("spoilt", [b"", b"\0" * 40, b'{"scripts": []}', b"[]"])
+def test_what_a_power_cut_spoilt_is_laid_out_anew(tmp_path: Path, spoilt: bytes) -> None:
+    (tmp_path / "made.tar").write_bytes(b"an archive")
+    keep(tmp_path / "kept", "key", tmp_path / "made.tar", Laid())
+    (tmp_path / "kept/key.json").write_bytes(spoilt)
+    assert take(tmp_path / "kept", "key", tmp_path / "taken.tar") is None
+    assert not (tmp_path / "taken.tar").exists()
+
+
+def test_what_is_kept_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, done, sync, replace = tmp_path / "made.tar", [], os.fsync, Path.replace
+
+    def synced(descriptor: int) -> None:
+        sync(descriptor)
+        done.append(("synced", os.fstat(descriptor).st_ino))
+
+    def named(self: Path, target: Path) -> Path:
+        done.append((target.name, self.stat().st_ino))
+        return replace(self, target)
+
+    made.write_bytes(b"an archive")
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", named)
+    keep(tmp_path / "kept", "key", made, Laid())
+    archive, folder = made.stat().st_ino, (tmp_path / "kept").stat().st_ino
+    assert done.index(("synced", archive)) < done.index(("key.tar", archive))
+    (written,) = [inode for name, inode in done if name == "key.json"]
+    assert done.index(("synced", written)) < done.index(("key.json", written)) < done.index(("key.tar", archive))
+    assert done[-1] == ("synced", folder)
 
 
 def test_wishes_and_answers_come_back_as_they_were_written(tmp_path: Path) -> None:

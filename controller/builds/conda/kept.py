@@ -6,6 +6,8 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from controller.files import sync_file, sync_folder, write_durably
+
 
 @dataclass(frozen=True)
 class Laid:
@@ -17,23 +19,25 @@ class Laid:
 
 
 def take(folder: Path, key: str, target: Path) -> Laid | None:
-    """Afterwards the archive has the name `target` too. None where none was kept, and then nothing is there. Blocks."""
+    """Afterwards the archive has the name `target` too. None where none was kept, or what was kept is damaged, and then
+    nothing is there. Blocks."""
     try:
+        known = json.loads((folder / f"{key}.json").read_bytes())
+        laid = Laid(tuple(known["scripts"]), tuple(known["notes"]))
         os.link(folder / f"{key}.tar", target)
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    known = json.loads((folder / f"{key}.json").read_bytes())
     # By the times of its files housekeeping sees that the folder is in use.
     os.utime(folder / f"{key}.json")
-    return Laid(tuple(known["scripts"]), tuple(known["notes"]))
+    return laid
 
 
 def keep(folder: Path, key: str, target: Path, laid: Laid) -> None:
-    """Again is harmless, at the same time too. Blocks."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Afterwards it is kept, whole or not at all after a power cut. Again is harmless, at the same time too. Blocks."""
+    write_durably(folder / f"{key}.json", json.dumps(asdict(laid)).encode())
+    sync_file(target)
     with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as unfinished:
-        written, linked = Path(unfinished, "json"), Path(unfinished, "tar")
-        written.write_text(json.dumps(asdict(laid)), encoding="utf-8")
-        written.replace(folder / f"{key}.json")
+        linked = Path(unfinished, "tar")
         os.link(target, linked)
         linked.replace(folder / f"{key}.tar")
+    sync_folder(folder)

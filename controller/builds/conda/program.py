@@ -39,6 +39,7 @@ from rattler.exceptions import (
 from rattler.package_streaming import download_and_extract
 
 from controller.builds.conda.model import Answer, Package, Problem, Wish
+from controller.files import sync_below
 
 MISSING = re.compile(r"^Cannot solve the request because of: No candidates were found for (.+?)\.$", re.MULTILINE)
 NO_CHANNEL = re.compile(r"\b404\b|not found", re.IGNORECASE)
@@ -132,6 +133,8 @@ async def _unpack(record: RepoDataRecord, packages: Path, scratch: Path, client:
         digest = await _fetch(record, unfinished, client)
         if record.sha256 not in (None, digest):
             raise ValueError(f"{record.file_name} is invalid: its channel says that it has another digest")
+        # A power cut would leave its name, and not what is in its files.
+        await asyncio.to_thread(sync_below, unfinished)
         with contextlib.suppress(OSError):
             unfinished.rename(folder)
         if not folder.is_dir():
