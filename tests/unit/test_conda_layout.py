@@ -66,6 +66,36 @@ def test_a_package_of_before_there_was_a_list_of_paths_is_understood(tmp_path: P
     assert (found["/opt/conda/bin/run"], found["/opt/conda/share/x"]) == (b"/opt/conda", b"x")
 
 
+def test_the_oldest_packages_name_the_files_alone_in_which_the_folder_is_to_be_put(tmp_path: Path) -> None:
+    old = b"#!/opt/anaconda1anaconda2anaconda3/bin/python"
+    package = unpacked(tmp_path, "oldest", {"bin/run": old, "bin/run it": old, "share/x": old})
+    (package.folder / "info/paths.json").unlink()
+    (package.folder / "info/files").write_text("bin/run\nbin/run it\nshare/x\n")
+    (package.folder / "info/has_prefix").write_text('bin/run\n\n"bin/run it"\n')
+    found = contents(lay_out([package], tmp_path).entries)
+    assert found["/opt/conda/bin/run"] == found["/opt/conda/bin/run it"] == b"#!/opt/conda/bin/python"
+    assert found["/opt/conda/share/x"] == old
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("paths.json", b'{"paths": [{"path_type": "hardlink"}]}'),
+        ("paths.json", b'{"paths": ["bin/run"]}'),
+        ("paths.json", b'{"paths": 7}'),
+        ("paths.json", b"\xff\xfe"),
+        ("link.json", b'{"noarch": "python"}'),
+        ("link.json", b'{"noarch": {"entry_points": [7]}}'),
+    ],
+)
+def test_a_package_that_describes_itself_by_nonsense_is_refused(tmp_path: Path, name: str, said: bytes) -> None:
+    python = unpacked(tmp_path, "python", {}, version="3.12.1")
+    package = unpacked(tmp_path, "odd", {}, noarch="python")
+    (package.folder / "info" / name).write_bytes(said)
+    with pytest.raises(Unusable, match=r"odd-1\.0-0"):
+        lay_out([python, package], tmp_path)
+
+
 def test_what_is_noted_of_a_package_names_nothing_of_this_machine(tmp_path: Path) -> None:
     package = unpacked(tmp_path, "a", {"share/x": b"x", "bin/.a-post-link.sh": b"true"})
     environment = lay_out([package], tmp_path)

@@ -5,6 +5,7 @@ https://docs.conda.io/projects/conda-build/en/stable/resources/package-spec.html
 written but below `scratch`, and nothing is read but regular files of the packages.
 """
 
+import contextlib
 import itertools
 import json
 import re
@@ -20,6 +21,8 @@ from controller.builds.debian.tree import Node
 PREFIX = "/opt/conda"
 NAME = re.compile(r"[A-Za-z0-9_.+!-]+")
 ENTRY_POINT = re.compile(r"([A-Za-z0-9_.-]+)\s*=\s*([A-Za-z0-9_.]+)\s*:\s*([A-Za-z0-9_.]+)\s*(\[.*\])?\s*")
+# What conda-build put in the place of the environment's folder before it could be chosen: conda, "PREFIX_PLACEHOLDER".
+OLD_PLACEHOLDER = "/opt/anaconda1anaconda2anaconda3"
 SITE_PACKAGES = re.compile(r"lib/python3\.\d+t?/site-packages")
 # As other installers write it.
 PROGRAM = """\
@@ -80,7 +83,8 @@ def lay_out(packages: Sequence[Package], scratch: Path) -> Environment:
     for package in packages:
         record = f"{PREFIX}/conda-meta/{_checked(package)}.json"
         files = _Files(package, python, scratch)
-        own = dict(files.entries())
+        with _understood(package):
+            own = dict(files.entries())
         entries.update(own)
         entries[record] = files.record(own)
         if f"{PREFIX}/bin/.{package.name}-post-link.sh" in own:
@@ -95,6 +99,15 @@ def _checked(package: Package) -> str:
     if not NAME.fullmatch(package.identity):
         raise Unusable(f"{package.identity!r} is no name of a package")
     return package.identity
+
+
+@contextlib.contextmanager
+def _understood(package: Package) -> Iterator[None]:
+    """What a package says of itself may be anything. Raises Unusable for what is no description at all."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise Unusable(f"{package.identity} describes itself by what is not understood: {error!r}") from error
 
 
 def _add_folders(entries: dict[str, Node]) -> None:
@@ -138,8 +151,11 @@ class _Files:
         if text := self._about("paths.json"):
             return list(self._parsed(text).get("paths") or ())
         replaced = {}
-        for line in self._about("has_prefix").splitlines():
-            placeholder, mode, path = line.split(maxsplit=2)
+        for line in filter(str.strip, self._about("has_prefix").splitlines()):
+            words = line.split(maxsplit=2)
+            # The oldest name the path alone.
+            known = len(words) == len(("placeholder", "mode", "path")) and words[1] in ("text", "binary")
+            placeholder, mode, path = words if known else (OLD_PLACEHOLDER, "text", line.strip())
             replaced[path.strip('"')] = {"prefix_placeholder": placeholder.strip('"'), "file_mode": mode}
         return [{"_path": path, **replaced.get(path, {})} for path in self._about("files").splitlines() if path]
 
