@@ -5,8 +5,15 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
+# What the cancel of a build says that is no wish of its user: it is taken up again, and may find what it has made.
+STOPPING = "the controller stops"
 Result = TypeVar("Result")
 Parameters = ParamSpec("Parameters")
+
+
+def is_stop(error: BaseException) -> bool:
+    """Whether a cancel says STOPPING."""
+    return isinstance(error, asyncio.CancelledError) and error.args == (STOPPING,)
 
 
 async def despite_cancel(work: Awaitable[Result]) -> Result:

@@ -9,7 +9,7 @@ from pathlib import Path
 from controller.builds import host, registry
 from controller.builds.annotations import annotation_options
 from controller.builds.bases import Base, BaseResolver, require_allowed
-from controller.builds.cancelling import in_thread
+from controller.builds.cancelling import in_thread, is_stop
 from controller.builds.context import make_context
 from controller.builds.emulation import check_needed, own_architecture
 from controller.builds.host_settings import HostSettings
@@ -91,7 +91,7 @@ class ImageBuild:
         try:
             yield
         except BaseException as error:
-            if not (isinstance(error, BuildFailed) and error.retryable):
+            if not (is_stop(error) or (isinstance(error, BuildFailed) and error.retryable)):
                 self._machine.leavings.unwanted([*log.made_images(), kept_as(self._job)])
             raise
 

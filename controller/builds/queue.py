@@ -10,6 +10,7 @@ from dataclasses import replace
 import structlog
 
 from controller.builds.attempt import Attempt
+from controller.builds.cancelling import STOPPING
 from controller.builds.desk import Builder, Desk
 from controller.builds.holding import Hold
 from controller.builds.joining import Joiner
@@ -60,7 +61,7 @@ class BuildQueue:
         finally:
             tasks = list(self._tasks)
             for task in tasks:
-                task.cancel()
+                task.cancel(STOPPING)
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _begin_due(self) -> None:

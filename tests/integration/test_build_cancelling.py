@@ -56,11 +56,21 @@ async def test_a_running_target_is_cancelled_once_nothing_of_it_runs_any_more(
         assert [target.state for target in asked.targets][1] is CANCELLED
         ended = await bench.reaches("b-1", CANCELLED)
         assert builder.busy == []
-    assert builder.ended_early == ["b-1"]
+    assert (builder.ended_early, builder.stopped) == (["b-1"], [])
     assert {target.state for target in ended.targets} == {CANCELLED}
     texts = [line.text for line in await bench.lines("b-1")]
     assert "somebody asked to cancel this build" in texts
     assert "cancelled by request" in texts
+
+
+async def test_a_build_is_told_that_its_end_is_the_controllers_and_no_wish_of_its_user(
+    bench: Bench, builder: ScriptedBuilder
+) -> None:
+    await bench.add(1)
+    async with bench.working():
+        await until(lambda: len(builder.busy) == 1)
+    assert builder.stopped == ["b-1"]
+    assert (await bench.target("b-1")).state is BuildState.BUILDING
 
 
 async def test_what_has_succeeded_stays_so(bench: Bench, builder: ScriptedBuilder) -> None:

@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from controller.builds import image_build, registry
 from controller.builds.builder import ImageBuilder
+from controller.builds.cancelling import STOPPING
 from controller.builds.emulation import own_architecture
 from controller.builds.log import BuildLog
 from controller.builds.machine import OwnMachine
@@ -308,6 +309,21 @@ async def test_a_cancel_at_any_moment_leaves_nothing(workshop: Workshop, moment:
         assert await registry.has_manifest(job.repository, job.build_id, access_of(workshop))
     else:
         assert workshop.registry.stored() == stored
+
+
+async def test_a_controller_that_stops_while_an_image_is_pushed_finds_its_layers_again(workshop: Workshop) -> None:
+    there, told, lines = asyncio.Event(), list[tuple[str, str, str, str]](), list[str]()
+    builder = telling_builder(workshop, told)
+    job = workshop.job("stopped", {"workdir": "/stopped", "steps": ["date > /made"]})
+    building = asyncio.create_task(builder.build(job, lambda *_: None, lambda _: None, Pushed(builder.podman, there)))
+    await asyncio.wait_for(there.wait(), 60)
+    building.cancel(STOPPING)
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(building, 30)
+    await builder.build(job, lambda _, text: lines.append(text), lambda _: None)
+    (step,) = [number for number, text in enumerate(lines) if text.endswith("RUN date > /made")]
+    assert "Using cache" in lines[step + 1]
+    assert workshop.leftovers() == []
 
 
 async def test_what_an_earlier_try_has_pushed_is_told_before_its_name_is_taken_away(workshop: Workshop) -> None:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from controller.builds.cancelling import is_stop
 from controller.builds.desk import Builder
 from controller.builds.holding import Hold
 from controller.builds.joining import Joiner
@@ -53,6 +54,8 @@ class ScriptedBuilder:
         self.busy: list[TargetJob] = []
         self.busiest = 0
         self.ended_early: list[str] = []
+        # Of these, those that were not their users' wish.
+        self.stopped: list[str] = []
         self._listeners: list[Callable[[], None]] = []
 
     @property
@@ -88,8 +91,10 @@ class ScriptedBuilder:
                 raise self.failures.pop(0)
             on_state(BuildState.PUSHING)
             return BuildResult(replace(ARTIFACT, repository=job.repository))
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             self.ended_early.append(job.build_id)
+            if is_stop(error):
+                self.stopped.append(job.build_id)
             raise
         finally:
             self.busy.remove(job)
