@@ -22,9 +22,10 @@ import structlog
 from baremetal_agent.supervisor.records import LAUNCH
 from baremetal_agent.supervisor.records import Launch as Fields
 from baremetal_agent.virtualenv.confinement import Confinement
-from baremetal_agent.virtualenv.folders import DISCARDED
+from baremetal_agent.virtualenv.folders import DISCARDED, UNFINISHED
 from edge_agent.runtime.backend import Handle
-from edge_agent.runtime.files import write_durably
+from edge_agent.runtime.fail_points import reach
+from edge_agent.runtime.files import sync_folder, write_durably
 
 log = structlog.get_logger()
 
@@ -103,11 +104,14 @@ class Instances:
 
     def create(self, instance: Instance) -> Path:
         """Afterwards its folder is there, durably, and says what it is."""
-        self._folder.mkdir(parents=True, exist_ok=True)
         folder = self.path(instance.id)
-        folder.mkdir(mode=0o700)
+        fresh = folder.with_name(f"{UNFINISHED}{instance.id}")
+        fresh.mkdir(mode=0o700, parents=True)
         text = json.dumps({"form": FORM, **asdict(instance)}, indent=1)
-        write_durably(folder / INSTANCE, text.encode(), 0o600)
+        write_durably(fresh / INSTANCE, text.encode(), 0o600)
+        reach("start.described")
+        fresh.rename(folder)
+        sync_folder(self._folder)
         return folder
 
     def all(self) -> list[Instance]:
@@ -177,9 +181,10 @@ class Instances:
         await asyncio.to_thread(shutil.rmtree, discarded, ignore_errors=True)
 
     def sweep(self) -> None:
-        """What a break has left in the middle of a removal is gone. Not while anything is discarded."""
-        for folder in self._folder.glob(f"{DISCARDED}*"):
-            shutil.rmtree(folder, ignore_errors=True)
+        """What a break has left in the middle of a creation or a removal is gone. Not while either goes on."""
+        for sort in (UNFINISHED, DISCARDED):
+            for folder in self._folder.glob(f"{sort}*"):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _read_all(self) -> Iterator[Instance]:
         for folder in sorted(self._folder.glob("[!.]*")):
