@@ -15,6 +15,7 @@ from baremetal_agent.virtualenv.packages import Packages
 from baremetal_agent.virtualenv.releases import Release, Releases
 from edge_agent.runtime.backend import BackendError, Progress
 from edge_agent.runtime.disk import disk_told
+from edge_agent.runtime.fail_points import reach
 from edge_agent.runtime.model import Artifact
 from edge_agent.runtime.platforms import check_platform, os_and_architecture
 
@@ -59,8 +60,11 @@ class Installer:
         # Before hundreds of megabytes come for nothing.
         await self._packages.require(artifact.reference, description.apt)
         self._fetcher.require_room(artifact, self._folder, manifest.parts)
+        reach("fetch.begun")
         await self._fetcher.fetch(artifact, manifest.parts, progress)
+        reach("fetch.arrived")
         environment = await self._environments.ensure(artifact.reference, description, manifest.wheels)
+        reach("fetch.unpacked")
         await self._releases.make(artifact, manifest, description, environment)
 
     async def prune(self, keep: frozenset[str]) -> None:

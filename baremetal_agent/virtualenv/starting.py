@@ -16,6 +16,7 @@ from baremetal_agent.virtualenv.layout import lay_out
 from baremetal_agent.virtualenv.ports import choose_ports, variables
 from baremetal_agent.virtualenv.releases import Release
 from baremetal_agent.virtualenv.system import python_home
+from edge_agent.runtime.fail_points import reach
 from edge_agent.runtime.model import Workload
 from edge_agent.runtime.shares import chosen_cores, thread_variables
 
@@ -38,6 +39,7 @@ class Starter:
         """Afterwards a new instance runs. Raises BackendError, OSError, and then nothing of it is left."""
         means = await self._launcher.means()
         belongings = self._store.gather(workload, own_user=bool(means.isolation))
+        reach("start.gathered")
         try:
             # No other start comes in between: what is chosen is chosen once its folder is there.
             instance = self._described(workload, means, belongings)
@@ -46,6 +48,7 @@ class Starter:
             self._store.drop_secrets(belongings.secrets)
             raise
         self.starting.add(instance.id)
+        reach("start.created")
         try:
             if WRITABLE_ROOT in workload.allow:
                 release = await asyncio.to_thread(_own_copy, release, self._instances.path(instance.id), instance.uid)
@@ -61,6 +64,7 @@ class Starter:
         """Nothing is left of an instance that does not run."""
         await self._launcher.clear(instance)
         self._store.drop_secrets(instance.secrets)
+        reach("remove.cleared")
         await self._instances.discard(instance)
 
     def _described(self, workload: Workload, means: Means, belongings: Belongings) -> Instance:

@@ -129,6 +129,7 @@ class PodmanBackend:
         setting = await self._setting(workload)
         body = spec.create_body(workload, self._owner, setting)
         container_id = str(body["name"])
+        reach("start.described")
         try:
             await self._volumes.ensure(workload)
             container_id = str((await self._connection.call("POST", "containers/create", body=body))["Id"])
@@ -154,6 +155,7 @@ class PodmanBackend:
         # A share is kept without a choice of cores, where there can be none.
         cores = chosen_cores(workload.resources, taken) if able.capabilities.cpu_set else ""
         folder, files = self._secrets.write(workload)
+        reach("start.gathered")
         return spec.Setting(image.user, image.variables, cores, folder, files)
 
     async def _remove_leftovers(self, workload: Workload) -> None:
@@ -216,6 +218,7 @@ class PodmanBackend:
         container = await self._inventory.find(handle.value)
         if container is not None:
             await self._delete(handle.value)
+            reach("remove.cleared")
             self._secrets.remove(container.secret_folder)
             self._inventory.forget(handle.value)
 

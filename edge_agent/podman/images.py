@@ -17,6 +17,7 @@ from edge_agent.podman.errors import ApiError, pull_error
 from edge_agent.podman.ledger import Entry, Ledger
 from edge_agent.podman.registry import layer_sizes
 from edge_agent.runtime.backend import BackendError, Progress
+from edge_agent.runtime.fail_points import reach
 from edge_agent.runtime.model import Artifact, Workload
 from edge_agent.runtime.platforms import check_platform, os_and_architecture
 
@@ -111,6 +112,7 @@ class Images:
         if self._registry_ca is not None:
             trust.trust(registry, self._registry_ca, self._certs_folder)
         self._ledger.record(artifact.digest, Entry(artifact.reference))
+        reach("fetch.begun")
         layers = await self._connection.in_lasting_thread(layer_sizes, artifact, (user, password), self._registry_ca)
         self._check_room(artifact, layers, store)
         total = sum(layers.values())
@@ -122,7 +124,9 @@ class Images:
             sampling.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await sampling
+        reach("fetch.arrived")
         self._ledger.record(artifact.digest, Entry(artifact.reference, layers))
+        reach("fetch.unpacked")
         progress(Progress(total, total))
 
     def _check_room(self, artifact: Artifact, layers: Mapping[str, int], store: Path) -> None:

@@ -11,17 +11,26 @@ from collections import Counter
 VARIABLE = "LONGSHORE_FAIL_POINT"
 
 # In the order in which a workload meets them. Each is reached somewhere, and tested: tests/faults/test_fail_points.py.
+# Each kind of step has its begin and its done.
 POINTS = (
     "desired.received",
     "desired.stored",
     "prepare.begin",
+    "fetch.begun",
+    "fetch.arrived",
+    "fetch.unpacked",
     "prepare.fetched",
     "prepare.done",
     "start.begin",
+    "start.gathered",
+    "start.described",
     "start.created",
     "start.started",
     "start.done",
     "adopt.seen",
+    "adopt.noted",
+    "recover.begin",
+    "recover.done",
     "stop.begin",
     "stop.noted",
     "stop.stopped",
@@ -32,6 +41,7 @@ POINTS = (
     "account.begin",
     "account.done",
     "remove.begin",
+    "remove.cleared",
     "remove.done",
     "forget.begin",
     "forget.cleared",
@@ -40,6 +50,7 @@ POINTS = (
     "journal.appended",
     "journal.published",
     "journal.acknowledged",
+    "journal.settled",
 )
 
 _passed: Counter[str] = Counter()

@@ -64,6 +64,7 @@ class Probers:
         reach("adopt.seen")
         key = instance.deployment_id
         self._memory.put(key, watched(self._memory.get(key), instance, self._clock()))
+        reach("adopt.noted")
         log.info("instance_adopted", deployment=key, revision=instance.revision)
 
     async def _ask(self, workload: Workload, instance: Observed) -> None:

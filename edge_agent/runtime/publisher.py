@@ -137,6 +137,7 @@ class JournalPublisher:
             # The entries are sent again and acknowledged again.
             log.error("acknowledgement_not_stored", error=str(error))
             return
+        reach("journal.settled")
         if ack.number >= self._awaited:
             self._settled()
         self._wake.set()

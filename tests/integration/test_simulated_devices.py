@@ -1,7 +1,15 @@
 """The simulated devices that other tests stand on: apart from each other, cut off at will, and gone afterwards."""
 
 import asyncio
+import functools
+import hashlib
+import http.server
+import os
 import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -9,6 +17,8 @@ import pytest
 from tests.support import device_cgroups
 from tests.support.device_network import NAMESPACES
 from tests.support.devices import SimulatedDevice
+from tests.support.network_profiles import PROFILES
+from tests.support.slow_link import SlowLink
 
 pytestmark = pytest.mark.podman
 
@@ -60,3 +70,57 @@ async def test_nothing_of_a_device_is_left(tmp_path: Path) -> None:
     assert not any(folder.exists() for folder in device_cgroups.folders(device.name))
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
     assert not (tmp_path / "a").exists()
+
+
+async def test_satellite_delays_and_loses_packets_and_everything_arrives(tmp_path: Path) -> None:
+    cable = SlowLink()
+    async with SimulatedDevice(tmp_path / "a", cable=cable) as device:
+        cable.set("satellite")
+        (tmp_path / "content").write_bytes(content := os.urandom(100_000))
+        with serving(tmp_path, device.gateway) as port:
+            before = time.monotonic()
+            reading = ["sh", "-c", f"curl -s http://{device.gateway}:{port}/content | sha256sum"]
+            assert (await device.run(*reading)).split()[0] == hashlib.sha256(content).hexdigest()
+        # To connect, and to ask: there and back each time.
+        assert time.monotonic() - before > 2 * 2 * PROFILES["satellite"].delay
+        assert cable.count() > len(content)
+
+
+async def test_link_that_goes_on_and_off_breaks_no_connection(tmp_path: Path) -> None:
+    cable = SlowLink()
+    async with SimulatedDevice(tmp_path / "a", cable=cable) as device:
+        cable.set("on-off")
+        (tmp_path / "content").write_bytes(bytes(700_000))
+        with serving(tmp_path, device.gateway) as port:
+            assert await device.run("sh", "-c", f"curl -s http://{device.gateway}:{port}/content | wc -c") == "700000\n"
+        cable.set("offline")
+        with pytest.raises(AssertionError, match="ended with 28"):
+            await device.run("curl", "-s", "-m", "1", f"http://{device.gateway}:{port}/content")
+
+
+async def test_nothing_of_a_slow_link_is_left(tmp_path: Path) -> None:
+    async with SimulatedDevice(tmp_path / "a", cable=SlowLink()) as device:
+        assert Path("/sys/class/net", device.name).exists()
+        await device.power_cut()
+        await device.boot()
+        assert device.address in await device.run("ip", "-4", "addr")
+    assert not (NAMESPACES / device.name).exists()
+    assert not Path("/sys/class/net", device.name).exists()
+
+
+@contextmanager
+def serving(folder: Path, host: str) -> Iterator[int]:
+    """The files of the folder by HTTP, until the block ends; the port."""
+    with http.server.ThreadingHTTPServer((host, 0), functools.partial(QuietFiles, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class QuietFiles(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass

@@ -1,4 +1,4 @@
-"""A client of the broker with the controller's rights: sees what devices publish, and rings their bells."""
+"""A client of the broker with the controller's rights, or one that only looks on: sees what devices publish."""
 
 import ssl
 import threading
@@ -10,7 +10,9 @@ from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from controller.local.broker import CONTROLLER, LocalBroker
+from controller.local.broker import CONTROLLER, LocalBroker, access_list
+from controller.local.process import ChildProcess
+from controller.local.stack import LocalStack
 from controller.pki import CertificateAuthority
 from longshore.topics import PREFIX, RULES, Topic, device_topic, parse_topic
 from longshore.v1 import mqtt_pb2
@@ -28,21 +30,46 @@ def acknowledge_nothing(_: mqtt_pb2.JournalBatch) -> mqtt_pb2.JournalAck | None:
     return None
 
 
-class BrokerObserver:
-    """`with BrokerObserver(...)`: connected and subscribed when the block begins; connects again by itself."""
+ONLOOKER = "onlooker"
 
-    def __init__(self, folder: Path, ca: CertificateAuthority, broker: LocalBroker) -> None:
+
+class ObservedBroker(LocalBroker):
+    """A broker that also lets an onlooker read, beside the controller."""
+
+    def _configured(self) -> ChildProcess:
+        process = super()._configured()
+        self._written("acl", f"{access_list()}\nuser {ONLOOKER}\ntopic read {PREFIX}/#\n")
+        return process
+
+
+def watch_broker(stack: LocalStack) -> None:
+    """From its start on, its broker lets an onlooker read."""
+    stack.broker = ObservedBroker(stack.folder.root / "broker", stack.ca, stack.broker.host, stack.broker.port)
+
+
+def onlooker(stack: LocalStack) -> "BrokerObserver":
+    """Of a broker that is watched."""
+    return BrokerObserver(stack.folder.root.with_name("onlooker"), stack.ca, stack.broker, ONLOOKER)
+
+
+class BrokerObserver:
+    """`with BrokerObserver(...)`: connected and subscribed when the block begins; connects again by itself.
+
+    As `user` it has the controller's rights and rings bells, where no controller is; ONLOOKER only reads, beside one.
+    """
+
+    def __init__(self, folder: Path, ca: CertificateAuthority, broker: LocalBroker, user: str = CONTROLLER) -> None:
         self._broker = broker
         self._subscribed = threading.Event()
         self._lock = threading.Lock()
         self._messages: list[tuple[str, Message]] = []
         self.acknowledger: Acknowledger = acknowledge_nothing
         folder.mkdir(exist_ok=True)
-        certificate, key = ca.issue_client(CONTROLLER).write(folder, "observer")
+        certificate, key = ca.issue_client(user).write(folder, "observer")
         (folder / "ca.crt").write_text(ca.certificate_pem)
         context = ssl.create_default_context(cafile=folder / "ca.crt")
         context.load_cert_chain(certificate, key)
-        self._client = Client(CallbackAPIVersion.VERSION2, client_id="observer", protocol=MQTTProtocolVersion.MQTTv5)
+        self._client = Client(CallbackAPIVersion.VERSION2, client_id=user, protocol=MQTTProtocolVersion.MQTTv5)
         self._client.tls_set_context(context)
         self._client.reconnect_delay_set(1, 1)
         self._client.on_connect = lambda client, *_: client.subscribe(f"{PREFIX}/#", options=SubscribeOptions(qos=1))
@@ -82,7 +109,13 @@ class BrokerObserver:
     def snapshots(self) -> list[mqtt_pb2.StatusSnapshot]:
         return [message for message in self.seen() if isinstance(message, mqtt_pb2.StatusSnapshot)]
 
-    def entries(self) -> list[mqtt_pb2.JournalEntry]:
-        """All journal entries in the order in which they came, repeated ones included."""
-        batches = [message for message in self.seen() if isinstance(message, mqtt_pb2.JournalBatch)]
+    def entries(self, device_id: str = "") -> list[mqtt_pb2.JournalEntry]:
+        """All journal entries, or those of one device, in the order in which they came, repeated ones included."""
+        with self._lock:
+            messages = list(self._messages)
+        batches = [
+            message
+            for sender, message in messages
+            if isinstance(message, mqtt_pb2.JournalBatch) and device_id in ("", sender)
+        ]
         return [entry for batch in batches for entry in batch.entries]

@@ -12,7 +12,7 @@ import itertools
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -73,11 +73,16 @@ class NetworkPort:
     def namespace(self) -> Path:
         return NAMESPACES / self.name
 
-    def plug_in(self) -> None:
-        inside = ("-n", self.name)
-        _ip("netns", "add", self.name)
+    def connect(self) -> None:
+        """The cable: `eth0` in the namespace, and its other end on the bridge."""
         _ip("link", "add", self.name, "type", "veth", "peer", "name", "eth0", "netns", self.name)
         _ip("link", "set", self.name, "master", self.bridge, "up")
+
+    def plug_in(self, connect: Callable[["NetworkPort"], None] = connect) -> None:
+        """`connect` lays another cable than a fast one."""
+        inside = ("-n", self.name)
+        _ip("netns", "add", self.name)
+        connect(self)
         _ip(*inside, "addr", "add", f"{self.address}/24", "dev", "eth0")
         _ip(*inside, "link", "set", "eth0", "up")
         _ip(*inside, "link", "set", "lo", "up")

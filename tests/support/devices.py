@@ -16,6 +16,7 @@ from pathlib import Path
 from edge_agent.podman.config import host_facts, render
 from tests.support import device_cgroups, device_systemd
 from tests.support.device_network import DeviceNetwork
+from tests.support.slow_link import SlowLink
 
 BOOT_DEADLINE = 20.0
 PLACES = (Path("/var/lib/containers"), Path("/etc/containers"))
@@ -44,8 +45,17 @@ class SimulatedDevice:
     `folder` keeps its storage; it must be on a file system that overlay mounts work on (no tmpfs, no overlay).
     """
 
-    def __init__(self, folder: Path, network: DeviceNetwork | None = None, *, systemd: bool = False) -> None:
-        """With `systemd` that runs the device, as it runs a machine; else nothing does."""
+    def __init__(
+        self,
+        folder: Path,
+        network: DeviceNetwork | None = None,
+        *,
+        systemd: bool = False,
+        cable: SlowLink | None = None,
+    ) -> None:
+        """With `systemd` that runs the device, as it runs a machine; else nothing does. `cable`: the network reaches
+        it by that one."""
+        self._cable = cable
         self.folder = folder
         self._systemd = systemd
         self._network = network or DeviceNetwork.of_this_process()
@@ -69,6 +79,11 @@ class SimulatedDevice:
     def storage(self) -> Path:
         """What survives a power cut: the Podman store, as /var/lib/containers inside."""
         return self.folder / "lib"
+
+    @property
+    def first_process(self) -> int:
+        """Its number on this machine; 0 until the device was booted."""
+        return self._init_pid
 
     @property
     def running(self) -> bool:
@@ -95,7 +110,7 @@ class SimulatedDevice:
 
     async def boot(self) -> None:
         """Switches it on; afterwards processes can be started inside."""
-        self._port.plug_in()
+        self._port.plug_in(*[self._cable.connect] if self._cable is not None else ())
         device_cgroups.create(self.name)
         booted = self.folder / "booted"
         booted.unlink(missing_ok=True)
@@ -119,7 +134,7 @@ class SimulatedDevice:
         for process in self._inside:
             await asyncio.to_thread(process.wait)
         self._inside.clear()
-        self._port.unplug()
+        self._unplug()
         await self._wait(lambda: device_cgroups.remove(self.name), "removal of its cgroups")
 
     async def link(self, up: bool) -> None:
@@ -161,6 +176,11 @@ class SimulatedDevice:
         """What the device wrote while it booted."""
         return (self.folder / "console.log").read_text(errors="replace")
 
+    def _unplug(self) -> None:
+        if self._cable is not None:
+            self._cable.disconnect()
+        self._port.unplug()
+
     def _write_settings(self) -> None:
         etc = self.folder / "etc"
         for name in ("policy.json", "registries.conf"):
@@ -186,7 +206,7 @@ class SimulatedDevice:
 
     async def _discard(self) -> None:
         await self.power_cut()
-        self._port.unplug()
+        self._unplug()
         device_cgroups.remove(self.name)
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 

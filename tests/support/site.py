@@ -18,6 +18,7 @@ from controller.local.stack import LocalStack
 from controller.settings import Builds, Devices
 from longshore.client import Client, project
 from longshore.v1 import deployment_pb2, device_pb2, types_pb2
+from tests.support.broker_observer import watch_broker
 from tests.support.building import BASE_CACHE
 from tests.support.devices import SimulatedDevice
 
@@ -25,8 +26,10 @@ PROJECT = project("alice", "tests")
 
 # A service whose behaviour its environment chooses.
 SERVER = """
-import http.server, os, signal, sys
+import http.server, os, signal, socketserver, sys
 
+# Its own would ask the name server for the host's name, which a device without a network waits for.
+http.server.HTTPServer.server_bind = socketserver.TCPServer.server_bind
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 mode = os.environ.get("MODE", "ok")
 print("mode", mode, flush=True)
@@ -46,24 +49,32 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
+http.server.ThreadingHTTPServer(("", int(os.environ.get("PORT", "8080"))), Handler).serve_forever()
 """
 
 
-def spec_text(name: str, *, host: Any = "auto", deadline: str = "60s", profile: str = "x86-cpu", **env: str) -> str:
-    """A deployment.yml of the service; `env` chooses its behaviour."""
+def spec_text(
+    name: str,
+    *,
+    host: Any = "auto",
+    deadline: str = "60s",
+    profile: str = "x86-cpu",
+    artifact: str = "image",
+    port: int = 8080,
+    **env: str,
+) -> str:
+    """A deployment.yml of the service; `env` chooses its behaviour, `port` is where it listens."""
     readiness = {"http": {"port": "http", "path": "/"}, "deadline": deadline, "period": "500ms", "timeout": "1s"}
     deploy = {
         "entrypoint": ["python3", "server.py"],
-        "environment": env,
-        "network": {"ports": [{"name": "http", "container": 8080, "host": host}]},
+        "environment": env if port == 8080 else {**env, "PORT": str(port)},
+        "network": {"ports": [{"name": "http", "container": port, "host": host}]},
         "checks": {"readiness": readiness},
         "stop_grace": "2s",
     }
     build = {"files": ["server.py"]}
-    return yaml.safe_dump(
-        {"version": 1, "name": name, "build": build, "deploy": deploy, "targets": [{"profile": profile}]}
-    )
+    targets = [{"profile": profile, "artifact": artifact}]
+    return yaml.safe_dump({"version": 1, "name": name, "build": build, "deploy": deploy, "targets": targets})
 
 
 @dataclass(frozen=True)
@@ -116,13 +127,16 @@ class Site:
         (folder / "deployment.yml").write_text(text)
         return folder / "deployment.yml"
 
-    async def deploy(self, text: str, *, build: bool = False, build_id: str = "") -> deployment_pb2.Deployment:
-        """Applies a spec, with the site's ready-made image unless `build`, or that of `build_id`."""
+    async def deploy(
+        self, text: str, *, build: bool = False, build_id: str = "", secrets: Mapping[str, bytes] | None = None
+    ) -> deployment_pb2.Deployment:
+        """Applies a spec, with the site's ready-made artifact unless `build`, or that of `build_id`."""
         path = self.write(text)
         if build:
-            answer = await self.call(self.client.deploy, path, PROJECT, files=["server.py"])
+            answer = await self.call(self.client.deploy, path, PROJECT, files=["server.py"], secrets=secrets)
         else:
-            answer = await self.call(self.client.deploy, path, PROJECT, build_id=build_id or self.build_id)
+            made = build_id or self.build_id
+            answer = await self.call(self.client.deploy, path, PROJECT, build_id=made, secrets=secrets)
         deployment: deployment_pb2.Deployment = answer.deployment
         return deployment
 
@@ -130,6 +144,13 @@ class Site:
         """Afterwards the device has nothing of it."""
         await self.call(self.client.delete, deployment.id)
         await self.reaches(deployment, "DELETED")
+
+    async def build(self, text: str) -> str:
+        """Builds what a spec describes; the build's id."""
+        built = await self.call(self.client.build, self.write(text), PROJECT, files=["server.py"])
+        ended = await self.call(self.client.wait_for_build, built.id, timeout=240)
+        assert ended.targets[0].artifact.digest, ended
+        return str(built.id)
 
     async def state(self, deployment: deployment_pb2.Deployment) -> deployment_pb2.GetDeploymentResponse:
         answer: deployment_pb2.GetDeploymentResponse = await self.call(self.client.get_deployment, deployment.id)
@@ -251,12 +272,14 @@ async def running_site(
     systemd: bool = False,
     devices: Devices | None = None,
     program: str = "edge_agent.main",
+    artifact: str = "image",
 ) -> AsyncIterator[Site]:
-    """A site with an enrolled device whose agent runs, and an image of the service in its registry. `env` is added to
-    the controller's environment; `program` is the agent's module."""
+    """A site with an enrolled device whose agent runs, and an artifact of the service in its registry. `env` is added
+    to the controller's environment; `program` is the agent's module, `artifact` what it runs."""
     async with SimulatedDevice(folder / "device", systemd=systemd) as device:
         builds = Builds(base_cache=BASE_CACHE)
         stack = LocalStack(folder / "controller", host=device.gateway, builds=builds, env=env, devices=devices)
+        watch_broker(stack)
         async with stack:
             context = yaml.safe_load(stack.context_file.read_text())
             with Client(context["address"], context["token"], context["ca"]) as client:
@@ -266,15 +289,7 @@ async def running_site(
                         await site.enroll()
                         await site.start_agent()
                     if build:
-                        await _build(site)
+                        site.build_id = await site.build(spec_text("service", artifact=artifact))
                     yield site
                 finally:
                     await site.stop_agent()
-
-
-async def _build(site: Site) -> None:
-    path = site.write(spec_text("service"))
-    built = await site.call(site.client.build, path, PROJECT, files=["server.py"])
-    ended = await site.call(site.client.wait_for_build, built.id, timeout=240)
-    assert ended.targets[0].artifact.digest, ended
-    site.build_id = built.id

@@ -25,11 +25,12 @@ from controller.rpc.permissions import PERMISSIONS
 from controller.settings import Settings
 from edge_agent.runtime.fail_points import POINTS
 from edge_agent.runtime.model import State
-from edge_agent.runtime.plan import Account, Forget, GiveUp, Prepare, Remove, Start, Stop
+from edge_agent.runtime.plan import Step
 from edge_agent.runtime.settings import AgentSettings
 from longshore.errors import Reason
 from longshore.topics import RULES, Topic
 from longshore.v1 import agent_pb2, build_pb2, deployment_pb2, device_pb2, event_pb2, types_pb2
+from tests.support.fault_scenarios import CASES
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -246,10 +247,18 @@ def test_every_reason_of_a_state_is_explained() -> None:
 
 
 def test_every_fail_point_is_reached_and_tested() -> None:
-    agent = "\n".join(path.read_text() for path in (ROOT / "edge_agent").rglob("*.py"))
+    agents = [path for folder in ("edge_agent", "baremetal_agent") for path in (ROOT / folder).rglob("*.py")]
+    agent = "\n".join(path.read_text() for path in agents)
     reached = set(re.findall(r'reach\("([a-z.]+)"\)', agent))
-    steps = {step.__name__.lower() for step in (Prepare, Start, Stop, GiveUp, Account, Remove, Forget)}
+    steps = {step.__name__.lower() for step in Step.__subclasses__()}
     reached |= {f"{step}.{moment}" for step in steps for moment in ("begin", "done")}
     assert reached == set(POINTS)
-    tested = (ROOT / "tests/faults/test_fail_points.py").read_text()
-    assert {point.partition(".")[0] for point in POINTS} <= set(re.findall(r"\"([a-z]+)[.\"]", tested))
+    assert {point.partition(":")[0] for _, point in CASES} == set(POINTS)
+
+
+def test_every_part_of_an_agents_work_has_fail_points_of_each_backend() -> None:
+    """Those of its own, in its own folder: what only one backend reaches says nothing of the other."""
+    for folder in ("edge_agent/podman", "baremetal_agent"):
+        source = "\n".join(path.read_text() for path in (ROOT / folder).rglob("*.py"))
+        reached = {point.partition(".")[0] for point in re.findall(r'reach\("([a-z.]+)"\)', source)}
+        assert reached == {"fetch", "start", "remove"}
