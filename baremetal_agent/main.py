@@ -1,6 +1,5 @@
 """The `longshore-baremetal-agent` command: the agent that runs bundles, without containers."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,10 +7,24 @@ from pathlib import Path
 from edge_agent.host.commands import run_command
 from edge_agent.host.findings import Finding
 from edge_agent.host.program import Credentials, Program
-from edge_agent.host.unit import BAREMETAL_AGENT
+from edge_agent.host.unit import AgentKind
 from edge_agent.runtime.backend import DeployBackend
 from edge_agent.runtime.identity import Identity
-from edge_agent.runtime.settings import AgentSettings
+from edge_agent.runtime.settings import AgentSettings, Option
+
+KIND = AgentKind(
+    "longshore-baremetal-agent",
+    "Longshore bare-metal agent",
+    Path("/var/lib/longshore-baremetal-agent"),
+    """\
+# No namespaces of its own: it makes those of its workloads, installs packages where it may, and finds its workloads'
+# processes again after a restart.
+""",
+    ("UMask=0077", "LockPersonality=yes", "OOMScoreAdjust=-500"),
+)
+INSTALL_PACKAGES = Option(
+    "install_packages", False, "whether the Debian packages that a bundle needs may be installed, by apt-get"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +40,7 @@ def _backend(settings: AgentSettings, identity: Identity, credentials: Credentia
         state_dir=settings.state_dir / "virtualenv",
         credentials=credentials,
         registry_ca=identity.ca_file,
-        install_packages=settings.install_packages,
+        install_packages=settings.own[INSTALL_PACKAGES.name],
     )
 
 
@@ -38,17 +51,12 @@ async def _examine(folder: Path) -> list[Finding]:
 
 
 PROGRAM = Program(
-    kind=BAREMETAL_AGENT,
+    kind=KIND,
     runs_with="in virtual environments, without containers",
     artifacts="bundles",
     backend=_backend,
     examine=_examine,
-    flags={
-        "--install-packages": {
-            "action": argparse.BooleanOptionalAction,
-            "help": "whether to install the Debian packages that bundles need (no)",
-        }
-    },
+    options=[INSTALL_PACKAGES],
 )
 
 

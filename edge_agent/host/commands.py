@@ -18,7 +18,7 @@ from edge_agent.runtime.identity import (
     load_identity,
     state_lock,
 )
-from edge_agent.runtime.settings import LOG_LEVELS, AgentSettings, InvalidSettings, load_settings
+from edge_agent.runtime.settings import LOG_LEVELS, AgentSettings, InvalidSettings, load_settings, write_template
 
 EXAMPLES = """\
 examples:
@@ -124,8 +124,18 @@ def _add_device_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_run(commands: _Commands) -> None:
     run = commands.add("run", "run what the controller wishes, until it is told to stop", _run)
-    for name, settings in {**COMMON_FLAGS, **commands.program.flags}.items():
+    for name, settings in {**COMMON_FLAGS, **_own_flags(commands.program)}.items():
         run.add_argument(name, **settings)
+
+
+def _own_flags(program: Program) -> Mapping[str, Mapping[str, Any]]:
+    """As argparse takes them. Without a flag the settings file decides."""
+    flags = {}
+    for option in program.options:
+        switch = {"action": argparse.BooleanOptionalAction} if isinstance(option.default, bool) else {}
+        number = {"type": float} if isinstance(option.default, float) else {}
+        flags[f"--{option.name.replace('_', '-')}"] = {**switch, **number, "default": None, "help": option.help}
+    return flags
 
 
 class _Version(argparse.Action):
@@ -158,6 +168,7 @@ def _enroll(program: Program, arguments: argparse.Namespace) -> int:
         identity = enroll_blocking(arguments.state_dir, request)
     except EnrollmentFailed as error:
         raise UserError(str(error)) from None
+    write_template(arguments.state_dir, program.options)
     print(f"enrolled as {identity.device_name} ({identity.device_id})")
     return 0
 
@@ -214,7 +225,7 @@ def _doctor(program: Program, arguments: argparse.Namespace) -> int:
 
 
 def _leave(program: Program, arguments: argparse.Namespace) -> int:
-    settings = load_settings(arguments.state_dir, {})
+    settings = load_settings(arguments.state_dir, {}, program.options)
     identity = load_identity(settings.state_dir)
     with state_lock(settings.state_dir):
         from edge_agent.runtime.logs import configure_logging
@@ -238,9 +249,10 @@ def _leave(program: Program, arguments: argparse.Namespace) -> int:
 
 
 def _run(program: Program, arguments: argparse.Namespace) -> int:
-    flags = (*COMMON_FLAGS, *program.flags)
+    flags = (*COMMON_FLAGS, *_own_flags(program))
     names = [flag.removeprefix("--").replace("-", "_") for flag in flags]
-    settings = load_settings(arguments.state_dir, {name: getattr(arguments, name) for name in names})
+    given = {name: getattr(arguments, name) for name in names}
+    settings = load_settings(arguments.state_dir, given, program.options)
     identity = load_identity(settings.state_dir)
     with state_lock(settings.state_dir):
         from edge_agent.runtime.logs import configure_logging

@@ -1,15 +1,14 @@
 """What tells one agent from another: the two share all else, their commands too."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edge_agent.host.findings import Finding
 from edge_agent.host.unit import AgentKind
 from edge_agent.runtime.backend import DeployBackend
 from edge_agent.runtime.identity import Identity
-from edge_agent.runtime.settings import AgentSettings
+from edge_agent.runtime.settings import AgentSettings, Option
 
 # Gives user and password for the registry.
 Credentials = Callable[[], Awaitable[tuple[str, str]]]
@@ -26,8 +25,8 @@ class Program:
     backend: Callable[[AgentSettings, Identity, Credentials], DeployBackend]
     # What a doctor looks at besides what all agents need; given a folder to work in.
     examine: Callable[[Path], Awaitable[list[Finding]]]
-    # Flags of `run` that only this one has, as argparse takes them; each is a setting.
-    flags: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    # Settings that only this one has; each is a flag of `run`, too.
+    options: Sequence[Option] = ()
 
     @property
     def name(self) -> str:

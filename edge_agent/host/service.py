@@ -9,7 +9,7 @@ from pathlib import Path
 from edge_agent.errors import UserError
 from edge_agent.host.unit import UNIT_FOLDER, AgentKind, unit_text
 from edge_agent.runtime.files import write_durably
-from edge_agent.runtime.identity import LOCK_NAME, is_in_use
+from edge_agent.runtime.identity import holder
 
 START_DEADLINE = 30.0
 SYSTEMCTL_TIMEOUT = 60.0
@@ -35,7 +35,7 @@ def install(kind: AgentKind, state_dir: Path, folder: Path = UNIT_FOLDER) -> Non
     Raises ServiceError.
     """
     require_systemd()
-    if is_in_use(state_dir) and not _serves(kind, state_dir):
+    if holder(state_dir) not in (0, _main_pid(kind)):
         raise ServiceError(f"another process works with {state_dir}, maybe a `run` by hand; end it first")
     write_durably(folder / kind.unit, unit_text(kind, _program(kind), state_dir).encode(), 0o644)
     _systemctl("daemon-reload")
@@ -90,25 +90,12 @@ def _systemctl(*arguments: str) -> str:
 
 def _await_running(kind: AgentKind, state_dir: Path) -> None:
     deadline = time.monotonic() + START_DEADLINE
-    while not _serves(kind, state_dir):
+    while not (pid := holder(state_dir)) or pid != _main_pid(kind):
         if state(kind) == "failed" or time.monotonic() > deadline:
             raise ServiceError(f"the service does not come up ({state(kind)}); see `journalctl -u {kind.unit}`")
         time.sleep(0.1)
 
 
-def _serves(kind: AgentKind, state_dir: Path) -> bool:
-    """Whether the service's own process holds the state folder."""
-    pid = _systemctl("show", "--property", "MainPID", "--value", kind.unit).strip()
-    try:
-        inode = (state_dir / LOCK_NAME).stat().st_ino
-    except FileNotFoundError:
-        return False
-    return holds_lock(Path("/proc/locks").read_text(), int(pid or 0), inode)
-
-
-def holds_lock(locks: str, pid: int, inode: int) -> bool:
-    """Whether the process holds a lock of a whole file, by the text of /proc/locks (proc(5), flock(2))."""
-    lines = (line.split() for line in locks.splitlines())
-    return any(
-        each[1] == "FLOCK" and each[4] == str(pid) and each[5].rpartition(":")[2] == str(inode) for each in lines
-    )
+def _main_pid(kind: AgentKind) -> int:
+    """0 where the service does not run."""
+    return int(_systemctl("show", "--property", "MainPID", "--value", kind.unit).strip() or 0)

@@ -24,30 +24,6 @@ class AgentKind:
         return f"{self.program}.service"
 
 
-EDGE_AGENT = AgentKind(
-    "longshore-edge-agent",
-    "Longshore edge agent",
-    Path("/var/lib/longshore-agent"),
-    """\
-# No namespaces of its own: Podman runs below the agent, and settings such as ProtectHome= or PrivateTmp= would give the
-# service mounts of its own, so that after a restart it could not see those of the containers it left running. A system
-# call or device filter would be inherited by every container.
-""",
-    ("UMask=0077", "LockPersonality=yes", "RestrictSUIDSGID=no", "OOMScoreAdjust=-500"),
-)
-
-BAREMETAL_AGENT = AgentKind(
-    "longshore-baremetal-agent",
-    "Longshore bare-metal agent",
-    Path("/var/lib/longshore-baremetal-agent"),
-    """\
-# No namespaces of its own: it makes those of its workloads, installs packages where it may, and finds its workloads'
-# processes again after a restart.
-""",
-    ("UMask=0077", "LockPersonality=yes", "OOMScoreAdjust=-500"),
-)
-
-
 def unit_text(kind: AgentKind, program: Path, state_dir: Path) -> str:
     """The unit that runs `program` on this state folder, from boot on, without waiting for a network."""
     folder = state_dir if " " not in str(state_dir) else f'"{state_dir}"'

@@ -32,7 +32,7 @@ from edge_agent.runtime.identity import (
     state_lock,
 )
 from edge_agent.runtime.keys import Key, new_key, pem, read_key, signing_request
-from edge_agent.runtime.settings import AgentSettings, write_template
+from edge_agent.runtime.settings import AgentSettings
 from longshore.v1 import agent_pb2, agent_pb2_grpc, device_pb2
 
 DEADLINE = 30.0
@@ -81,7 +81,6 @@ async def enroll(state_dir: Path, request: EnrollmentRequest) -> Identity:
             # Those of other tokens stay: what has become of them is not known yet.
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        write_template(state_dir)
         return identity
 
 

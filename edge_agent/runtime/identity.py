@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -161,19 +161,19 @@ def discard_leftovers(state_dir: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def is_in_use(state_dir: Path) -> bool:
-    """Whether some process holds the state folder now."""
+def holder(state_dir: Path) -> int:
+    """The process that holds the state folder now; 0 for none, -1 for one that is not known."""
     try:
         descriptor = os.open(state_dir / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        return False
+        return 0
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        return _noted(descriptor)
     finally:
         os.close(descriptor)
-    return False
+    return 0
 
 
 @contextmanager
@@ -184,12 +184,22 @@ def state_lock(state_dir: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
             raise AlreadyRunning(
-                f"another agent uses {state_dir} (process {holder}); stop it, or give this one its own --state-dir"
+                f"another agent uses {state_dir} (process {_noted(descriptor)}); stop it, or give this one its own "
+                "--state-dir"
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        _note(descriptor)
         yield
     finally:
         os.close(descriptor)
+
+
+def _note(descriptor: int) -> None:
+    """Who this is. In place, since a full disk has no room for more; where it takes not even that, nobody is named."""
+    with suppress(OSError):
+        os.pwrite(descriptor, f"{os.getpid():<10}\n".encode(), 0)
+
+
+def _noted(descriptor: int) -> int:
+    text = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+    return int(text) if text.isdecimal() else -1

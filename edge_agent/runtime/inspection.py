@@ -7,7 +7,7 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
-from edge_agent.runtime.identity import is_in_use, load_identity
+from edge_agent.runtime.identity import holder, load_identity
 from edge_agent.runtime.settings import AgentSettings
 from longshore.v1 import agent_pb2
 
@@ -18,7 +18,7 @@ def describe_state(state_dir: Path) -> Iterator[str]:
     yield f"device       {identity.device_name} ({identity.device_id})"
     yield f"controller   {identity.agent_address}"
     yield f"broker       {identity.broker_address}"
-    yield f"agent        {'running' if is_in_use(state_dir) else 'not running'}"
+    yield f"agent        {'running' if holder(state_dir) else 'not running'}"
     yield from _desired(AgentSettings(state_dir=state_dir).database_file)
 
 

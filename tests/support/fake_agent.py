@@ -1,35 +1,43 @@
-"""A whole agent in a process of its own, on the fake backend: `python -m tests.support.fake_agent --state-dir ...`."""
+"""A whole agent on the fake backend: `python -m tests.support.fake_agent run --state-dir ...`.
 
-import argparse
+Nothing outside this file knows of it, so it is an example of what one more backend takes, too.
+"""
+
 import asyncio
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from edge_agent.runtime.identity import AlreadyRunning, Identity, load_identity, state_lock
-from edge_agent.runtime.logs import configure_logging
-from edge_agent.runtime.settings import AgentSettings
+from edge_agent.host.commands import run_command
+from edge_agent.host.findings import Finding, ok
+from edge_agent.host.program import Credentials, Program
+from edge_agent.host.unit import AgentKind
+from edge_agent.runtime.backend import DeployBackend
+from edge_agent.runtime.fake_backend import FakeBackend, FakeEngine, FakeImage, FakeProgram
+from edge_agent.runtime.identity import Identity
+from edge_agent.runtime.settings import AgentSettings, Option
 
 ROOT = Path(__file__).resolve().parents[2]
 # The one image that the fake registry has.
 DIGEST = "sha256:" + "a" * 64
 LINES = ("one", "two", "three")
+COMMAND = (sys.executable, "-m", "tests.support.fake_agent")
 
 
 class FakeAgent:
     """The process, as a test handles it."""
 
     def __init__(self, state_dir: Path, *options: str) -> None:
-        self._arguments = ["--state-dir", str(state_dir), *options]
+        common = ("--advertise-host", "192.0.2.7", "--resync-interval", "900", "--log-level", "debug")
+        self._arguments = ["run", "--state-dir", str(state_dir), *common, *options]
         self.log_file = state_dir / "agent.log"
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         with self.log_file.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "tests.support.fake_agent", *self._arguments, cwd=ROOT, stdout=log, stderr=log
+                *COMMAND, *self._arguments, cwd=ROOT, stdout=log, stderr=log
             )
 
     @property
@@ -61,40 +69,27 @@ class FakeAgent:
         return self.log_file.read_text()
 
 
-def main(argv: Sequence[str]) -> int:
-    """What the process runs."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--state-dir", type=Path, required=True)
-    parser.add_argument("--poll-interval", type=float, default=60.0)
-    parser.add_argument("--resync-interval", type=float, default=900.0)
-    arguments = parser.parse_args(argv)
-    configure_logging("debug")
-    settings = AgentSettings(
-        state_dir=arguments.state_dir,
-        advertise_host="192.0.2.7",
-        poll_interval=arguments.poll_interval,
-        resync_interval=arguments.resync_interval,
-    )
-    try:
-        with state_lock(settings.state_dir):
-            return _run(settings, load_identity(settings.state_dir))
-    except AlreadyRunning as error:
-        print(error, file=sys.stderr)
-        return 1
+async def _examine(_folder: Path) -> list[Finding]:
+    return [ok("nothing is needed")]
 
 
-def _run(settings: AgentSettings, identity: Identity) -> int:
-    from edge_agent.host.process import run_process
-    from edge_agent.runtime.agent import BackendFactory
-    from edge_agent.runtime.fake_backend import FakeBackend, FakeEngine, FakeImage, FakeProgram
+def _backend(settings: AgentSettings, identity: Identity, _credentials: Credentials) -> DeployBackend:
+    engine = FakeEngine()
+    lines = (*LINES, *filter(None, [settings.own[LAST_LINE.name]]))
+    engine.add_image(DIGEST, FakeImage(program=FakeProgram(lines=lines)))
+    return FakeBackend(engine, owner=identity.owner)
 
-    def factory(_settings: AgentSettings, _identity: Identity) -> BackendFactory:
-        engine = FakeEngine()
-        engine.add_image(DIGEST, FakeImage(program=FakeProgram(lines=LINES)))
-        return lambda _credential: FakeBackend(engine, owner=_identity.owner)
 
-    return run_process(settings, identity, factory)
+LAST_LINE = Option("last_line", "", "what an instance says at last")
+PROGRAM = Program(
+    kind=AgentKind("longshore-fake-agent", "Longshore fake agent", Path("/var/lib/longshore-fake-agent")),
+    runs_with="in memory",
+    artifacts="images",
+    backend=_backend,
+    examine=_examine,
+    options=[LAST_LINE],
+)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command(PROGRAM, None))

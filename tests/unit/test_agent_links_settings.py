@@ -4,25 +4,28 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.runtime.settings import AgentSettings, InvalidSettings, load_settings, write_template
+from baremetal_agent.main import PROGRAM as BAREMETAL
+from edge_agent.host.program import Program
+from edge_agent.main import PROGRAM as EDGE
+from edge_agent.runtime.settings import NOT_SET, AgentSettings, InvalidSettings, load_settings, write_template
 
 
 def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
     assert load_settings(tmp_path, {}) == AgentSettings(state_dir=tmp_path)
 
 
-def test_the_written_template_sets_nothing(tmp_path: Path) -> None:
-    write_template(tmp_path)
-    assert load_settings(tmp_path, {}) == AgentSettings(state_dir=tmp_path)
-
-
-def test_every_setting_is_explained_in_the_template(tmp_path: Path) -> None:
-    write_template(tmp_path)
+@pytest.mark.parametrize("program", [EDGE, BAREMETAL], ids=lambda program: program.name)
+def test_the_written_template_explains_every_setting_and_sets_none(tmp_path: Path, program: Program) -> None:
+    own = {option.name: option.default for option in program.options}
+    defaults = AgentSettings(state_dir=tmp_path, own=own)
+    write_template(tmp_path, program.options)
+    assert load_settings(tmp_path, {}, program.options) == defaults
     text = (tmp_path / "agent.toml").read_text()
     uncommented = "\n".join(line.removeprefix("#") for line in text.splitlines() if not line.startswith("# "))
     (tmp_path / "agent.toml").write_text(uncommented)
-    assert load_settings(tmp_path, {}) == AgentSettings(state_dir=tmp_path)
-    assert all(f"#{name} = " in text for name in AgentSettings.__dataclass_fields__ if name != "state_dir")
+    assert load_settings(tmp_path, {}, program.options) == defaults
+    names = {*own, *AgentSettings.__dataclass_fields__} - set(NOT_SET)
+    assert all(f"#{name} = " in text for name in names)
 
 
 def test_a_written_settings_file_is_not_overwritten(tmp_path: Path) -> None:
@@ -51,6 +54,8 @@ def test_flags_win_over_the_file_and_absent_flags_do_not(tmp_path: Path) -> None
         ("log_level = 3", "log_level = 3: expected a text in quotes"),
         ("advertise_host = 'a b'", "advertise_host = 'a b': expected a host name"),
         ("podman_url = '/run/podman'", "podman_url = '/run/podman': expected an address such as unix:///run"),
+        ("podman_url = true", "podman_url = True: expected a text in quotes"),
+        ("install_packages = true", "unknown setting 'install_packages'"),
         ("state_dir = '/'", "unknown setting 'state_dir'"),
         ("poll_interval = ", "cannot read"),
     ],
@@ -58,6 +63,6 @@ def test_flags_win_over_the_file_and_absent_flags_do_not(tmp_path: Path) -> None
 def test_nonsense_is_named_with_what_is_allowed_and_where_it_stands(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "agent.toml").write_text(text + "\n")
     with pytest.raises(InvalidSettings) as raised:
-        load_settings(tmp_path, {})
+        load_settings(tmp_path, {}, EDGE.options)
     assert says in str(raised.value)
     assert str(tmp_path / "agent.toml") in str(raised.value)

@@ -19,6 +19,7 @@ from edge_agent.runtime.identity import (
     NotEnrolled,
     commit_identity,
     discard_leftovers,
+    holder,
     load_identity,
     prepare_folder,
     state_lock,
@@ -91,7 +92,8 @@ def test_a_second_holder_of_a_state_folder_is_refused_until_the_first_has_left(t
     with state_lock(tmp_path), pytest.raises(AlreadyRunning, match=f"process {os.getpid()}"), state_lock(tmp_path):
         pass
     with state_lock(tmp_path):
-        assert (tmp_path / "agent.lock").read_text() == f"{os.getpid()}\n"
+        assert holder(tmp_path) == os.getpid()
+    assert holder(tmp_path) == 0
 
 
 def test_numbers_grow_within_a_run_and_over_restarts(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from pydantic import BaseModel
 
+from baremetal_agent.main import PROGRAM as BAREMETAL
 from controller import errors
 from controller.builds.model import BuildState
 from controller.deployments.model import DeploymentState
@@ -23,10 +24,11 @@ from controller.events.model import EventKind
 from controller.rpc.errors import CODES
 from controller.rpc.permissions import PERMISSIONS
 from controller.settings import Settings
+from edge_agent.main import PROGRAM as EDGE
 from edge_agent.runtime.fail_points import POINTS
 from edge_agent.runtime.model import State
 from edge_agent.runtime.plan import Step
-from edge_agent.runtime.settings import AgentSettings
+from edge_agent.runtime.settings import NOT_SET, AgentSettings
 from longshore.errors import Reason
 from longshore.topics import RULES, Topic
 from longshore.v1 import agent_pb2, build_pb2, deployment_pb2, device_pb2, event_pb2, types_pb2
@@ -219,7 +221,8 @@ def test_every_setting_of_the_controller_is_explained() -> None:
 
 
 def test_every_setting_of_the_agent_is_explained() -> None:
-    assert {field.name for field in fields(AgentSettings)} - {"state_dir"} <= words("operators.md")
+    own = {option.name for program in (EDGE, BAREMETAL) for option in program.options}
+    assert {field.name for field in fields(AgentSettings)} - set(NOT_SET) | own <= words("operators.md")
 
 
 def test_every_dependency_is_explained() -> None:

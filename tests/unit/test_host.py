@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from baremetal_agent.main import KIND as BAREMETAL_AGENT
 from controller.pki import CertificateAuthority
 from edge_agent.errors import UserError
 from edge_agent.host import doctor, service
 from edge_agent.host.findings import Finding, Level, as_json, as_text, healthy, ok, problem, warning
-from edge_agent.host.unit import BAREMETAL_AGENT, EDGE_AGENT, AgentKind, unit_text
+from edge_agent.host.unit import AgentKind, unit_text
+from edge_agent.main import KIND as EDGE_AGENT
 from edge_agent.podman.doctor import _accelerators
 from edge_agent.runtime.identity import IdentityMaterial, commit_identity, prepare_folder
 
@@ -39,16 +41,6 @@ def test_without_systemd_an_installation_says_what_to_do_instead(
     with pytest.raises(UserError, match="systemd does not run this machine; start `run` by what does"):
         service.install(EDGE_AGENT, tmp_path)
     assert service.state(EDGE_AGENT) == "not installed"
-
-
-def test_a_lock_is_of_the_process_that_holds_it_and_not_of_one_that_waits_for_it() -> None:
-    locks = (
-        "1: FLOCK  ADVISORY  WRITE 25337 fd:01:1452 0 EOF\n1: -> FLOCK  ADVISORY  WRITE 300 fd:01:1452 0 EOF\n"
-        "2: POSIX  ADVISORY  WRITE 300 fd:01:1452 0 EOF\n3: FLOCK  ADVISORY  WRITE 300 fd:01:77 0 EOF\n"
-    )
-    assert service.holds_lock(locks, 25337, 1452)
-    assert not service.holds_lock(locks, 300, 1452)
-    assert not service.holds_lock("", 300, 1452)
 
 
 def test_findings_are_told_to_people_and_to_programs() -> None:
