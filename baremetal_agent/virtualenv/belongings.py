@@ -35,11 +35,11 @@ class Store:
         self._users = Users(folder / "users.json")
         self._secrets = SecretFolders(place(owner))
 
-    def gather(self, workload: Workload, *, own_user: bool) -> Belongings:
-        """All of it is there. `own_user`: it runs as nobody else. Raises BackendError, OSError."""
-        granted = grant(workload.name, workload.devices)
+    def gather(self, workload: Workload, *, apart: bool) -> Belongings:
+        """All of it is there. `apart`: it runs in a sandbox, as nobody else. Raises BackendError, OSError."""
+        granted = grant(workload.name, workload.devices, apart=apart)
         mounts = list(_mounts(workload))
-        uid = self._users.of(workload.deployment_id) if own_user and ROOT not in workload.allow else None
+        uid = self._users.of(workload.deployment_id) if apart and ROOT not in workload.allow else None
         volumes = [self._volume(workload.deployment_id, volume.name, uid) for volume in workload.volumes]
         folder, files = self._secrets.write(workload, uid)
         binds = [

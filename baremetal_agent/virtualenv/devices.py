@@ -1,4 +1,5 @@
-"""Devices of the Container Device Interface, for workloads that run on the device itself: their device nodes.
+"""Devices of the Container Device Interface, for workloads that run on the device itself: their nodes, files, variables
+and groups. Hooks are not run: they prepare the file system of a container, and this is the device's own.
 
 https://github.com/cncf-tags/container-device-interface/blob/main/SPEC.md
 """
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from baremetal_agent.virtualenv.layout import Bind
-from edge_agent.runtime.backend import BackendError
+from baremetal_agent.virtualenv.system import SHOWN
+from edge_agent.runtime.backend import BackendError, Unsupported
 
 FOLDERS = (Path("/etc/cdi"), Path("/var/run/cdi"))
 
@@ -24,8 +26,9 @@ class Granted:
     groups: tuple[int, ...] = ()
 
 
-def grant(workload: str, names: Iterable[str], folders: Iterable[Path] = FOLDERS) -> Granted:
-    """Raises BackendError "DeviceMissing", retryable, where this device has none of that name, or not all of it."""
+def grant(workload: str, names: Iterable[str], *, apart: bool, folders: Iterable[Path] = FOLDERS) -> Granted:
+    """All that the devices consist of. `apart`: the workload can be shown something elsewhere than it is. Raises
+    BackendError "DeviceMissing", retryable, where this device has none of that name, or not all of it; Unsupported."""
     wanted = list(names)
     if not wanted:
         return Granted()
@@ -34,16 +37,25 @@ def grant(workload: str, names: Iterable[str], folders: Iterable[Path] = FOLDERS
         what = f"this device has no {', '.join(missing)}; make the CDI file of its accelerator in {FOLDERS[0]}"
         raise BackendError("DeviceMissing", f"cannot start {workload}: {what}", retryable=True)
     edits = [edit for name in wanted for edit in known[name]]
-    nodes = list(dict.fromkeys(_nodes(edits)))
-    if absent := [node for node in nodes if not Path(node).exists()]:
-        what = f"{', '.join(wanted)} wants {', '.join(absent)}, which is not there; is its driver loaded?"
-        raise BackendError("DeviceMissing", f"cannot start {workload}: {what}", retryable=True)
+    nodes, files = list(dict.fromkeys(_nodes(edits))), list(dict.fromkeys(_mounts(edits)))
+    _require(workload, wanted, [*nodes, *files], apart=apart)
     variables = [entry.partition("=") for edit in edits for entry in edit.get("env") or ()]
     return Granted(
-        binds=(*(Bind(node, node, read_only=False, device=True) for node in nodes), *_mounts(edits)),
+        binds=(*nodes, *(bind for bind in files if bind.source != bind.target or not _shown(bind.target))),
         variables=tuple((name, value) for name, _, value in variables),
-        groups=tuple(sorted({group for node in nodes if (group := _group(Path(node))) is not None})),
+        groups=tuple(sorted({*_groups(nodes), *_additional(edits)})),
     )
+
+
+def _require(workload: str, wanted: Iterable[str], binds: Iterable[Bind], *, apart: bool) -> None:
+    """Of a device with something missing nobody knows what it still can."""
+    names = ", ".join(wanted)
+    if absent := [bind.source for bind in binds if not Path(bind.source).exists()]:
+        what = f"{names} wants {', '.join(absent)}, which is not there; is its driver loaded?"
+        raise BackendError("DeviceMissing", f"cannot start {workload}: {what}", retryable=True)
+    if not apart and (moved := [bind.target for bind in binds if bind.source != bind.target]):
+        what = f"{names} is to be found at {', '.join(moved)}, which takes a sandbox; apt-get install bubblewrap"
+        raise Unsupported(f"cannot start {workload}: {what}")
 
 
 def _files(folders: Iterable[Path]) -> Iterator[Path]:
@@ -75,21 +87,34 @@ def _parse(path: Path) -> Any:
         raise ValueError(str(error)) from error
 
 
-def _nodes(edits: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+def _nodes(edits: Iterable[Mapping[str, Any]]) -> Iterator[Bind]:
     for edit in edits:
         for node in edit.get("deviceNodes") or ():
-            yield str(node.get("hostPath") or node["path"])
+            yield Bind(str(node.get("hostPath") or node["path"]), str(node["path"]), read_only=False, device=True)
 
 
 def _mounts(edits: Iterable[Mapping[str, Any]]) -> Iterator[Bind]:
-    """Libraries of a driver; those that lie where they are to be seen are seen anyway."""
+    """Libraries of a driver, sockets of its services."""
     for edit in edits:
         for mount in edit.get("mounts") or ():
-            source, target = str(mount["hostPath"]), str(mount["containerPath"])
-            if source != target and Path(source).exists():
-                yield Bind(source, target)
+            writable = "rw" in (mount.get("options") or ())
+            yield Bind(str(mount["hostPath"]), str(mount["containerPath"]), read_only=not writable)
 
 
-def _group(node: Path) -> int | None:
-    found = node.stat()
-    return found.st_gid if found.st_mode & 0o060 == 0o060 and found.st_mode & 0o006 != 0o006 else None
+def _shown(path: str) -> bool:
+    """Whether every workload sees it anyway."""
+    return any(Path(path).is_relative_to(folder) for folder in SHOWN)
+
+
+def _groups(nodes: Iterable[Bind]) -> Iterator[int]:
+    """Who may use nodes that not everybody may."""
+    for node in nodes:
+        found = Path(node.source).stat()
+        if found.st_mode & 0o060 == 0o060 and found.st_mode & 0o006 != 0o006:
+            yield found.st_gid
+
+
+def _additional(edits: Iterable[Mapping[str, Any]]) -> Iterator[int]:
+    for edit in edits:
+        # 0 is none, by the specification.
+        yield from (int(group) for group in edit.get("additionalGids") or () if int(group))

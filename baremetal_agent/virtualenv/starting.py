@@ -38,7 +38,7 @@ class Starter:
     async def start(self, workload: Workload, release: Release) -> Instance:
         """Afterwards a new instance runs. Raises BackendError, OSError, and then nothing of it is left."""
         means = await self._launcher.means()
-        belongings = self._store.gather(workload, own_user=bool(means.isolation))
+        belongings = self._store.gather(workload, apart=bool(means.isolation))
         reach("start.gathered")
         try:
             # No other start comes in between: what is chosen is chosen once its folder is there.

@@ -1,11 +1,15 @@
-"""Bundles on devices of every kind: fresh ones, without a sandbox, with an agent that is not root."""
+"""Bundles on devices of every kind: fresh ones and with accelerators."""
 
+import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from edge_agent.runtime.backend import Handle
+from edge_agent.runtime.backend import BackendError, Handle
 from edge_agent.runtime.model import Artifact, Workload
 from tests.contract.machine import await_lines, ignore
 from tests.support.virtualenv_machine import VirtualenvMachine, VirtualenvSite, virtualenv_site
@@ -53,3 +57,89 @@ async def test_device_with_an_empty_opt_runs_bundles(machine: VirtualenvMachine,
         assert (found, said) == (["longshore", "venv"], "here")
     finally:
         await device.run("umount", "--lazy", "/opt")
+
+
+# Any device node does for an accelerator: what is in it is the vendor's matter.
+EDITS = {
+    "env": ["LAMP=on"],
+    "deviceNodes": [{"path": "/dev/lamp", "hostPath": "/run/lamp/node"}],
+    "mounts": [{"hostPath": "/run/lamp/library", "containerPath": "/opt/lamp/library", "options": ["ro", "bind"]}],
+    "additionalGids": [4322],
+}
+LAMP = {"cdiVersion": "0.7.0", "kind": "example.com/lamp", "devices": [{"name": "all", "containerEdits": EDITS}]}
+PLUG_IN = """
+mkdir -p /run/lamp /run/cdi
+mknod /run/lamp/node c 1 5
+chgrp 4321 /run/lamp/node
+chmod 660 /run/lamp/node
+echo bright > /run/lamp/library
+echo '{' > /run/cdi/broken.json
+printf '%s' "$0" > /run/cdi/lamp.json
+"""
+
+
+@asynccontextmanager
+async def plugged_in(machine: VirtualenvMachine, document: Any = LAMP) -> AsyncIterator[None]:
+    """Within the block the device has the accelerator."""
+    device = machine.site.device
+    await device.run("sh", "-ec", PLUG_IN, json.dumps(document))
+    try:
+        yield
+    finally:
+        await device.run("rm", "-rf", "/run/lamp", "/run/cdi")
+
+
+async def inside(machine: VirtualenvMachine, handle: Handle, script: str) -> str:
+    return (await machine.backend.exec(handle, ["sh", "-c", script], 20)).output.decode().strip()
+
+
+async def refusal(machine: VirtualenvMachine, workload: Workload) -> BackendError:
+    """Of its start, of which nothing is left."""
+    await machine.backend.prepare(workload, ignore)
+    with pytest.raises(BackendError) as caught:
+        await machine.backend.start(workload)
+    assert await machine.backend.list() == []
+    return caught.value
+
+
+async def test_a_workload_gets_all_of_its_accelerator_and_another_one_nothing(
+    machine: VirtualenvMachine, artifact: Artifact
+) -> None:
+    lit = replace(machine.site.workload(artifact, POLITE), devices=("example.com/lamp=all",))
+    async with plugged_in(machine):
+        handle = await launch(machine, lit)
+        seen = "head -c 2 /dev/lamp | od -An -tx1; echo > /dev/lamp; id -G; cat /opt/lamp/library; echo $LAMP"
+        user, *found = (await inside(machine, handle, f"id -u; {seen}")).split()
+        assert found == ["00", "00", user, "4321", "4322", "bright", "on"]
+        other = await launch(machine, machine.site.workload(artifact, POLITE))
+        assert await inside(machine, other, "ls /dev/lamp /opt/lamp 2>/dev/null; echo $LAMP") == ""
+
+
+async def test_accelerator_of_which_anything_is_missing_is_refused_before_the_start(
+    machine: VirtualenvMachine, artifact: Artifact
+) -> None:
+    lit = replace(machine.site.workload(artifact, POLITE), devices=("example.com/lamp=all",))
+    error = await refusal(machine, lit)
+    assert (error.reason, error.retryable) == ("DeviceMissing", True)
+    assert "has no example.com/lamp=all; make the CDI file" in error.message
+    for part in ("node", "library"):
+        async with plugged_in(machine):
+            await machine.site.device.run("rm", f"/run/lamp/{part}")
+            error = await refusal(machine, lit)
+            assert (error.reason, error.retryable) == ("DeviceMissing", True)
+            assert f"wants /run/lamp/{part}, which is not there" in error.message
+    async with plugged_in(machine):
+        await launch(machine, lit)
+
+
+async def test_files_of_an_accelerator_that_lie_where_no_workload_looks_are_shown(
+    machine: VirtualenvMachine, artifact: Artifact
+) -> None:
+    same = [{"hostPath": f"/run/lamp/{name}", "containerPath": f"/run/lamp/{name}", **options} for name, options in [
+        ("library", {}), ("node", {"options": ["rw"]}),
+    ]]  # fmt: skip
+    device = {"name": "all", "containerEdits": {"mounts": same}}
+    lit = replace(machine.site.workload(artifact, POLITE), devices=("example.com/lamp=all",))
+    async with plugged_in(machine, {**LAMP, "devices": [device]}):
+        handle = await launch(machine, lit)
+        assert await inside(machine, handle, "cat /run/lamp/library; ls /run/lamp") == "bright\nlibrary\nnode"
