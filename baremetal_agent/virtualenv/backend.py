@@ -12,7 +12,7 @@ from pathlib import Path
 
 from baremetal_agent.virtualenv.belongings import Store
 from baremetal_agent.virtualenv.commands import run
-from baremetal_agent.virtualenv.confinement import refuse_loosened
+from baremetal_agent.virtualenv.confinement import refuse_loosened, refuse_open
 from baremetal_agent.virtualenv.environments import uv_program
 from baremetal_agent.virtualenv.fetching import Credentials
 from baremetal_agent.virtualenv.folders import boot_id
@@ -108,9 +108,11 @@ class VirtualenvBackend:
         await self._installer.prepare(workload.artifact, progress)
 
     async def _refuse(self, workload: Workload) -> None:
-        refuse_unsupported(workload, capabilities(await self._launcher.means()))
+        means = await self._launcher.means()
+        refuse_unsupported(workload, capabilities(means))
         refuse_mapped(workload)
         refuse_loosened(workload)
+        refuse_open(workload, means.lacking, root=os.geteuid() == 0)
 
     async def start(self, workload: Workload) -> Handle:
         self._require_storage()

@@ -41,6 +41,15 @@ def refuse_loosened(workload: Workload) -> None:
         raise Unsupported(f"{workload.name}: a bundle cannot gain privileges; remove {NEW_PRIVILEGES} from allow")
 
 
+def refuse_open(workload: Workload, lacking: str, *, root: bool) -> None:
+    """Raises Unsupported for a workload that would get what it does not name: where there is no sandbox, for the reason
+    `lacking`, it sees and may change all that the agent may. `root`: the agent is root."""
+    open_to = {WRITABLE_ROOT, HOST_PID, HOST_IPC, *({ROOT} if root else ())}
+    if lacking and (unnamed := sorted(open_to - workload.allow)):
+        todo = f"mend that, or name {', '.join(unnamed)} in deploy.allow"
+        raise Unsupported(f"{workload.name}: this device has no sandbox ({lacking}); {todo}")
+
+
 def allowed(workload: Workload, ports: Iterable[int]) -> frozenset[str]:
     """What the spec names, and the right to listen at the ports that it wants."""
     low = any(port < FIRST_UNPRIVILEGED_PORT for port in ports)

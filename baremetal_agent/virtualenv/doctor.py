@@ -40,8 +40,8 @@ def _isolation(facts: BackendFacts) -> Iterator[Finding]:
     if facts.capabilities.isolation:
         yield ok(f"workloads are kept to themselves by {facts.capabilities.isolation}")
     else:
-        what = "workloads see the whole device: mounts, volumes and secrets are refused"
-        yield warning(what, "apt-get install bubblewrap, and run the agent as root")
+        what = "there is no sandbox: workloads are refused unless their spec allows them the whole device by name"
+        yield warning(what, "apt-get install bubblewrap")
 
 
 def _limits(facts: BackendFacts) -> Iterator[Finding]:

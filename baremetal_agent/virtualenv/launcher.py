@@ -44,7 +44,7 @@ class Launcher(Protocol):
         ...
 
     async def means(self) -> Means:
-        """Looked up once."""
+        """Looked up once, and again for as long as there is no isolation."""
         ...
 
     async def start(self, launch: Launch) -> Started:

@@ -52,16 +52,19 @@ class Supervision:
         self._means: Means | None = None
 
     async def means(self) -> Means:
-        if self._means is None:
-            lacking = await bubblewrap.usable()
-            isolation = "" if lacking else "bubblewrap"
-            if lacking:
-                log.warning("no_sandbox", why=lacking)
-            if self._cgroups is not None:
-                self._means = Means(self._cgroups.controllers, f"cgroup-v{self._cgroups.version}", isolation, lacking)
-            else:
-                self._means = Means(limits_without_groups(isolation), "rlimit", isolation, lacking)
+        # What is lacking may have been installed meanwhile.
+        if self._means is None or self._means.lacking:
+            before, self._means = self._means, await self._look()
+            if self._means.lacking and before is None:
+                log.warning("no_sandbox", why=self._means.lacking)
         return self._means
+
+    async def _look(self) -> Means:
+        lacking = await bubblewrap.usable()
+        isolation = "" if lacking else "bubblewrap"
+        if self._cgroups is not None:
+            return Means(self._cgroups.controllers, f"cgroup-v{self._cgroups.version}", isolation, lacking)
+        return Means(limits_without_groups(isolation), "rlimit", isolation, lacking)
 
     async def start(self, launch: Launch) -> Started:
         means = await self.means()

@@ -1,4 +1,4 @@
-"""Bundles on devices of every kind: fresh ones and with accelerators."""
+"""Bundles on devices of every kind: fresh ones, with accelerators, without a sandbox."""
 
 import json
 from collections.abc import AsyncIterator
@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from edge_agent.runtime.backend import BackendError, Handle
-from edge_agent.runtime.model import Artifact, Workload
-from tests.contract.machine import await_lines, ignore
+from edge_agent.runtime.backend import BackendError, Handle, Unsupported
+from edge_agent.runtime.model import Artifact, Mount, Resources, Secret, Volume, Workload
+from tests.contract.machine import await_lines, await_observed, has_ended, ignore
 from tests.support.virtualenv_machine import VirtualenvMachine, VirtualenvSite, virtualenv_site
 
 pytestmark = [
@@ -143,3 +143,79 @@ async def test_files_of_an_accelerator_that_lie_where_no_workload_looks_are_show
     async with plugged_in(machine, {**LAMP, "devices": [device]}):
         handle = await launch(machine, lit)
         assert await inside(machine, handle, "cat /run/lamp/library; ls /run/lamp") == "bright\nlibrary\nnode"
+
+
+@asynccontextmanager
+async def no_sandbox(machine: VirtualenvMachine) -> AsyncIterator[None]:
+    """Within the block bubblewrap cannot be run on the device, and its agent has found that."""
+    device = machine.site.device
+    await device.run("sh", "-ec", "touch /run/nothing; mount --bind /run/nothing /usr/bin/bwrap")
+    await machine.restart_agent()
+    try:
+        yield
+    finally:
+        await device.run("umount", "/usr/bin/bwrap")
+
+
+OPEN = frozenset({"root", "writable-root", "host-pid", "host-ipc"})
+
+
+async def test_device_without_a_sandbox_says_so_and_runs_what_allows_that_by_name(
+    machine: VirtualenvMachine, artifact: Artifact
+) -> None:
+    plain = machine.site.workload(
+        artifact, f"pwd; cat main.py; exec python -c 'import sys; print(sys.prefix)'; {POLITE}"
+    )
+    named = replace(plain, allow=OPEN)
+    async with no_sandbox(machine):
+        able = (await machine.backend.probe()).capabilities
+        assert (able.isolation, able.mounts, able.volumes, able.secrets, able.shared_memory_limit) == (
+            "", False, False, False, False
+        )  # fmt: skip
+        for lacking in OPEN:
+            with pytest.raises(Unsupported, match=f"no sandbox .bubblewrap is not installed.; .* or name {lacking} in"):
+                await machine.backend.prepare(replace(plain, allow=OPEN - {lacking}), ignore)
+        handle = await launch(machine, named)
+        seen = await await_observed(machine.backend, handle, has_ended)
+        assert seen.exit_code == 0
+        lines = await await_lines(machine.backend, handle, 3)
+        assert lines[0].endswith("/files")
+        assert lines[1] == "print('here')"
+        assert "/environments/" in lines[2]
+    # As soon as there is one, without another start of the agent.
+    assert (await machine.backend.probe()).capabilities.isolation == "bubblewrap"
+    await launch(machine, machine.site.workload(artifact, POLITE))
+
+
+async def test_without_a_sandbox_a_workload_has_no_rights_of_roots_and_ends_with_all_it_started(
+    machine: VirtualenvMachine, artifact: Artifact
+) -> None:
+    script = f"sleep 86421 & setsid sleep 86421 & {POLITE}"
+    async with no_sandbox(machine):
+        handle = await launch(machine, replace(machine.site.workload(artifact, script), allow=OPEN))
+        status = await inside(machine, handle, "grep -E '^(Cap|NoNewPrivs)' /proc/self/status")
+        assert {line.split()[1] for line in status.splitlines()} == {"0" * 16, "1"}
+        count = "pgrep -fc '^sleep 86421' || true"
+        assert await machine.site.device.run("sh", "-c", count) == "2\n"
+        await machine.backend.stop(handle, 5)
+        assert (await await_observed(machine.backend, handle, has_ended)).exit_code == 0
+        assert await machine.site.device.run("sh", "-c", count) == "0\n"
+
+
+async def test_without_a_sandbox_what_needs_one_is_refused_by_name(
+    machine: VirtualenvMachine, artifact: Artifact
+) -> None:
+    wanted: dict[str, dict[str, Any]] = {
+        "no mounts": {"mounts": (Mount("/run/lamp", "/in"),)},
+        "no volumes": {"volumes": (Volume("data", "/data"),)},
+        "no secrets": {"secrets": (Secret("token", "/run/secrets/token", b"hush"),)},
+        "no limit of shared memory": {"resources": Resources(shared_memory_bytes=1)},
+    }
+    async with no_sandbox(machine), plugged_in(machine):
+        workload = replace(machine.site.workload(artifact, POLITE), allow=OPEN)
+        for said, changes in wanted.items():
+            with pytest.raises(Unsupported, match=said):
+                await machine.backend.prepare(replace(workload, **changes), ignore)
+        error = await refusal(machine, replace(workload, devices=("example.com/lamp=all",)))
+        assert (error.reason, error.retryable) == ("Unsupported", False)
+        assert "is to be found at /dev/lamp, /opt/lamp/library, which takes a sandbox" in error.message
