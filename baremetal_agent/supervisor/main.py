@@ -111,7 +111,7 @@ def _settle(
     """Nothing of the workload is left, and all that it wrote is in the log."""
     if rest is not None:
         attempt(signal.pidfd_send_signal, rest, signal.SIGKILL)
-    elif not launch.one("sandboxed") and (group := number(read(STARTED), "child")):
+    elif not launch.one("own_pids") and (group := _group(launch)):
         # Its number is nobody else's while the group has members.
         attempt(os.killpg, group, signal.SIGKILL)
     end_groups(launch)
@@ -119,6 +119,11 @@ def _settle(
     if code in (KILLED, None) and any(_memory_kills(path) for path in launch.all("oom")):
         reason = "OutOfMemory"
     return code, reason
+
+
+def _group(launch: Launch) -> int:
+    """That of the workload's processes: bubblewrap gives it one of its own."""
+    return number(read(STARTED), "pid" if launch.one("sandboxed") else "child") or 0
 
 
 def _memory_kills(path: str) -> int:

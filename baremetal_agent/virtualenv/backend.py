@@ -12,7 +12,7 @@ from pathlib import Path
 
 from baremetal_agent.virtualenv.belongings import Store
 from baremetal_agent.virtualenv.commands import run
-from baremetal_agent.virtualenv.confinement import refuse_loosened, refuse_open
+from baremetal_agent.virtualenv.confinement import refuse_loosened, refuse_open, refuse_rights
 from baremetal_agent.virtualenv.environments import uv_program
 from baremetal_agent.virtualenv.fetching import Credentials
 from baremetal_agent.virtualenv.folders import boot_id
@@ -20,7 +20,7 @@ from baremetal_agent.virtualenv.installer import Installer
 from baremetal_agent.virtualenv.instances import Ended, Instance, Instances, Started
 from baremetal_agent.virtualenv.launcher import Launcher, Means
 from baremetal_agent.virtualenv.packages import Packages
-from baremetal_agent.virtualenv.ports import refuse_mapped
+from baremetal_agent.virtualenv.ports import first_unprivileged, refuse_mapped
 from baremetal_agent.virtualenv.processes import is_same, open_process, send
 from baremetal_agent.virtualenv.releases import Release
 from baremetal_agent.virtualenv.sessions import PipeSession, TerminalSession, run_to_end
@@ -112,7 +112,10 @@ class VirtualenvBackend:
         refuse_unsupported(workload, capabilities(means))
         refuse_mapped(workload)
         refuse_loosened(workload)
-        refuse_open(workload, means.lacking, root=os.geteuid() == 0)
+        root = os.geteuid() == 0
+        refuse_open(workload, means.lacking, root=root)
+        if not root:
+            refuse_rights(workload, first_unprivileged())
 
     async def start(self, workload: Workload) -> Handle:
         self._require_storage()

@@ -15,6 +15,10 @@ from baremetal_agent.virtualenv.layout import Bind, Layout
 from baremetal_agent.virtualenv.system import System, covers, this_system
 
 PROGRAM = "bwrap"
+NODES = ("full", "null", "random", "tty", "urandom", "zero")
+LINKS = {"core": "/proc/kcore", "fd": "/proc/self/fd"} | {
+    name: f"/proc/self/fd/{number}" for number, name in enumerate(("stdin", "stdout", "stderr"))
+}
 # Of root's rights those that are needed to become somebody else inside.
 NEEDED = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")
 
@@ -62,7 +66,7 @@ def _files(layout: Layout, confinement: Confinement, system: System) -> Iterator
     for link, target in system.links:
         yield "--symlink", target, link
     yield "--proc", "/proc"
-    yield "--dev", "/dev"
+    yield from _dev()
     yield "--perms", "1777", "--size", str(confinement.shared_memory), "--tmpfs", "/dev/shm"
     for folder in ("/tmp", "/var/tmp"):
         yield "--perms", "1777", "--tmpfs", folder
@@ -74,6 +78,23 @@ def _files(layout: Layout, confinement: Confinement, system: System) -> Iterator
         for parent in [*PurePosixPath(bind.target).parents][-2::-1]:
             yield "--perms", "0755", "--dir", str(parent)
         yield _bind(bind)
+    for folder in sorted(map(str, roomy)):
+        yield "--remount-ro", folder
+    if os.geteuid() != 0:
+        yield "--remount-ro", "/dev"
+
+
+def _dev() -> Iterator[tuple[str, ...]]:
+    """What every program may use. Not as root bwrap would make a second user namespace for terminals inside, and no
+    command could follow the workload there."""
+    if os.geteuid() == 0:
+        yield "--dev", "/dev"
+        return
+    yield "--perms", "0755", "--tmpfs", "/dev"
+    for name in NODES:
+        yield "--dev-bind", f"/dev/{name}", f"/dev/{name}"
+    for name, target in LINKS.items():
+        yield "--symlink", target, f"/dev/{name}"
 
 
 def _room(target: str, system: System, roomy: set[Path]) -> Iterator[tuple[str, ...]]:

@@ -12,6 +12,9 @@ NEW_PRIVILEGES, SECCOMP_UNCONFINED = "new-privileges", "seccomp-unconfined"
 HOST_NETWORK = "host-network"
 NET_BIND_SERVICE = "CAP_NET_BIND_SERVICE"
 FIRST_UNPRIVILEGED_PORT = 1024
+SETPRIV = "/usr/bin/setpriv"
+# For whom there are no rights to be dropped.
+NO_NEW_RIGHTS = (SETPRIV, "--no-new-privs", "--")
 SHARED_MEMORY = 64 * 1024 * 1024
 
 
@@ -50,6 +53,17 @@ def refuse_open(workload: Workload, lacking: str, *, root: bool) -> None:
         raise Unsupported(f"{workload.name}: this device has no sandbox ({lacking}); {todo}")
 
 
+def refuse_rights(workload: Workload, unprivileged_from: int) -> None:
+    """Raises Unsupported for rights of root's, which an agent that is not root cannot give. `unprivileged_from` is the
+    first port at which everybody may listen."""
+    if rights := sorted(name for name in workload.allow if name == ROOT or name.startswith("CAP_")):
+        raise Unsupported(f"{workload.name}: this device's agent is not root and cannot give {', '.join(rights)}")
+    for port in workload.ports:
+        if 0 < port.host_port < unprivileged_from:
+            what = f"port {port.host_port} ({port.name}) is for root, which this device's agent is not"
+            raise Unsupported(f"{workload.name}: {what}; take one from {unprivileged_from} on")
+
+
 def allowed(workload: Workload, ports: Iterable[int]) -> frozenset[str]:
     """What the spec names, and the right to listen at the ports that it wants."""
     low = any(port < FIRST_UNPRIVILEGED_PORT for port in ports)
@@ -60,7 +74,7 @@ def dropping(confinement: Confinement) -> list[str]:
     """The command (setpriv(1)) before the one that is to run as its own user without any rights of root's."""
     names = [name.removeprefix("CAP_").lower() for name in confinement.capabilities]
     given = ",".join(f"+{name}" for name in names)
-    argv = ["/usr/bin/setpriv"]
+    argv = [SETPRIV]
     if confinement.uid is not None:
         argv += [f"--reuid={confinement.uid}", f"--regid={confinement.uid}"]
         argv += [f"--groups={','.join(map(str, confinement.groups))}"] if confinement.groups else ["--clear-groups"]

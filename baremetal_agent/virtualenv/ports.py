@@ -8,10 +8,13 @@ import errno
 import socket
 from collections.abc import Collection, Mapping
 from contextlib import closing
+from pathlib import Path
 
+from baremetal_agent.virtualenv.confinement import FIRST_UNPRIVILEGED_PORT
 from edge_agent.runtime.backend import BackendError, Unsupported
 from edge_agent.runtime.model import Port, Workload
 
+UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
@@ -22,6 +25,11 @@ def refuse_mapped(workload: Workload) -> None:
             numbers = f"{port.container_port} inside and {port.host_port} on the device"
             why = f"a bundle has the device's own network; give host: {port.container_port}, or auto"
             raise Unsupported(f"{workload.name}: port {port.name} cannot be {numbers}: {why}")
+
+
+def first_unprivileged(setting: Path = UNPRIVILEGED) -> int:
+    """From which port on everybody may listen."""
+    return int(setting.read_text()) if setting.exists() else FIRST_UNPRIVILEGED_PORT
 
 
 def choose_ports(workload: Workload, reserved: Collection[int]) -> tuple[tuple[str, int], ...]:
