@@ -21,6 +21,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_agent.runtime.addresses import parse_address
+from edge_agent.runtime.dates import doubt
 from edge_agent.runtime.identity import Identity
 from edge_agent.runtime.threads import in_thread
 from longshore.topics import RULES, Topic, device_topic, parse_topic
@@ -80,7 +81,8 @@ class BrokerConnection:
             # Name lookup, TCP and TLS block; once they are done the socket belongs to the event loop.
             await in_thread(self._dial, abandoned=self._hang_up)
         except (OSError, ValueError) as error:
-            raise BrokerLost(f"cannot connect: {error}") from error
+            host, port = self._address
+            raise BrokerLost(doubt(f"the broker at {host}:{port}", str(error)) or f"cannot connect: {error}") from error
         self._attach()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import grpc
 
+from edge_agent.runtime.dates import doubt
 from edge_agent.runtime.identity import Identity
 from longshore.v1 import agent_pb2, agent_pb2_grpc
 from longshore.v1.agent_pb2 import ChannelRequest, ChannelResponse, DesiredState
@@ -204,6 +205,8 @@ class ControllerLink:
             self._idle_timer = None
 
     def _error(self, error: grpc.aio.AioRpcError) -> ControllerError:
+        if dates := doubt(f"the controller at {self._address}", error.details() or ""):
+            return ControllerUnavailable(dates)
         if error.code() in TRANSIENT:
             return ControllerUnavailable(f"controller at {self._address} does not answer: {describe(error)}")
         return ControllerRefused(f"controller at {self._address} refuses: {describe(error)}", error.code().name)

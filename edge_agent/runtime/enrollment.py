@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from edge_agent.runtime.addresses import parse_address
 from edge_agent.runtime.controller_link import CHANNEL_OPTIONS, TRANSIENT, describe
+from edge_agent.runtime.dates import doubt
 from edge_agent.runtime.facts import likely_profile
 from edge_agent.runtime.identity import (
     KEY_NAME,
@@ -150,6 +151,8 @@ def _check_address(address: str) -> None:
 
 
 def _explain(error: grpc.aio.AioRpcError, address: str) -> str:
+    if dates := doubt(f"the controller at {address}", error.details() or ""):
+        return dates
     match error.code():
         case grpc.StatusCode.UNAUTHENTICATED:
             return f"{address} refuses the token: {error.details()}; ask for a new one (`longshore enroll-token`)"

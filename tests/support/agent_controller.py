@@ -75,6 +75,8 @@ class AgentController(agent_pb2_grpc.AgentServiceServicer):
         self.desired: dict[str, agent_pb2.DesiredState] = {}
         # (device id, generation that it held), call after call.
         self.fetches: list[tuple[str, int]] = []
+        # Devices whose certificate is to be renewed.
+        self.renewals_due: set[str] = set()
         self.credentials_given = 0
         self.credential_life = 300.0
         self.sessions: dict[str, Session] = {}
@@ -154,7 +156,9 @@ class AgentController(agent_pb2_grpc.AgentServiceServicer):
     async def RenewCertificate(
         self, request: agent_pb2.RenewCertificateRequest, context: Context
     ) -> agent_pb2.RenewCertificateResponse:
-        certificate = self.ca.sign_request(request.certificate_request, await _caller(context))
+        device_id = await _caller(context)
+        self.renewals_due.discard(device_id)
+        certificate = self.ca.sign_request(request.certificate_request, device_id)
         return agent_pb2.RenewCertificateResponse(certificate=certificate, ca_certificate=self.ca.certificate_pem)
 
     async def GetDesiredState(
@@ -163,9 +167,10 @@ class AgentController(agent_pb2_grpc.AgentServiceServicer):
         device_id = await _caller(context)
         self.fetches.append((device_id, request.held_generation))
         desired = self.desired.get(device_id)
-        if desired is None or desired.generation <= request.held_generation:
-            return agent_pb2.GetDesiredStateResponse()
-        return agent_pb2.GetDesiredStateResponse(desired=desired)
+        answer = agent_pb2.GetDesiredStateResponse(renew_certificate=device_id in self.renewals_due)
+        if desired is not None and desired.generation > request.held_generation:
+            answer.desired.CopyFrom(desired)
+        return answer
 
     async def GetRegistryCredential(
         self, request: agent_pb2.GetRegistryCredentialRequest, context: Context

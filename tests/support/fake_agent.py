@@ -7,6 +7,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from edge_agent.host.commands import run_command
@@ -28,16 +29,18 @@ COMMAND = (sys.executable, "-m", "tests.support.fake_agent")
 class FakeAgent:
     """The process, as a test handles it."""
 
-    def __init__(self, state_dir: Path, *options: str) -> None:
+    def __init__(self, state_dir: Path, *options: str, env: Mapping[str, str] | None = None) -> None:
+        """`env` is added to the environment."""
         common = ("--advertise-host", "192.0.2.7", "--resync-interval", "900", "--log-level", "debug")
         self._arguments = ["run", "--state-dir", str(state_dir), *common, *options]
+        self._env = {**os.environ, **(env or {})}
         self.log_file = state_dir / "agent.log"
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         with self.log_file.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *COMMAND, *self._arguments, cwd=ROOT, stdout=log, stderr=log
+                *COMMAND, *self._arguments, cwd=ROOT, env=self._env, stdout=log, stderr=log
             )
 
     @property
