@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from edge_agent.runtime.backend import Handle
 from edge_agent.runtime.convert import workload_from_pb, workload_to_pb
 from edge_agent.runtime.model import Workload
-from edge_agent.runtime.record import BACKOFF_CAP, Course, Failure, Moment, Record, Stage, Verdict
+from edge_agent.runtime.record import Course, Failure, Moment, Record, Stage, Verdict, backoff
 from longshore.v1 import types_pb2
 
 VERSION = 1
@@ -32,7 +32,7 @@ def encode(record: Record) -> bytes:
 
 
 def decode(deployment_id: str, body: bytes, moment: Moment) -> Record:
-    """Delays go on by the wall clock, but never longer than the longest there is: the clock may have jumped.
+    """Delays go on by the wall clock, but never longer than they can have been: the clock may have jumped.
 
     Raises UnreadableRecord.
     """
@@ -67,18 +67,19 @@ def _course(course: Course) -> dict[str, Any]:
 
 def _read_course(data: dict[str, Any], moment: Moment) -> Course:
     next_try_at = float(data["next_try_at"])
-    delay = min(max(0.0, next_try_at - moment.wall), BACKOFF_CAP)
+    attempts = int(data["attempts"])
+    delay = min(max(0.0, next_try_at - moment.wall), backoff(attempts, 1.0))
     course = Course(
         revision=int(data["revision"]),
         starts=int(data["starts"]),
-        attempts=int(data["attempts"]),
+        attempts=attempts,
         failure=_read_failure(data["failure"]),
         exit_code=data["exit_code"],
         verdict=Verdict(data["verdict"]),
         settled=_read_handle(data["settled"]),
         proven=_read_handle(data["proven"]),
     )
-    return replace(course, next_try=moment.monotonic + delay, next_try_at=next_try_at) if delay else course
+    return replace(course, next_try=moment.monotonic + delay, next_try_at=moment.wall + delay) if delay else course
 
 
 def _read_failure(data: list[Any] | None) -> Failure | None:

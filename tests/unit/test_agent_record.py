@@ -231,9 +231,15 @@ def test_a_record_is_the_same_after_a_restart_but_for_what_must_be_checked_again
     assert back.healths == ()
 
 
-def test_a_clock_that_jumped_makes_no_delay_longer_than_the_longest() -> None:
-    body = encode(failed(Record("d1"), WISH, CRASH, at(1_000_000), 0.5))
-    assert decode("d1", body, at(0)).course(1).next_try == BACKOFF_CAP
+@pytest.mark.parametrize(("attempts", "longest"), [(1, 1.2), (3, 4.8), (20, BACKOFF_CAP)])
+def test_a_clock_that_jumped_makes_no_delay_longer_than_it_was(attempts: int, longest: float) -> None:
+    record = Record("d1")
+    for _ in range(attempts):
+        record = failed(record, WISH, CRASH, at(1_000_000), 0.5)
+    body = encode(record)
+    course = decode("d1", body, at(0)).course(1)
+    assert course.next_try == pytest.approx(longest)
+    assert course.next_try_at == at(longest).wall
     assert decode("d1", body, at(2_000_000)).course(1).next_try == 0
 
 
