@@ -15,7 +15,7 @@ from typing import Any
 from edge_agent.podman import abilities, machine, spec, trust
 from edge_agent.podman.connection import Connection
 from edge_agent.podman.container import HANDLE_VERSION, Container
-from edge_agent.podman.errors import ApiError, start_error
+from edge_agent.podman.errors import NOT_STOPPED, ApiError, start_error
 from edge_agent.podman.exec import Commands, not_running
 from edge_agent.podman.images import Images
 from edge_agent.podman.inventory import Inventory
@@ -225,7 +225,13 @@ class PodmanBackend:
     async def _delete(self, name: str) -> None:
         params = {"force": "true", "timeout": "0", "v": "true"}
         try:
-            answer = await self._connection.call("DELETE", f"containers/{name}", params=params)
+            try:
+                answer = await self._connection.call("DELETE", f"containers/{name}", params=params)
+            except ApiError as error:
+                if NOT_STOPPED not in error.message:
+                    raise
+                # Where its monitor is dead, Podman 5 learns from this that the container is.
+                answer = await self._connection.call("DELETE", f"containers/{name}", params=params)
         except ApiError as error:
             if error.status == 404:
                 return

@@ -14,6 +14,8 @@ HANDLE_VERSION = 1
 # Neither is about to run nor runs: what a power cut leaves, and what was never started.
 UNSTARTED = ("created", "configured", "initialized", "unknown")
 RUNNING = ("running", "paused", "stopping")
+# By which Podman 5 says that its monitor has died before it wrote down how the container ended.
+UNKNOWN_CODE = -1
 REAL_TIME_SIGNAL = re.compile(r"(RTMIN(?=\+)|RTMAX(?=-))([+-]\d{1,2})")
 
 
@@ -90,7 +92,7 @@ def parse(inspected: Mapping[str, Any]) -> Container:
     return Container(
         id=inspected["Id"],
         labels=config.get("Labels") or {},
-        state=str(state["Status"]).lower(),
+        state=_state(state),
         pid=int(state.get("Pid") or 0),
         monitor_pid=int(state.get("ConmonPid") or 0),
         started_at=_seconds(state.get("StartedAt")),
@@ -128,7 +130,9 @@ def parse_listed(entry: Mapping[str, Any], *, runs: bool) -> Container:
 def observed(container: Container, *, runs: bool, starting: bool, exit_reason: str = "") -> Observed:
     """`runs`: its process was seen; `starting`: this agent is about to start it."""
     phase = Phase.RUNNING if runs else Phase.CREATED if starting else Phase.EXITED
-    known_end = phase is Phase.EXITED and container.ended and not container.damaged
+    known_end = (
+        phase is Phase.EXITED and container.ended and not container.damaged and container.exit_code != UNKNOWN_CODE
+    )
     deployment_id, revision = container.key
     return Observed(
         handle=container.handle,
@@ -143,6 +147,13 @@ def observed(container: Container, *, runs: bool, starting: bool, exit_reason: s
         exit_reason=exit_reason,
         addresses=container.addresses() if runs else (),
     )
+
+
+def _state(state: Mapping[str, Any]) -> str:
+    """What a power cut has ended has never come to an end: Podman 4 says that it was created, Podman 5 that it exited
+    with 0, at no time."""
+    told = str(state["Status"]).lower()
+    return "unknown" if told == "exited" and not _seconds(state.get("FinishedAt")) else told
 
 
 def _seconds(text: str | None) -> float:

@@ -9,6 +9,7 @@ NOT_FOUND_TEXTS = ("manifest unknown", "name unknown", "repository name not know
 DENIED_TEXTS = ("unauthorized", "authentication required", "denied", "invalid username/password")
 NO_SPACE = "no space left on device"
 COMMAND_TEXTS = ("executable file not found", "executable file `", "no such file or directory")
+NOT_STOPPED = "as it could not be stopped"
 WRONG_FORMAT = "exec format error"
 
 

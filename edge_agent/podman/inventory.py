@@ -183,7 +183,7 @@ def _exit_reason(container: Container) -> str:
         return INSTANCE_DAMAGED
     if container.state in containers.UNSTARTED:
         return "PowerLost" if container.started_at else ""
-    if container.claims_to_run:
+    if container.claims_to_run or container.exit_code == containers.UNKNOWN_CODE:
         return "MonitorLost"
     killed = container.exit_code == KILLED and container.memory_limit
     if container.out_of_memory or (killed and machine.ran_out_of_memory(container.id)):

@@ -246,8 +246,9 @@ class DeployBackend(Protocol):
         ...
 
     async def open_exec(self, handle: Handle, command: Sequence[str], terminal: TerminalSize | None) -> ExecSession:
-        """A command inside with input and output, in a terminal where one is given. The caller closes it; what an agent
-        that was killed has left open is killed by the first `list` of the next one.
+        """A command inside with input and output, in a terminal where one is given, which has that size at once or gets
+        it (SIGWINCH) a moment later. The caller closes it; what an agent that was killed has left open is killed by the
+        first `list` of the next one.
 
         Raises BackendError "NotRunning" (retryable) where nothing runs, Unsupported for a terminal that cannot be.
         """

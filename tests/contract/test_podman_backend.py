@@ -1,6 +1,5 @@
 """The contract over real Podman on a simulated device, with a real registry."""
 
-import itertools
 from collections.abc import AsyncIterator
 
 import pytest
@@ -9,39 +8,17 @@ import pytest_asyncio
 from tests.contract.backend_contract import BackendContract
 from tests.contract.exec_contract import opened
 from tests.contract.machine import Command, Program
-from tests.contract.scripted_machine import POLITE, Artifacts, ScriptedMachine
+from tests.contract.podman_contract import ContractMachine, images, machine
 from tests.support.async_waiting import until_holds
-from tests.support.podman_machine import PodmanMachine, PodmanSite, podman_site
+from tests.support.podman_machine import PodmanSite, podman_site
 
-OWNERS = itertools.count(1)
-
-
-class ContractMachine(ScriptedMachine[PodmanSite], PodmanMachine):
-    """A `Machine` with real parts."""
-
-    inner_port = 8080
-    serving = f"httpd -p 8080 -h /tmp; {POLITE}"
+__all__ = ["images", "machine"]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[PodmanSite]:
     async with podman_site(tmp_path_factory.mktemp("site")) as made:
         yield made
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def images(site: PodmanSite) -> Artifacts:
-    return Artifacts(await site.image(), await site.image(architecture="s390x"))
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def machine(site: PodmanSite, images: Artifacts) -> AsyncIterator[ContractMachine]:
-    made = ContractMachine(site, f"owner-{next(OWNERS)}", images)
-    await made.open()
-    try:
-        yield made
-    finally:
-        await made.close()
 
 
 @pytest.mark.podman

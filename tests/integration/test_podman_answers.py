@@ -46,7 +46,7 @@ async def service(site: PodmanSite) -> AsyncIterator[Path]:
 
 
 async def agent_behind(site: PodmanSite, url: str) -> RemoteBackend:
-    return await RemoteBackend.launch(site.device.command, replace(site.options(f"newer-{next(OWNERS)}"), url=url))
+    return await RemoteBackend.launch(site.command, replace(site.options(f"newer-{next(OWNERS)}"), url=url))
 
 
 def names_the_signal(told: dict[str, Any]) -> None:

@@ -165,7 +165,7 @@ async def test_image_that_is_not_for_what_it_says_is_refused(machine: PodmanMach
 async def test_wrong_credentials_are_a_retryable_error(machine: PodmanMachine, site: PodmanSite) -> None:
     workload = site.workload(await site.image(), POLITE)
     options = replace(site.options("stranger"), password="wrong")
-    stranger = await RemoteBackend.launch(site.device.command, options)
+    stranger = await RemoteBackend.launch(site.command, options)
     try:
         with pytest.raises(BackendError) as caught:
             await stranger.prepare(workload, ignore)
@@ -182,7 +182,7 @@ async def test_service_that_others_run_is_used_and_left_running(site: PodmanSite
         return "yes" in await site.device.run("sh", "-c", "test -S /run/others.sock && echo yes || echo no")
 
     await until(answers)
-    agent = await RemoteBackend.launch(site.device.command, replace(site.options("guest"), url=url))
+    agent = await RemoteBackend.launch(site.command, replace(site.options("guest"), url=url))
     try:
         workload = site.workload(image, POLITE)
         await agent.prepare(workload, ignore)
@@ -194,7 +194,7 @@ async def test_service_that_others_run_is_used_and_left_running(site: PodmanSite
     assert service.poll() is None
     os.killpg(service.pid, signal.SIGKILL)
     service.wait()
-    late = await RemoteBackend.launch(site.device.command, replace(site.options("guest"), url=url))
+    late = await RemoteBackend.launch(site.command, replace(site.options("guest"), url=url))
     try:
         facts = await late.probe()
     finally:

@@ -1,7 +1,6 @@
 """Bad days of a device with Podman: what is killed, cut off or missing, and what an agent makes of it."""
 
 import asyncio
-import sys
 from dataclasses import replace
 
 import pytest
@@ -123,9 +122,9 @@ async def test_agent_killed_between_create_and_start_leaves_what_can_be_removed(
 ) -> None:
     handle = await launch(machine, image)
     template = "{{range $k, $v := .Config.Labels}}--label={{$k}}={{$v}}\n{{end}}"
-    labels = await machine.site.device.run("podman", "inspect", "--format", template, handle.value)
+    labels = await machine.podman("inspect", "--format", template, handle.value)
     await machine.backend.remove(handle)
-    await machine.site.device.run("podman", "create", *labels.split(), image.reference)
+    await machine.podman("create", *labels.split(), image.reference)
     await machine.restart_agent()
     (left,) = await machine.backend.list()
     assert (left.phase, left.exit_code) == (Phase.EXITED, None)
@@ -189,7 +188,7 @@ async def test_device_without_podman_says_so(machine: PodmanMachine, site: Podma
     empty = site.folder / "empty-path"
     empty.mkdir(exist_ok=True)
     agent = await RemoteBackend.launch(
-        lambda argv: site.device.command(["/usr/bin/env", f"PATH={empty}", sys.executable, *argv[1:]]),
+        lambda argv: site.device.command(["/usr/bin/env", f"PATH={empty}", site.device.python, *argv[1:]]),
         replace(site.options("nobody")),
     )
     try:

@@ -49,7 +49,7 @@ class FromOutside(RemoteBackend):
 
 @asynccontextmanager
 async def backend_of(site: PodmanSite) -> AsyncIterator[FromOutside]:
-    backend = await FromOutside.launch(site.device.command, site.options(f"tcp-{next(OWNERS)}"))
+    backend = await FromOutside.launch(site.command, site.options(f"tcp-{next(OWNERS)}"))
     assert isinstance(backend, FromOutside)
     backend.address = site.device.address
     try:

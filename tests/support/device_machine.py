@@ -4,9 +4,8 @@ import asyncio
 import itertools
 import os
 import signal
-import sys
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +34,11 @@ class DeviceSite(ABC):
 
     async def agent(self, owner: str) -> RemoteBackend:
         """A backend in a process of its own on the device."""
-        return await RemoteBackend.launch(self.device.command, self.options(owner))
+        return await RemoteBackend.launch(self.command, self.options(owner))
+
+    def command(self, argv: Sequence[str]) -> list[str]:
+        """The command line that runs a program of ours on the device, by the Python that is there."""
+        return self.device.command([self.device.python, *argv[1:]])
 
     def workload(self, artifact: Artifact, script: str, *, ports: tuple[Port, ...] = ()) -> Workload:
         """A deployment of its own that runs `script` in a shell."""
@@ -113,7 +116,7 @@ class DeviceMachine(ABC, Generic[SiteT]):
 async def taken_port(device: SimulatedDevice, port: int) -> AsyncIterator[None]:
     """Within the block something on the device listens at this port."""
     program = f"import socket, signal; s = socket.create_server(('', {port})); signal.pause()"
-    holder = device.popen([sys.executable, "-c", program])
+    holder = device.popen([device.python, "-c", program])
     try:
         await connect_when_open(device.address, port)
         yield

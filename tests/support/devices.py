@@ -9,13 +9,17 @@ import asyncio
 import contextlib
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from edge_agent.podman.config import host_facts, render
-from tests.support import device_cgroups, device_systemd
+from tests.support import device_cgroups, device_root, device_systemd
+from tests.support.device_cgroups import Cgroups
 from tests.support.device_network import DeviceNetwork
+from tests.support.device_root import DeviceRoot
 from tests.support.slow_link import SlowLink
 
 BOOT_DEADLINE = 20.0
@@ -23,8 +27,9 @@ PLACES = (Path("/var/lib/containers"), Path("/etc/containers"))
 
 # Runs as the first process of the device; $1 is its folder, $2 its name, the rest what it becomes then. What it binds
 # is private to it.
-INIT = """
+INIT = f"""
 set -e
+{device_root.ENTER}
 ip link set lo up
 hostname "$2"
 mount -t tmpfs -o mode=755 tmpfs /run
@@ -33,7 +38,7 @@ mkdir -p /run/lock
 mount --bind "$1/lib" /var/lib/containers
 mount --bind "$1/etc" /etc/containers
 if [ -d /etc/cni/net.d ]; then mount -t tmpfs tmpfs /etc/cni/net.d; fi
-while read -r folder; do mount --bind "$folder" "${folder%/*}"; done < "$1/cgroups"
+{device_cgroups.ENTER}
 shift 2
 exec "$@"
 """
@@ -52,12 +57,16 @@ class SimulatedDevice:
         *,
         systemd: bool = False,
         cable: SlowLink | None = None,
+        root: DeviceRoot | None = None,
+        cgroups: Cgroups = Cgroups.OURS,
     ) -> None:
         """With `systemd` that runs the device, as it runs a machine; else nothing does. `cable`: the network reaches
-        it by that one."""
+        it by that one. Without `root` it has the files of this machine."""
         self._cable = cable
         self.folder = folder
         self._systemd = systemd
+        self._root = root
+        self._cgroups = cgroups
         self._network = network or DeviceNetwork.of_this_process()
         self._port = self._network.new_port()
         self.name = self._port.name
@@ -84,6 +93,15 @@ class SimulatedDevice:
     def first_process(self) -> int:
         """Its number on this machine; 0 until the device was booted."""
         return self._init_pid
+
+    @property
+    def python(self) -> str:
+        """What runs our code inside, with `python_environment`."""
+        return sys.executable if self._root is None else device_root.PYTHON
+
+    @property
+    def python_environment(self) -> dict[str, str]:
+        return {} if self._root is None else device_root.python_environment()
 
     @property
     def running(self) -> bool:
@@ -114,7 +132,7 @@ class SimulatedDevice:
         device_cgroups.create(self.name)
         booted = self.folder / "booted"
         booted.unlink(missing_ok=True)
-        (self.folder / "cgroups").write_text("".join(f"{path}\n" for path in device_cgroups.folders(self.name)))
+        device_cgroups.describe(self.name, self._cgroups, self.folder)
         with (self.folder / "console.log").open("ab") as console:
             # Not in a thread: the device is to die with the thread that started it.
             self._holder = subprocess.Popen(  # noqa: ASYNC220
@@ -186,7 +204,11 @@ class SimulatedDevice:
         for name in ("policy.json", "registries.conf"):
             if (source := Path("/etc/containers", name)).exists():
                 shutil.copy(source, etc / name)
-        (etc / "containers.conf").write_text(render(host_facts(), self.folder / "copies"))
+        if self._root is not None:
+            self._root.describe(self.folder)
+        # Another system has runtimes of its own.
+        facts = host_facts() if self._root is None else replace(host_facts(), runtime="")
+        (etc / "containers.conf").write_text(render(facts, self.folder / "copies"))
 
     def _boot_command(self) -> list[str]:
         booted = str(self.folder / "booted")
@@ -208,6 +230,8 @@ class SimulatedDevice:
         await self.power_cut()
         self._unplug()
         device_cgroups.remove(self.name)
+        if self._cgroups is Cgroups.V1:
+            device_cgroups.remove_unmounted(self.name)
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from edge_agent.runtime.backend import Handle
 from edge_agent.runtime.model import Artifact
 from tests.support.async_waiting import until_holds as until
+from tests.support.device_cgroups import Cgroups
 from tests.support.device_machine import DeviceMachine, DeviceSite
+from tests.support.device_root import DeviceRoot
 from tests.support.devices import SimulatedDevice
 from tests.support.registry import RegistryUnderTest, running_registry
 from tests.support.remote_backend import PodmanOptions
@@ -29,7 +31,8 @@ class PodmanSite(DeviceSite):
 
     def options(self, owner: str) -> PodmanOptions:
         user, password = self.registry.device_credentials(owner)
-        return PodmanOptions(owner, self.folder / owner, user, password, self.registry.ca_file)
+        environment = self.device.python_environment
+        return PodmanOptions(owner, self.folder / owner, user, password, self.registry.ca_file, environment=environment)
 
     async def image(self, *, architecture: str = "amd64", extra_bytes: int = 0, stop_signal: str = "") -> Artifact:
         """An image that nothing else uses."""
@@ -45,9 +48,11 @@ class PodmanSite(DeviceSite):
 
 
 @asynccontextmanager
-async def podman_site(folder: Path) -> AsyncIterator[PodmanSite]:
+async def podman_site(
+    folder: Path, *, root: DeviceRoot | None = None, cgroups: Cgroups = Cgroups.OURS
+) -> AsyncIterator[PodmanSite]:
     """A booted device and a registry that it reaches, until the block ends."""
-    async with SimulatedDevice(folder / "device") as device:
+    async with SimulatedDevice(folder / "device", root=root, cgroups=cgroups) as device:
         (folder / "registry").mkdir()
         async with running_registry(folder / "registry", device.gateway) as registry:
             registry.pullable.add(REPOSITORY)
@@ -78,8 +83,12 @@ class PodmanMachine(DeviceMachine[PodmanSite]):
         for pid in await self.service_pids():
             await self.site.device.run("kill", "-9", pid)
 
+    async def podman(self, *argv: str) -> str:
+        """Its output, without warnings: Podman 5 has some of what it will not do any more."""
+        return (await self.site.device.run("podman", "--log-level=error", *argv)).strip()
+
     async def inspect(self, handle: Handle, field: str) -> str:
-        return (await self.site.device.run("podman", "inspect", "--format", f"{{{{.{field}}}}}", handle.value)).strip()
+        return await self.podman("inspect", "--format", f"{{{{.{field}}}}}", handle.value)
 
     async def kill(self, handle: Handle) -> None:
         await self.site.device.run("kill", "-9", await self.inspect(handle, "State.Pid"))

@@ -17,7 +17,7 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PosixPath
 from typing import Any, Protocol
 
 from edge_agent.runtime.backend import (
@@ -51,8 +51,19 @@ def _make_error(kind: type[BackendError], reason: str, message: str, retryable: 
     return error
 
 
+def _reduce_path(path: PosixPath) -> tuple[Any, ...]:
+    return _make_path, (str(path),)
+
+
+def _make_path(path: str) -> PosixPath:
+    return PosixPath(path)
+
+
 for _kind in (BackendError, BackendUnavailable, Unsupported):
     copyreg.pickle(_kind, _reduce_error)
+
+# Versions of Python differ in where its class is.
+copyreg.pickle(PosixPath, _reduce_path)
 
 STREAMS = ("watch", "logs")
 END = "end"
@@ -179,11 +190,13 @@ class RemoteBackend:
 
     async def _read_replies(self) -> None:
         assert self._process.stdout is not None
-        while (reply := await asyncio.to_thread(_receive, self._process.stdout)) is not None:
-            if reply.number in self._replies:
-                self._replies[reply.number].put_nowait(reply)
-        for waiting in self._replies.values():
-            waiting.put_nowait(Reply(0, "error", ConnectionError("the backend's process is gone")))
+        try:
+            while (reply := await asyncio.to_thread(_receive, self._process.stdout)) is not None:
+                if reply.number in self._replies:
+                    self._replies[reply.number].put_nowait(reply)
+        finally:
+            for waiting in self._replies.values():
+                waiting.put_nowait(Reply(0, "error", ConnectionError("the backend's process is gone")))
 
     async def _replies_to(self, verb: str, *arguments: Any) -> AsyncGenerator[Reply, None]:
         number = next(self._numbers)

@@ -12,8 +12,11 @@ import pytest
 
 from edge_agent.podman import container, frames, machine, spec
 from edge_agent.podman.config import HostFacts, render
+from edge_agent.podman.connection import Connection
 from edge_agent.podman.errors import pull_error, start_error
+from edge_agent.podman.inventory import Inventory
 from edge_agent.podman.ledger import Entry, Ledger
+from edge_agent.podman.service import PodmanService
 from edge_agent.runtime.backend import Phase
 from edge_agent.runtime.log_file import LogFile
 from edge_agent.runtime.model import Artifact, Check, Port, Resources, TcpProbe, Workload
@@ -168,6 +171,21 @@ def test_container_that_a_power_cut_left_has_ended_without_an_exit_code() -> Non
     seen = container.observed(parsed, runs=False, starting=False)
     assert (seen.phase, seen.exit_code) == (Phase.EXITED, None)
     assert container.observed(parsed, runs=False, starting=True).phase is Phase.CREATED
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        ({"ExitCode": 0}, "PowerLost"),
+        ({"ExitCode": -1, "FinishedAt": "2026-01-02T03:05:05.123456789Z"}, "MonitorLost"),
+    ],
+)
+def test_an_end_that_podman_5_has_not_seen_has_no_exit_code(
+    state: dict[str, object], reason: str, tmp_path: Path
+) -> None:
+    inventory = Inventory(Connection(PodmanService(tmp_path)), "device-1")
+    seen = inventory.observed(container.parse(inspected(Status="exited", Pid=0, **state)))
+    assert (seen.phase, seen.exit_code, seen.exit_reason) == (Phase.EXITED, None, reason)
 
 
 @pytest.mark.parametrize(
