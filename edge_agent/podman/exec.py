@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edge_agent.podman import machine
 from edge_agent.podman.connection import Connection
 from edge_agent.podman.container import Container
 from edge_agent.podman.errors import ApiError
@@ -33,7 +34,7 @@ class Commands:
             session = await self._create(container, {"AttachStdout": True, "AttachStderr": True, "Cmd": list(command)})
             output = asyncio.ensure_future(connection.in_lasting_thread(_output, connection, session))
             try:
-                await _end_in_time(connection, session, output, command, timeout)
+                await _end_in_time(connection, container, session, output, command, timeout)
                 text = output.result()
             finally:
                 # What has not begun yet, for want of a thread, is not to begin for nobody.
@@ -68,25 +69,30 @@ def _output(connection: Connection, session: str) -> bytes:
 
 
 async def _end_in_time(
-    connection: Connection, session: str, output: "asyncio.Future[bytes]", command: Sequence[str], timeout: float
+    connection: Connection,
+    container: Container,
+    session: str,
+    output: "asyncio.Future[bytes]",
+    command: Sequence[str],
+    timeout: float,
 ) -> None:
     """Waits for the end of the output. Closing the connection would leave the process running, so it is killed."""
     try:
         done, _ = await asyncio.wait([output], timeout=timeout)
     except asyncio.CancelledError:
-        await asyncio.shield(_kill(connection, session))
+        await asyncio.shield(_kill(connection, container, session))
         raise
     if not done:
-        await _kill(connection, session)
+        await _kill(connection, container, session)
         await asyncio.wait([output], timeout=timeout)
         raise BackendError("ExecTimeout", f"{' '.join(command)} ran longer than {timeout:g} s", retryable=True)
 
 
-async def _kill(connection: Connection, session: str) -> None:
+async def _kill(connection: Connection, container: Container, session: str) -> None:
     with contextlib.suppress(ApiError):
         facts = await connection.call("GET", f"exec/{session}/json")
         if int(facts["Pid"]) > 0:
-            await kill_command(int(facts["Pid"]), str(facts["ContainerID"]))
+            await kill_command(int(facts["Pid"]), machine.own_group(container.pid, container.id))
 
 
 def _not_started(error: ApiError, container_id: str) -> ExecResult:

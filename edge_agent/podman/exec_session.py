@@ -40,6 +40,7 @@ class PodmanExec:
         self._connection = connection
         self._session = session
         self._container = container
+        self._group = machine.own_group(container.pid, container.id)
         self._reader, self._writer = stream.reader, stream.writer
         self._opened = opened
         self._terminal = terminal
@@ -117,7 +118,7 @@ class PodmanExec:
         await asyncio.wait([known, self._end], timeout=SETTLE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         known.cancel()
         if self._pid:
-            await kill_command(self._pid, self._container.id)
+            await kill_command(self._pid, self._group)
 
     async def _follow(self) -> int:
         """The exit code, as soon as Podman knows it."""
@@ -125,7 +126,7 @@ class PodmanExec:
         while not (facts := await self._facts())["CanRemove"]:
             if int(facts["Pid"]) and not self._pid:
                 self._pid = int(facts["Pid"])
-                self._note = self._opened.add(self._pid, self._container.id)
+                self._note = self._opened.add(self._pid, self._group)
                 self._known.set()
                 await self._until_dead()
             await asyncio.sleep(pause)

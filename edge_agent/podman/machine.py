@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from edge_agent.runtime.backend import Stats
+from edge_agent.runtime.command_processes import command_of
 from edge_agent.runtime.metering import Meter
 from edge_agent.runtime.sockets import listeners
 
@@ -14,12 +15,30 @@ PROC = Path("/proc")
 
 def runs(pid: int, container_id: str) -> bool:
     """Whether this process exists, is no zombie, and belongs to the container (a pid may have a new owner)."""
+    state = _text(pid, "stat").rpartition(")")[2].split()[:1]
+    return pid > 0 and bool(state) and state[0] not in "ZX" and _belongs(pid, container_id)
+
+
+def own_group(pid: int, container_id: str) -> str:
+    """Part of the name of the control group that only this container's processes are in; empty where there is none,
+    as without root under version 1."""
+    return container_id if container_id in _text(pid, "cgroup") else ""
+
+
+def _belongs(pid: int, container_id: str) -> bool:
+    """By the name of its control group, or else by the files that Podman keeps for the container and shows inside of
+    it; outside they are mounted by nobody."""
+    if own_group(pid, container_id):
+        return True
+    sources = [line.split(" ")[3:4] for line in _text(pid, "mountinfo").splitlines()]
+    return any(f"/{container_id}/userdata/" in source for found in sources for source in found)
+
+
+def _text(pid: int, name: str) -> str:
     try:
-        status = (PROC / str(pid) / "stat").read_text()
-        cgroups = (PROC / str(pid) / "cgroup").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return pid > 0 and container_id in cgroups and status.rpartition(")")[2].split()[0] not in "ZX"
+        return (PROC / str(pid) / name).read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def exists(pid: int) -> bool:
@@ -71,6 +90,11 @@ def _kernel_records(log: int) -> list[str]:
 
 def stats(pid: int, container_id: str, meter: Meter) -> Stats | None:
     """What the container has used; None where it is gone."""
+    if not own_group(pid, container_id):
+        # What its group has used is of others too. All that runs inside comes from its first process, but commands
+        # that the agent runs there.
+        found = meter.of_processes([process.pid for process in command_of(pid)], pid)
+        return found if runs(pid, container_id) else None
     groups = meter.groups(pid, lambda path: container_group(path, container_id))
     return meter.of_groups(groups, pid) if runs(pid, container_id) else None
 
