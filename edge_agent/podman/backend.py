@@ -21,6 +21,7 @@ from edge_agent.podman.images import Images
 from edge_agent.podman.inventory import Inventory
 from edge_agent.podman.ledger import Ledger
 from edge_agent.podman.service import PodmanService
+from edge_agent.podman.storage.keeper import StorageKeeper
 from edge_agent.podman.volumes import Volumes
 from edge_agent.runtime.backend import (
     BackendError,
@@ -48,6 +49,14 @@ from edge_agent.runtime.shares import chosen_cores
 
 # A killed process that is in the middle of a system call ends with a delay.
 KILL_SECONDS = 10.0
+# What a start fails with where the files of an image are damaged, among other causes.
+OF_DAMAGED_IMAGES = (
+    "WrongArchitecture",
+    "CommandNotFound",
+    "CommandNotExecutable",
+    "StartFailed",
+    "MountSourceMissing",
+)
 
 
 class PodmanBackend:
@@ -68,13 +77,16 @@ class PodmanBackend:
         self._owner = owner
         self._service = PodmanService(state_dir.absolute())
         self._connection = Connection(self._service, url)
+        ledger = Ledger(self._service.folder / "images.json")
         self._images = Images(
             self._connection,
             credentials,
             registry_ca,
             certs_folder=trust.certs_folder(None if url else self._service.home),
             copy_folder=self._service.copy_folder,
-            ledger=Ledger(self._service.folder / "images.json"),
+            ledger=ledger,
+            keeper=StorageKeeper(self._service.folder, ledger.entries, enabled=url is None),
+            idle=self._idle,
         )
         self._inventory = Inventory(self._connection, owner)
         self._volumes = Volumes(self._connection, owner)
@@ -139,7 +151,10 @@ class PodmanBackend:
             await self._inventory.finish_start(container_id)
         except ApiError as error:
             await self._discard(container_id, setting.secret_folder)
-            raise start_error(workload, error.message) from error
+            failure = start_error(workload, error.message)
+            if failure.reason in OF_DAMAGED_IMAGES:
+                await self._images.require_sound(workload.artifact, (await self._able()).store, doubted=True)
+            raise failure from error
         except Exception:
             # Whatever it was: a container that nobody knows of would hold its port, and be found again and again.
             await self._discard(container_id, setting.secret_folder)
@@ -149,6 +164,7 @@ class PodmanBackend:
     async def _setting(self, workload: Workload) -> spec.Setting:
         able = await self._able()
         refuse_unsupported(workload, able.capabilities)
+        await self._images.require_sound(workload.artifact, able.store)
         image = await self._images.facts(workload.artifact)
         others = await self._inventory.containers()
         taken = [other.cpu_set for other in others if self._inventory.runs(other)]
@@ -157,6 +173,10 @@ class PodmanBackend:
         folder, files = self._secrets.write(workload)
         reach("start.gathered")
         return spec.Setting(image.user, image.variables, cores, folder, files)
+
+    async def _idle(self) -> frozenset[str]:
+        found = await self._inventory.containers()
+        return frozenset(container.id for container in found if not self._inventory.runs(container))
 
     async def _remove_leftovers(self, workload: Workload) -> None:
         for old in await self._inventory.containers():
@@ -217,6 +237,8 @@ class PodmanBackend:
     async def remove(self, handle: Handle) -> None:
         container = await self._inventory.find(handle.value)
         if container is not None:
+            if container.failed_early:
+                self._images.suspect(container.digest)
             await self._delete(handle.value)
             reach("remove.cleared")
             self._secrets.remove(container.secret_folder)

@@ -11,6 +11,8 @@ from edge_agent.podman.spec import LABEL
 from edge_agent.runtime.backend import Handle, Observed, Phase
 
 HANDLE_VERSION = 1
+# Programs whose files are damaged fail while they are loaded.
+EARLY_SECONDS = 30.0
 # Neither is about to run nor runs: what a power cut leaves, and what was never started.
 UNSTARTED = ("created", "configured", "initialized", "unknown")
 RUNNING = ("running", "paused", "stopping")
@@ -59,6 +61,17 @@ class Container:
     @property
     def ended(self) -> bool:
         return not self.claims_to_run and self.state not in UNSTARTED
+
+    @property
+    def digest(self) -> str:
+        """Of its image."""
+        return self.labels.get(f"{LABEL}.digest", "")
+
+    @property
+    def failed_early(self) -> bool:
+        """Whether it ended as one does whose image has damaged files: soon, and with an error of its own."""
+        lived = self.finished_at - self.started_at
+        return self.ended and self.exit_code > 0 and lived < EARLY_SECONDS and not self.damaged
 
     @property
     def stage(self) -> int:

@@ -11,6 +11,8 @@ from typing import Any
 from edge_agent.host.findings import Finding, ok, problem, warning
 from edge_agent.podman.backend import PodmanBackend
 from edge_agent.podman.config import HELPER_FOLDERS, host_facts
+from edge_agent.podman.storage.examine import structure
+from edge_agent.podman.storage.store import Store
 from edge_agent.runtime.backend import BackendFacts
 
 OLDEST = (4, 3)
@@ -85,6 +87,17 @@ def _storage(info: Mapping[str, Any]) -> Iterator[Finding]:
         yield warning(said, 'vfs copies each layer whole: set driver = "overlay" in /etc/containers/storage.conf')
     else:
         yield ok(said)
+    yield from _damaged_images(Store(root))
+
+
+def _damaged_images(store: Store) -> Iterator[Finding]:
+    """By what is lacking; no layer is read."""
+    layers = store.layers()
+    for image in store.images().values():
+        if (damage := structure(store, image, layers)) is not None:
+            name = (image.names or (image.id[:12],))[0]
+            mend = f"the agent fetches its own again; else remove it, `podman rmi {name}`, and pull it again"
+            yield warning(f"the image {name} is damaged: {damage.what}", mend)
 
 
 def _limits(facts: BackendFacts) -> Iterator[Finding]:

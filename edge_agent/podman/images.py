@@ -16,7 +16,9 @@ from edge_agent.podman.connection import Connection
 from edge_agent.podman.errors import ApiError, pull_error
 from edge_agent.podman.ledger import Entry, Ledger
 from edge_agent.podman.registry import layer_sizes
-from edge_agent.runtime.backend import BackendError, Progress
+from edge_agent.podman.storage.examine import Damage
+from edge_agent.podman.storage.keeper import StorageKeeper
+from edge_agent.runtime.backend import ArtifactDamaged, BackendError, Progress
 from edge_agent.runtime.fail_points import reach
 from edge_agent.runtime.model import Artifact, Workload
 from edge_agent.runtime.platforms import check_platform, os_and_architecture
@@ -36,7 +38,8 @@ class ImageFacts:
 
 
 class Images:
-    """The images of one agent. `copy_folder` is where Podman keeps layers on their way, for progress."""
+    """The images of one agent. `copy_folder` is where Podman keeps layers on their way, for progress; `idle` gives the
+    ids of the agent's containers that do not run."""
 
     def __init__(
         self,
@@ -46,6 +49,8 @@ class Images:
         certs_folder: Path,
         copy_folder: Path,
         ledger: Ledger,
+        keeper: StorageKeeper,
+        idle: Callable[[], Awaitable[frozenset[str]]],
     ) -> None:
         self._connection = connection
         self._credentials = credentials
@@ -53,23 +58,72 @@ class Images:
         self._certs_folder = certs_folder
         self._copy_folder = copy_folder
         self._ledger = ledger
+        self._keeper = keeper
+        self._idle = idle
         self._locks: dict[str, asyncio.Lock] = {}
         self._turns = asyncio.Semaphore(FETCHES_AT_A_TIME)
         self._facts: dict[str, ImageFacts] = {}
+        # Digests of images of which an instance failed as one with damaged files does, and of those that were read.
+        self._suspected: set[str] = set()
+        self._read: set[str] = set()
 
     async def prepare(self, workload: Workload, progress: Callable[[Progress], None], store: Path) -> None:
         """What `DeployBackend.prepare` promises; `store` is where Podman keeps images."""
         artifact = workload.artifact
         check_platform(artifact.reference, *os_and_architecture(artifact.platform))
         async with self._locks.setdefault(artifact.digest, asyncio.Lock()):
-            image = await self._inspect(artifact)
-            if image is None:
-                async with self._turns:
-                    await self._fetch(artifact, progress, store)
-                image = await self._inspect(artifact)
+            self._keeper.use(store)
+            await self._replace(artifact, await self._look(artifact))
+            image, fresh = await self._present(artifact, progress, store)
+            check_platform(artifact.reference, str(image.get("Os", "")), str(image.get("Architecture", "")))
+            found = await self._connection.in_lasting_thread(self._keeper.secure, artifact.digest, fresh)
+            await self._replace(artifact, found)
+
+    async def _present(
+        self, artifact: Artifact, progress: Callable[[Progress], None], store: Path
+    ) -> tuple[dict[str, Any], frozenset[str]]:
+        """The image, and those of its layers that had to be fetched."""
+        image = await self._inspect(artifact)
+        if image is not None:
+            return image, frozenset()
+        before = await self._connection.in_thread(self._keeper.layers)
+        async with self._turns:
+            await self._fetch(artifact, progress, store)
+        self._read.discard(artifact.digest)
+        image = await self._inspect(artifact)
         if image is None:
             raise BackendError("ImagePullFailed", f"podman pulled {artifact.reference}, but lacks it", retryable=True)
-        check_platform(artifact.reference, str(image.get("Os", "")), str(image.get("Architecture", "")))
+        return image, await self._connection.in_thread(self._keeper.layers) - before
+
+    async def _look(self, artifact: Artifact, *, thorough: bool = False) -> Damage | None:
+        return await self._connection.in_lasting_thread(self._keeper.look, artifact.digest, thorough=thorough)
+
+    async def _replace(self, artifact: Artifact, damage: Damage | None) -> None:
+        """Raises ArtifactDamaged where there is damage, so that it is told; what is damaged is gone then, if it can."""
+        if damage is not None:
+            idle = await self._idle()
+            await self._connection.in_lasting_thread(self._keeper.take_out, damage, artifact.reference, idle)
+            self._facts.pop(artifact.digest, None)
+            message = f"{artifact.reference} is damaged on this device ({damage.what}); that part is fetched again"
+            raise ArtifactDamaged(message)
+
+    def suspect(self, digest: str) -> None:
+        """An instance of this image has failed as one with damaged files does: it is read before the next start."""
+        self._suspected.add(digest)
+
+    async def require_sound(self, artifact: Artifact, store: Path, *, doubted: bool = False) -> None:
+        """Raises ArtifactDamaged where the image is damaged, and no longer there then. What is lacking is seen at its
+        first start in the life of this agent; all of it is read, once, if it is suspected or `doubted`."""
+        digest = artifact.digest
+        thorough = (doubted or digest in self._suspected) and digest not in self._read
+        if digest in self._facts and not thorough:
+            return
+        self._keeper.use(store)
+        damage = await self._look(artifact, thorough=thorough)
+        self._suspected.discard(digest)
+        if thorough:
+            self._read.add(digest)
+        await self._replace(artifact, damage)
 
     async def facts(self, artifact: Artifact) -> ImageFacts:
         """Raises BackendError "NotPrepared" where the image is not on the device."""

@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 
 from edge_agent.runtime.backend import (
+    ArtifactDamaged,
     BackendError,
     BackendUnavailable,
     DeployBackend,
@@ -105,7 +106,7 @@ class Executor:
         except BackendUnavailable:
             raise
         except BackendError as error:
-            if error.reason == "NotPrepared":
+            if error.reason == "NotPrepared" or isinstance(error, ArtifactDamaged):
                 self._commit(step.deployment_id, lambda record: unprepared(record, step.workload))
                 error = BackendError(error.reason, error.message, retryable=True)
             self._failed(step.workload, Stage.START, error)

@@ -40,6 +40,13 @@ class Unsupported(BackendError):
         super().__init__("Unsupported", message, retryable=False)
 
 
+class ArtifactDamaged(BackendError):
+    """What was prepared is damaged on this device. What is sound of it stays: `prepare` fetches the rest again."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("ArtifactDamaged", message, retryable=True)
+
+
 @dataclass(frozen=True)
 class Handle:
     """Names one instance across restarts of the agent. Opaque to everyone but the backend that made it."""
@@ -203,11 +210,13 @@ class DeployBackend(Protocol):
         ...
 
     async def prepare(self, workload: Workload, progress: Callable[[Progress], None]) -> None:
-        """Afterwards everything to start is on the device, verified by digest. A second call returns at once.
+        """Afterwards everything to start is on the device, verified by digest, and a power cut does not take it away. A
+        second call returns at once.
 
         What was fetched of it before a break is not fetched again. Raises BackendError: retryable for a registry that
         does not answer and "DiskFull", beforehand and with the numbers, for what cannot fit; final where the artifact
-        does not exist or is for another platform, and Unsupported for what `Capabilities` lacks.
+        does not exist or is for another platform, and Unsupported for what `Capabilities` lacks. ArtifactDamaged where
+        it is damaged and cannot be replaced.
         """
         ...
 
@@ -217,6 +226,7 @@ class DeployBackend(Protocol):
         Not idempotent: the caller removes an older instance of the same workload first; one that is left over is
         replaced only if it does not run. On an error nothing of the new instance is left behind.
         Raises BackendError: retryable "PortInUse", "DiskFull"; final "CommandNotFound", "NotPrepared", ....
+        ArtifactDamaged where it is to be prepared again.
         """
         ...
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from edge_agent.runtime.backend import Handle
-from edge_agent.runtime.model import Artifact, State
+from edge_agent.runtime.model import Artifact, State, Workload
 from tests.integration.podman_fixtures import image, machine, site
-from tests.integration.test_reconciler_podman import agent_on, service
-from tests.support.damaged_store import DamagedStore, empty, received, remove
+from tests.integration.test_reconciler_podman import Agent, agent_on, service
+from tests.support.damaged_store import DamagedStore, drop, empty, overwrite, received, remove, unlink
 from tests.support.podman_machine import PodmanMachine, PodmanSite
 
 __all__ = ["image", "machine", "site"]
@@ -21,6 +21,7 @@ pytestmark = [
 ]
 # More than a token, a manifest and what else is asked beside layers; less than any layer here.
 LITTLE = 100_000
+LARGE = 8_000_000
 
 SPOILED_CONTAINERS: dict[str, Callable[[DamagedStore, Handle], None]] = {
     "containers.json is empty": lambda store, _: empty(store.index("containers")),
@@ -30,6 +31,45 @@ SPOILED_CONTAINERS: dict[str, Callable[[DamagedStore, Handle], None]] = {
     "its userdata is empty": lambda store, handle: empty(*store.userdata(handle).rglob("*.json")),
     "Podman's database is empty": lambda store, _: empty(store.database),
 }
+
+VANISHED = ("the image is not in the index", "images.json is empty")
+# Then nothing of the layers can be told apart.
+ALL_LOST = "layers.json is empty"
+# Each damages the topmost layer of the image, or none; below that there is a sound one of LARGE bytes.
+DAMAGED_IMAGES: dict[str, Callable[[DamagedStore, Artifact], None]] = {
+    "a layer's files are empty": lambda store, artifact: empty(*programs(store, artifact)),
+    "a layer's files have other content": lambda store, artifact: overwrite(*programs(store, artifact)),
+    "a layer's file is gone": lambda store, artifact: unlink(*programs(store, artifact)),
+    "a layer's files are all gone": lambda store, artifact: remove(store.layers(artifact)[0] / "diff"),
+    "a layer's folder is gone": lambda store, artifact: remove(store.layers(artifact)[0]),
+    "layers.json is empty": lambda store, _: empty(store.index("layers")),
+    "images.json is empty": lambda store, _: empty(store.index("images")),
+    "a layer is not in the index": lambda store, artifact: drop(store, "layers", store.layers(artifact)[0].name),
+    "the image is not in the index": lambda store, artifact: drop(store, "images", store.image(artifact)["id"]),
+    "manifests and configuration are empty": lambda store, artifact: empty(*store.image_files(artifact)),
+    "manifests and configuration are gone": lambda store, artifact: remove(store.image_files(artifact)[0].parent),
+    "a manifest is gone": lambda store, artifact: unlink(store.image_files(artifact)[0].parent / "manifest"),
+}
+# What Podman mends by itself, and what takes no fetching.
+SCRATCHES: dict[str, Callable[[DamagedStore, Artifact], None]] = {
+    "a layer's link is gone": lambda store, artifact: unlink(store.layers(artifact)[0] / "link"),
+    "a layer's link is empty": lambda store, artifact: empty(store.layers(artifact)[0] / "link"),
+    "the folder of links is gone": lambda store, _: remove(store.root / "overlay/l"),
+    "recipes of layers are gone": lambda store, _: unlink(*store.root.rglob("*.tar-split.gz")),
+    "locks have other content": lambda store, _: overwrite(*store.root.rglob("*.lock")),
+    "locks are gone": lambda store, _: unlink(*store.root.rglob("*.lock")),
+}
+
+
+def programs(store: DamagedStore, artifact: Artifact) -> list[Path]:
+    """Of the topmost layer."""
+    return [path for path in (store.layers(artifact)[0] / "diff").rglob("*") if path.name == "busybox"]
+
+
+def restarts(agent: Agent, workload: Workload) -> int:
+    status = agent.status(workload)
+    assert status is not None
+    return status.restarts
 
 
 @pytest.mark.parametrize("damage", SPOILED_CONTAINERS)
@@ -54,6 +94,52 @@ async def test_a_spoiled_container_is_made_anew_and_nothing_is_fetched(
         await agent.until(sound, State.RUNNING, "Ready")
     assert await received(site.device) - before < LITTLE
     assert len(await machine.backend.list()) == 2
+
+
+@pytest.mark.parametrize("damage", DAMAGED_IMAGES)
+async def test_what_is_damaged_of_an_image_is_fetched_again_and_nothing_else(
+    site: PodmanSite, machine: PodmanMachine, tmp_path: Path, damage: str
+) -> None:
+    artifact = await site.image(below_bytes=LARGE)
+    damaged, sound = service(site, artifact), service(site, await site.image())
+    async with agent_on(machine, tmp_path) as agent:
+        agent.wish(damaged, sound)
+        await agent.until(damaged, State.RUNNING, "Ready")
+        await agent.until(sound, State.RUNNING, "Ready")
+        starts = {workload: restarts(agent, workload) for workload in (damaged, sound)}
+    await site.device.power_cut()
+    DAMAGED_IMAGES[damage](DamagedStore(site.device), artifact)
+    await site.device.boot()
+    await machine.restart_agent()
+    before = await received(site.device)
+    async with agent_on(machine, tmp_path) as agent:
+        agent.wish(damaged, sound)
+        await agent.until(sound, State.RUNNING, "Ready")
+        await agent.until(damaged, State.RUNNING, "Ready")
+        assert restarts(agent, sound) == starts[sound] + 1
+        # That an image is not there at all may have any cause.
+        assert ("ArtifactDamaged" in [reason for _, _, reason in agent.told()]) is (damage not in VANISHED)
+    fetched = await received(site.device) - before
+    assert fetched < LARGE or damage == ALL_LOST
+
+
+@pytest.mark.parametrize("scratch", SCRATCHES)
+async def test_what_needs_no_fetching_is_mended_without(
+    site: PodmanSite, image: Artifact, machine: PodmanMachine, tmp_path: Path, scratch: str
+) -> None:
+    workload = service(site, image)
+    async with agent_on(machine, tmp_path) as agent:
+        agent.wish(workload)
+        await agent.until(workload, State.RUNNING, "Ready")
+    await site.device.power_cut()
+    SCRATCHES[scratch](DamagedStore(site.device), image)
+    await site.device.boot()
+    await machine.restart_agent()
+    before = await received(site.device)
+    async with agent_on(machine, tmp_path) as agent:
+        agent.wish(workload)
+        await agent.until(workload, State.RUNNING, "Ready")
+    assert await received(site.device) - before < LITTLE
 
 
 async def test_a_container_that_is_spoiled_beside_one_that_runs_is_told_and_replaced_alone(

@@ -65,6 +65,22 @@ def empty(*paths: Path) -> None:
         path.write_bytes(b"")
 
 
+def unlink(*paths: Path) -> None:
+    for path in paths:
+        path.unlink()
+
+
+def overwrite(*paths: Path) -> None:
+    """Other content of the same size."""
+    for path in paths:
+        path.write_bytes(b"x" * path.stat().st_size)
+
+
+def drop(store: DamagedStore, index: str, key: str) -> None:
+    """One entry of an index was never written."""
+    store.index(index).write_text(json.dumps([entry for entry in store.entries(index) if entry["id"] != key]))
+
+
 def remove(folder: Path) -> None:
     shutil.rmtree(folder)
 

@@ -34,13 +34,15 @@ class PodmanSite(DeviceSite):
         environment = self.device.python_environment
         return PodmanOptions(owner, self.folder / owner, user, password, self.registry.ca_file, environment=environment)
 
-    async def image(self, *, architecture: str = "amd64", extra_bytes: int = 0, stop_signal: str = "") -> Artifact:
+    async def image(
+        self, *, architecture: str = "amd64", extra_bytes: int = 0, below_bytes: int = 0, stop_signal: str = ""
+    ) -> Artifact:
         """An image that nothing else uses."""
         place = Registry(self.registry.address, self.registry.push_credentials(), self.registry.ca_file)
         label = f"image-{next(self.numbers)}"
         return await asyncio.to_thread(
             push_tiny, place, REPOSITORY, architecture=architecture, label=label,
-            extra_bytes=extra_bytes, stop_signal=stop_signal,
+            extra_bytes=extra_bytes, below_bytes=below_bytes, stop_signal=stop_signal,
         )  # fmt: skip
 
     async def fresh_artifact(self) -> Artifact:

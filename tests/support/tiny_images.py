@@ -87,11 +87,14 @@ def push_tiny(
     variant: str = "",
     label: str = "",
     extra_bytes: int = 0,
+    below_bytes: int = 0,
     stop_signal: str = "",
 ) -> Artifact:
-    """Pushes an image whose digest differs with every argument; `extra_bytes` of noise make it larger. Its programs are
-    this machine's, whatever architecture it says."""
+    """Pushes an image whose digest differs with every argument; `extra_bytes` of noise make it larger, as does a layer
+    of `below_bytes` below that of its programs. Those are this machine's, whatever architecture it says."""
     layers = [_tar_gz(_root_files())]
+    if below_bytes:
+        layers.insert(0, _tar_gz({"noise-below": os.urandom(below_bytes)}, compress_level=1))
     if extra_bytes:
         layers.append(_tar_gz({"noise": os.urandom(extra_bytes)}, compress_level=1))
     how = {"Cmd": ["/bin/sleep", "1000000"], "Env": ["PATH=/bin"], "Labels": {"test": label}}

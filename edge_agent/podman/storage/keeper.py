@@ -1,0 +1,95 @@
+"""Keeps the images of one agent sound: looks for damage, takes it out, and remembers what is safe on the disk."""
+
+import threading
+from collections.abc import Callable, Iterable, Set
+from pathlib import Path
+
+import structlog
+
+from edge_agent.podman.storage.examine import Damage, content, structure
+from edge_agent.podman.storage.links import mend_names
+from edge_agent.podman.storage.locks import StoreBusy
+from edge_agent.podman.storage.sound import SoundLayers, write_out
+from edge_agent.podman.storage.store import Image, Layer, Store, chain
+from edge_agent.podman.storage.surgery import Untouchable, take_out
+from edge_agent.runtime.backend import ArtifactDamaged
+
+log = structlog.get_logger()
+
+
+class StorageKeeper:
+    """Of the store at `root`, once that is known; does nothing where that is no overlay store of this machine, or not
+    `enabled`. Its calls block; for threads. `own` gives the digests of the images that this agent fetched."""
+
+    def __init__(self, folder: Path, own: Callable[[], Iterable[str]], *, enabled: bool = True) -> None:
+        self._sound = SoundLayers(folder / "sound-layers.json")
+        self._own = own
+        self._enabled = enabled
+        self._store: Store | None = None
+        self._lock = threading.Lock()
+
+    def use(self, root: Path) -> None:
+        store = Store(root)
+        self._store = store if self._enabled and store.exists else None
+
+    def layers(self) -> frozenset[str]:
+        """Ids of all that are there."""
+        return frozenset(self._store.layers()) if self._store is not None else frozenset()
+
+    def look(self, digest: str, *, thorough: bool) -> Damage | None:
+        """Damage of the image with this digest, if it is there; `thorough` reads all of it. What can be mended without
+        fetching anything is."""
+        if self._store is None or (image := self._image(digest)) is None:
+            return None
+        layers = self._store.layers()
+        if mended := mend_names(self._store, chain(layers, image.top)):
+            log.warning("layers_named_again", image=digest, layers=mended)
+        found = structure(self._store, image, layers)
+        return found or (content(self._store, image, layers) if thorough else None)
+
+    def secure(self, digest: str, fresh: Set[str]) -> Damage | None:
+        """Afterwards a power cut does not damage the image: what was not there before is written out. What was (all but
+        the `fresh` layers) and is not known to be sound is read; None where nothing is damaged."""
+        if self._store is None or (image := self._image(digest)) is None:
+            return None
+        layers = self._store.layers()
+        ids = [layer for layer in chain(layers, image.top) if layer in layers]
+        unknown = self._sound.unknown(layers[layer] for layer in ids)
+        if not unknown:
+            return None
+        found = structure(self._store, image, layers) or content(self._store, image, layers, unknown - fresh)
+        if found is None:
+            write_out(self._store.root)
+            self._remember([layers[layer] for layer in ids], layers.values())
+        return found
+
+    def _remember(self, sound: Iterable[Layer], present: Iterable[Layer]) -> None:
+        with self._lock:
+            self._sound.record(sound, present)
+
+    def take_out(self, damage: Damage, reference: str, idle: Set[str]) -> None:
+        """Afterwards what is damaged is gone, all that is sound is there still. `idle` are this agent's containers that
+        do not run. Raises ArtifactDamaged where it has to stay."""
+        if self._store is None:
+            return
+        try:
+            with self._lock:
+                take_out(self._store, damage, self._own_images(), idle)
+        except (Untouchable, StoreBusy) as error:
+            log.error("damaged_image_stays", image=reference, damage=damage.what, used_by=str(error))
+            raise ArtifactDamaged(
+                f"{reference} is damaged on this device ({damage.what}), and in use or not this agent's: {error}; "
+                "remove that from Podman, then it is fetched again"
+            ) from error
+        log.warning("damaged_image_removed", image=reference, damage=damage.what, layer=damage.layer)
+
+    def _image(self, digest: str) -> Image | None:
+        assert self._store is not None
+        return next((image for image in self._store.images().values() if image.called(digest)), None)
+
+    def _own_images(self) -> set[str]:
+        """Ids of those that nobody else has given a name."""
+        assert self._store is not None
+        own = set(self._own())
+        images = self._store.images().values()
+        return {image.id for image in images if {name.rpartition("@")[2] for name in image.names} <= own}
