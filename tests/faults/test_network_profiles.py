@@ -11,8 +11,9 @@ import pytest
 import pytest_asyncio
 
 from longshore.v1 import deployment_pb2
-from tests.support.async_waiting import until_holds
+from tests.support.async_waiting import until, until_holds
 from tests.support.fleet import Fleet, running_fleet, spec
+from tests.support.site import state_of
 
 pytestmark = [
     pytest.mark.podman,
@@ -23,6 +24,9 @@ pytestmark = [
 ROUNDS = max(1, int(os.environ.get("LONGSHORE_FAULT_ROUNDS", "200")) // 40)
 BACKENDS = {"ship": "podman", "mast": "virtualenv", "barn": "podman"}
 PROFILES = {"ship": "satellite", "mast": "3g", "barn": "on-off"}
+# Whose fetch is cut off, and the layer that its image then has besides the one with the files.
+FETCHERS = {"podman": "barn", "virtualenv": "mast"}
+LAYERS = ("head -c 1500000 /dev/urandom > /first",)
 SMALL, LARGE = 250_000, 1_500_000
 # What a fetch costs at most beyond its bytes, for TLS, manifests, and what TCP sends again. A second fetch costs more.
 WASTE = 0.8
@@ -37,7 +41,7 @@ async def fleet(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet
 async def runs_first_revision(fleet: Fleet, name: str) -> deployment_pb2.Deployment:
     """On fast networks: what all revisions share is on the devices then."""
     fleet.set_profiles(dict.fromkeys(BACKENDS, "lan"))
-    first = await fleet.deploy(spec(name, ANSWER="1"), await fleet.build(name, 1000))
+    first = await fleet.deploy(spec(name, ANSWER="1"), await fleet.build(spec(name), 1000))
     await fleet.runs_everywhere(first, 120)
     return first
 
@@ -53,7 +57,7 @@ async def update_return_and_go_back(fleet: Fleet, name: str, size: int, profiles
     """An update of so many bytes, one that fails on all devices, and the way back to what was there at first."""
     first = await runs_first_revision(fleet, name)
     fleet.set_profiles(profiles)
-    build_id = await fleet.build(name, size)
+    build_id = await fleet.build(spec(name), size)
     before = {member: fleet.members[member].cable.count() for member in fleet.members}
     await fleet.runs_everywhere(await fleet.deploy(spec(name, ANSWER="2"), build_id), 300)
     for member, count in before.items():
@@ -80,6 +84,31 @@ async def test_device_that_was_offline_catches_up_and_tells_what_it_did(fleet: F
     fleet.set_profiles(PROFILES)
     await fleet.runs_everywhere(second, 180)
     await everything_is_told(fleet)
+
+
+@pytest.mark.parametrize("backend", FETCHERS)
+async def test_fetch_that_a_killed_agent_left_is_resumed_and_not_begun_again(fleet: Fleet, backend: str) -> None:
+    """An image by layers, the second of which is on its way; a bundle by bytes."""
+    fleet.set_profiles(dict.fromkeys(BACKENDS, "lan"))
+    name, layers = f"cut-{backend}", LAYERS if backend == "podman" else ()
+    first = await fleet.deploy(spec(name, [backend]), await fleet.build(spec(name, [backend]), 1000))
+    await fleet.any_site.reaches(first, "READY")
+    build_id = await fleet.build(spec(name, [backend], layers), LARGE)
+    member = fleet.members[FETCHERS[backend]]
+    member.cable.set("3g")
+    before, whole = member.cable.count(), LARGE * (1 + len(layers))
+    second = await fleet.deploy(spec(name, [backend], layers, ANSWER="2"), build_id)
+    await until(lambda: member.cable.count() - before > 0.75 * whole, seconds=120)
+    await member.site.stop_agent(kill=True)
+    await member.site.start_agent()
+    await fleet.any_site.eventually(second, lambda found: everywhere(found, second.revision), 120, "the update")
+    came = member.cable.count() - before
+    assert came < 1.5 * whole, f"{came} bytes for {whole}"
+    await everything_is_told(fleet)
+
+
+def everywhere(found: deployment_pb2.GetDeploymentResponse, revision: int) -> bool:
+    return state_of(found) == "READY" and all(one.status.revision == revision for one in found.instances)
 
 
 @pytest.mark.faults

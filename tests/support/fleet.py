@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,9 +71,9 @@ class Fleet:
         for name, profile in profiles.items():
             self.members[name].cable.set(profile)
 
-    async def build(self, name: str, size: int) -> str:
-        """An artifact of each kind, with so many bytes that no other has; the build's id."""
-        path = self._written(spec(name))
+    async def build(self, text: str, size: int) -> str:
+        """The artifacts of a spec, with so many bytes that no other has; the build's id."""
+        path = self._written(text)
         (path.parent / WEIGHTS).write_bytes(os.urandom(size))
         built = await asyncio.to_thread(self.client.build, path, PROJECT, files=["server.py", WEIGHTS])
         ended = await asyncio.to_thread(self.client.wait_for_build, built.id, timeout=240)
@@ -116,6 +116,7 @@ class Fleet:
         comes twice, on the way from a device to the client."""
         numbers = [event.number for event in self.feed.events]
         assert numbers == list(range(1, len(numbers) + 1))
+        assert self.observer.entries()
         return all(self._is_told(member.device_id) for member in self.members.values())
 
     def _is_told(self, device_id: str) -> bool:
@@ -124,7 +125,7 @@ class Fleet:
         said = [_told(entries[number]) for number in sorted(entries)]
         told = self.feed.told_by(device_id)
         assert told == said[: len(told)]
-        return len(told) == len(said) > 0
+        return len(told) == len(said)
 
 
 def _told(entry: mqtt_pb2.JournalEntry) -> tuple[object, ...]:
@@ -132,11 +133,13 @@ def _told(entry: mqtt_pb2.JournalEntry) -> tuple[object, ...]:
     return (it.deployment_id, it.revision, state_name(it), it.ready, it.reason, it.message)
 
 
-def spec(name: str, **choices: Any) -> str:
-    """As `spec_text`, for devices of both kinds, and with a large file."""
+def spec(name: str, backends: Iterable[str] = KINDS, steps: Sequence[str] = (), **choices: Any) -> str:
+    """As `spec_text`, for devices of these kinds, and with a large file; of an image, each step makes a layer."""
     wanted = yaml.safe_load(spec_text(name, **choices))
-    wanted["targets"] = [{"profile": "x86-cpu", "artifact": kind.artifact} for kind in KINDS.values()]
+    wanted["targets"] = [{"profile": "x86-cpu", "artifact": KINDS[backend].artifact} for backend in backends]
     wanted["build"]["files"].append(WEIGHTS)
+    if steps:
+        wanted["build"]["steps"] = list(steps)
     return str(yaml.safe_dump(wanted))
 
 
