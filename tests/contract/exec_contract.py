@@ -48,10 +48,12 @@ class OpenExec:
     async def test_terminal_has_a_size_that_changes(self, machine: Machine) -> None:
         handle = await launch(machine, machine.workload(Program.POLITE))
         async with opened(machine, handle, Command.SIZE, TerminalSize(33, 101)) as session:
-            # Podman 5 with crun gives a terminal its size a moment after the command has begun.
-            assert (await said_at_last(session, b"33 101\r\n")).removeprefix(b"0 0\r\n") == b"33 101\r\n"
+            # An engine may give a terminal its size a moment after the command has begun, and tell it then too.
+            first = (await said_at_last(session, b"33 101\r\n")).splitlines()
+            assert (set(first) - {b"0 0"}, first[-1:]) == ({b"33 101"}, [b"33 101"])
             await session.resize(TerminalSize(50, 120))
-            assert await said(session, 8) == b"50 120\r\n"
+            then = (await said_at_last(session, b"50 120\r\n")).splitlines()
+            assert set(then) - {b"33 101"} == {b"50 120"}
 
     async def test_end_of_input_ends_a_command_in_a_terminal(self, machine: Machine) -> None:
         handle = await launch(machine, machine.workload(Program.POLITE))
