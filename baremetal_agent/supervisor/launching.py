@@ -13,6 +13,7 @@ from baremetal_agent.supervisor.records import (
     Launch,
     children,
     reserve,
+    set_if_allowed,
     start_ticks,
     told,
     write,
@@ -101,11 +102,8 @@ def _forget_agent() -> None:
     """What would come from the agent, and is right for it alone: files that nobody else may read, and to be the last
     to be killed when memory is short."""
     os.umask(0o022)
-    try:
-        write_to("/proc/self/oom_score_adj", "0")
-    except OSError:
-        # Only root may take back that it is killed before others.
-        pass
+    # Only root may take back that it is killed before others.
+    set_if_allowed("/proc/self/oom_score_adj", "0")
 
 
 def _limit(launch: Launch) -> None:

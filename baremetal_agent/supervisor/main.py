@@ -6,9 +6,20 @@ import sys
 import time
 
 from baremetal_agent.supervisor.ending import attempt, end_groups
+from baremetal_agent.supervisor.journal import tell
 from baremetal_agent.supervisor.launching import IGNORED, NotStarted, start
 from baremetal_agent.supervisor.output import Log, Output
-from baremetal_agent.supervisor.records import ENDED, LAUNCH, STARTED, Launch, number, read, told, write
+from baremetal_agent.supervisor.records import (
+    ENDED,
+    LAUNCH,
+    STARTED,
+    Launch,
+    number,
+    read,
+    set_if_allowed,
+    told,
+    write,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,6 +63,7 @@ def main(arguments: list[str]) -> int:
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}".encode(), 0)
     launch = Launch(read(LAUNCH))
+    settle_in(launch)
     log = Log(int(launch.one("log_bytes")))
     output = Output(log)
     try:
@@ -68,7 +80,16 @@ def main(arguments: list[str]) -> int:
     log.finish()
     told_code = "null" if code is None else code
     write(ENDED, f'{{"code": {told_code}, "time": {time.time():.6f}, "reason": "{reason}"}}')
+    if unit := launch.one("unit"):
+        tell(unit, " ".join(["ended", *([] if code is None else [f"with {code}"]), *([reason] if reason else [])]))
     return 0
+
+
+def settle_in(launch: Launch) -> None:
+    """What is to be written to the kernel's files is, each only if those before could be."""
+    for path, _, value in (setting.partition("=") for setting in launch.all("set")):
+        if not set_if_allowed(path, value):
+            return
 
 
 def _follow(child: int, launch: Launch, output: Output) -> tuple[int | None, str]:

@@ -67,6 +67,14 @@ def write_to(path: str, text: str) -> None:
         os.close(descriptor)
 
 
+def set_if_allowed(path: str, text: str) -> bool:
+    try:
+        write_to(path, text)
+    except OSError:
+        return False
+    return True
+
+
 def read(path: str) -> str:
     """Empty where it cannot be read."""
     try:

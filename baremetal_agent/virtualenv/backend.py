@@ -20,12 +20,14 @@ from baremetal_agent.virtualenv.installer import Installer
 from baremetal_agent.virtualenv.instances import Ended, Instance, Instances, Started
 from baremetal_agent.virtualenv.launcher import Launcher, Means
 from baremetal_agent.virtualenv.packages import Packages
+from baremetal_agent.virtualenv.placing import own_groups
 from baremetal_agent.virtualenv.ports import first_unprivileged, refuse_mapped
 from baremetal_agent.virtualenv.processes import is_same, open_process, send
 from baremetal_agent.virtualenv.releases import Release
 from baremetal_agent.virtualenv.sessions import PipeSession, TerminalSession, run_to_end
 from baremetal_agent.virtualenv.starting import Starter
 from baremetal_agent.virtualenv.supervision import Supervision
+from baremetal_agent.virtualenv.units import find_units
 from edge_agent.runtime.backend import (
     BackendError,
     BackendFacts,
@@ -75,7 +77,7 @@ class VirtualenvBackend:
         boot = boot_id()
         self._installer = Installer(self._folder, credentials, registry_ca, Packages(install_packages), boot)
         self._instances = Instances(self._folder / "instances", owner)
-        self._launcher: Launcher = Supervision(self._instances, boot)
+        self._launcher: Launcher = Supervision(self._instances, boot, find_units() or own_groups())
         self._store = Store(self._folder, owner)
         self._starter = Starter(owner, boot, self._instances, self._launcher, self._store)
         self._marks = Marks(place(owner).with_name(f"used-{owner}"))
@@ -280,6 +282,8 @@ class VirtualenvBackend:
     async def forget(self, deployment_id: str | None) -> None:
         with disk_told("volumes", self._folder):
             await asyncio.to_thread(self._store.forget, deployment_id)
+        if deployment_id is None:
+            await self._launcher.leave()
 
     async def close(self) -> None:
         self._closed = True
@@ -307,6 +311,7 @@ def capabilities(means: Means) -> Capabilities:
         cpu_set="cpuset" in means.limits,
         limits_by=means.limits_by,
         isolation=means.isolation,
+        supervision=means.supervision,
     )
 
 

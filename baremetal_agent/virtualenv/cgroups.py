@@ -24,6 +24,10 @@ class Joined:
 
     folders: tuple[Path, ...] = ()
     kills: tuple[Path, ...] = ()
+    # Files of the kernel's and what the supervisor is to write to them, each only if those before could be written to.
+    settings: tuple[tuple[Path, str], ...] = ()
+    # The unit of systemd that the workload and its supervisor are in.
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,17 @@ class Cgroups:
             self._make(folder, controller)
         for controller, file, value in self._limits(resources):
             _write(folders[controller] / file, value)
-        kills = folders.get("memory")
+        return Joined(tuple(dict.fromkeys(folders.values())), self.kills(name))
+
+    def kills(self, name: str) -> tuple[Path, ...]:
+        """The file that counts what the kernel killed for memory in a group."""
+        memory = self.places(name).get("memory")
         counter = "memory.events" if self.version == 2 else "memory.oom_control"
-        return Joined(self.folders(name), (kills / counter,) if kills else ())
+        return (memory / counter,) if memory else ()
 
     def folders(self, name: str) -> tuple[Path, ...]:
-        """Those of a group that was made."""
-        return tuple(dict.fromkeys(self.places(name).values()))
+        """Those that there are of a group."""
+        return tuple(folder for folder in dict.fromkeys(self.places(name).values()) if folder.is_dir())
 
     def processes(self, name: str) -> list[int]:
         """Numbers of those that are in the group."""
@@ -62,13 +70,13 @@ class Cgroups:
 
     def remove(self, name: str) -> None:
         """The group is gone, if nothing runs in it; so is its parent, if that has no other."""
-        for folder in self.folders(name):
+        for folder in dict.fromkeys(self.places(name).values()):
             for empty in (folder, folder.parent):
                 with contextlib.suppress(OSError):
                     empty.rmdir()
 
     def places(self, name: str) -> dict[str, Path]:
-        """The folder of a group that was made, by controller."""
+        """The folder of a group, by controller."""
         return {controller: root / name for controller, root in self.hierarchies.items()}
 
     def _make(self, folder: Path, controller: str) -> None:
@@ -107,6 +115,15 @@ class Cgroups:
 
 def find_cgroups(mounts: Path = MOUNTS) -> Cgroups | None:
     """Those of this machine below which this agent may make groups; None where there are none."""
+    unified, separate = mounted(mounts)
+    if unified is not None and (found := _unified(unified)):
+        return found
+    writable = {name: place for name, place in separate.items() if name in WANTED and os.access(place, os.W_OK)}
+    return Cgroups(1, writable) if writable else None
+
+
+def mounted(mounts: Path = MOUNTS) -> tuple[Path | None, dict[str, Path]]:
+    """Where the hierarchy of version 2 is mounted, and those of version 1, by the options of their mounts."""
     unified: Path | None = None
     separate: dict[str, Path] = {}
     for line in mounts.read_text().splitlines():
@@ -114,11 +131,8 @@ def find_cgroups(mounts: Path = MOUNTS) -> Cgroups | None:
         if kind == "cgroup2":
             unified = Path(place)
         elif kind == "cgroup":
-            separate |= {name: Path(place) for name in options.split(",") if name in WANTED}
-    if unified is not None and (found := _unified(unified)):
-        return found
-    writable = {name: place for name, place in separate.items() if os.access(place, os.W_OK)}
-    return Cgroups(1, writable) if writable else None
+            separate |= {name: Path(place) for name in options.split(",")}
+    return unified, separate
 
 
 def _unified(root: Path) -> Cgroups | None:

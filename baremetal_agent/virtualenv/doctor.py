@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from baremetal_agent.virtualenv import units
 from baremetal_agent.virtualenv.backend import VirtualenvBackend
 from edge_agent.host.findings import Finding, ok, problem, warning
 from edge_agent.runtime.backend import BackendFacts
@@ -18,7 +19,8 @@ async def examine(folder: Path) -> list[Finding]:
         facts = await backend.probe()
     finally:
         await backend.close()
-    return [*_engine(facts), *_pythons(), *_isolation(facts), *_limits(facts), *_packages()]
+    held = await _supervision(facts)
+    return [*_engine(facts), *_pythons(), held, *_isolation(facts), *_limits(facts), *_packages()]
 
 
 def _engine(facts: BackendFacts) -> Iterator[Finding]:
@@ -34,6 +36,14 @@ def _pythons() -> Iterator[Finding]:
         yield ok(f"bundles can be for Python {', '.join(found)}")
     else:
         yield problem("there is no Python that bundles are for", "apt-get install python3")
+
+
+async def _supervision(facts: BackendFacts) -> Finding:
+    if facts.capabilities.supervision != units.Units.name:
+        return ok("each workload has a supervisor of its own, which outlives the agent")
+    if lacking := await units.usable():
+        return problem(f"systemd starts no units: {lacking}", "see `systemctl status` and `journalctl -b`")
+    return ok(f"workloads run in units of systemd, below {units.SLICE}")
 
 
 def _isolation(facts: BackendFacts) -> Iterator[Finding]:

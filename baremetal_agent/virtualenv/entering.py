@@ -38,6 +38,11 @@ def entering(
         user = [] if root else ["--user", "--preserve-credentials"]
         there = [*user, *_namespaces(started.pid), "--root", "--wd"]
         argv = [shutil.which("nsenter") or "nsenter", f"--target={started.pid}", *there, "--", *argv]
+    return joining(groups, argv)
+
+
+def joining(groups: Iterable[Path], argv: Sequence[str]) -> list[str]:
+    """The command line that becomes `argv` in these control groups."""
     return ["/bin/sh", "-c", JOIN, " ".join(map(str, groups)), *argv]
 
 

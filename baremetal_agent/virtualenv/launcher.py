@@ -1,4 +1,4 @@
-"""What the backend asks of that which runs processes: a supervisor of our own, or systemd."""
+"""What the backend asks of that which runs processes."""
 
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ class Means:
     limits: frozenset[str]
     limits_by: str
     isolation: str
+    supervision: str
     # Why there is no isolation; empty where there is some.
     lacking: str = ""
 
@@ -41,6 +42,10 @@ class Launcher(Protocol):
     @property
     def name(self) -> str:
         """Noted in each instance that it starts."""
+        ...
+
+    def group(self, owner: str, instance_id: str) -> str:
+        """The name of the control group of a new instance."""
         ...
 
     async def means(self) -> Means:
@@ -66,6 +71,10 @@ class Launcher(Protocol):
 
     async def clear(self, instance: Instance) -> None:
         """Nothing of it is left outside its folder. It does not run."""
+        ...
+
+    async def leave(self) -> None:
+        """Nothing is left on the device of what instances had in common. There are none any more."""
         ...
 
     def logs(self, instance: Instance, query: LogQuery) -> AsyncGenerator[LogLine, None]: ...

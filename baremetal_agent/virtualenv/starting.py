@@ -85,7 +85,7 @@ class Starter:
             groups=belongings.granted.groups,
             allow=tuple(sorted(allowed(workload, dict(ports).values()))),
             apart=bool(means.isolation),
-            cgroup=f"longshore-{self._owner}/{name}",
+            cgroup=self._launcher.group(self._owner, name),
             cores=chosen_cores(workload.resources, [other.cores for other in others]),
             secrets=belongings.secrets,
         )

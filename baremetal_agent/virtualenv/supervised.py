@@ -22,6 +22,8 @@ def described(launch: Launch, joined: Joined, *, confined: bool, grouped: bool) 
     fields = list(_command(launch, confined=confined))
     fields += [("cgroup", str(path)) for path in joined.folders]
     fields += [("oom", str(path)) for path in joined.kills]
+    fields += [("set", f"{path}={value}") for path, value in joined.settings]
+    fields += [("unit", joined.unit)] if joined.unit else []
     fields += _affinity(launch.confinement.resources)
     fields += [] if grouped else _rlimits(launch.confinement.resources)
     return [*fields, ("log_bytes", str(LOG_BYTES))]

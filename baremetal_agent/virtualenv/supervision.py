@@ -1,11 +1,11 @@
-"""Instances under a supervisor of our own, each: where systemd is not the first process."""
+"""Instances under a supervisor of our own, each."""
 
 import asyncio
 import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import structlog
@@ -14,13 +14,14 @@ import baremetal_agent
 from baremetal_agent.supervisor.output import PIPES
 from baremetal_agent.supervisor.records import LAUNCH, STATUS, number
 from baremetal_agent.virtualenv import bubblewrap
-from baremetal_agent.virtualenv.cgroups import Joined, find_cgroups
+from baremetal_agent.virtualenv.cgroups import Joined
 from baremetal_agent.virtualenv.entering import entering
 from baremetal_agent.virtualenv.instances import LOG, Ended, Instance, Instances, Started
 from baremetal_agent.virtualenv.launcher import Launch, Means
+from baremetal_agent.virtualenv.placing import RLIMIT, Placing
 from baremetal_agent.virtualenv.processes import descendants, end_all, is_same, marked
 from baremetal_agent.virtualenv.starting import MARKER
-from baremetal_agent.virtualenv.supervised import described, limits_without_groups
+from baremetal_agent.virtualenv.supervised import described
 from edge_agent.runtime.backend import BackendError, LogLine, LogQuery, Stats
 from edge_agent.runtime.deaths import wait_for_end
 from edge_agent.runtime.log_file import read_log
@@ -40,16 +41,21 @@ PROGRAM = (
 
 
 class Supervision:
-    """`Launcher` with a small process for each instance, which outlives the agent."""
+    """`Launcher` with a small process for each instance, which outlives the agent; `placing` says where it is put."""
 
-    name = "supervisor"
-
-    def __init__(self, instances: Instances, boot: str) -> None:
+    def __init__(self, instances: Instances, boot: str, placing: Placing) -> None:
         self._instances = instances
         self._boot = boot
-        self._cgroups = find_cgroups()
+        self._placing = placing
         self._meter = Meter()
         self._means: Means | None = None
+
+    @property
+    def name(self) -> str:
+        return self._placing.name
+
+    def group(self, owner: str, instance_id: str) -> str:
+        return self._placing.group(owner, instance_id)
 
     async def means(self) -> Means:
         # What is lacking may have been installed meanwhile.
@@ -62,9 +68,7 @@ class Supervision:
     async def _look(self) -> Means:
         lacking = await bubblewrap.usable()
         isolation = "" if lacking else "bubblewrap"
-        if self._cgroups is not None:
-            return Means(self._cgroups.controllers, f"cgroup-v{self._cgroups.version}", isolation, lacking)
-        return Means(limits_without_groups(isolation), "rlimit", isolation, lacking)
+        return Means(*self._placing.limits(isolation), isolation, self._placing.name, lacking)
 
     async def start(self, launch: Launch) -> Started:
         means = await self.means()
@@ -72,26 +76,25 @@ class Supervision:
         for pipe in PIPES.values():
             os.mkfifo(folder / pipe, 0o600)
         fields = described(
-            launch, self._join(launch), confined=bool(means.isolation), grouped=self._cgroups is not None
+            launch, self._join(launch), confined=bool(means.isolation), grouped=means.limits_by != RLIMIT
         )
         (folder / LAUNCH).write_bytes(b"".join(f"{key}={value}\0".encode() for key, value in fields))
-        await self._spawn(launch.instance)
+        await self._spawn(launch.instance, lambda argv: self._placing.starting(launch, argv))
         started = self._instances.started(launch.instance)
         if started is None:
             raise BackendError("StartFailed", f"{launch.instance.name} left no trace of its start", retryable=True)
         return started
 
     def _join(self, launch: Launch) -> Joined:
-        if self._cgroups is None:
-            return Joined()
         try:
-            return self._cgroups.create(launch.instance.cgroup, launch.confinement.resources)
+            return self._placing.prepare(launch)
         except OSError as error:
             message = f"cannot limit {launch.instance.name}: {error}"
             raise BackendError("StartFailed", message, retryable=True) from error
 
-    async def _spawn(self, instance: Instance, *mode: str) -> None:
-        """Afterwards a supervisor lives, or has done its work. Raises BackendError with why nothing runs."""
+    async def _spawn(self, instance: Instance, place: Callable[[list[str]], Sequence[str]], *mode: str) -> None:
+        """Afterwards a supervisor lives where `place` puts it, or has done its work. Raises BackendError with why
+        nothing runs."""
         lock = self._instances.lock(instance)
         if lock is None:
             return
@@ -102,12 +105,10 @@ class Supervision:
             given.callback(os.close, writing)
             root = str(Path(baremetal_agent.__file__).parents[1])
             argv = [sys.executable, "-I", "-S", "-X", "utf8", "-c", PROGRAM, root]
-            process = await asyncio.create_subprocess_exec(
-                *argv, str(self._instances.path(instance.id)), str(lock), str(writing), *mode,
-                pass_fds=(lock, writing), start_new_session=True,
-                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-            )  # fmt: skip
-            await _end_of(process)
+            argv += [str(self._instances.path(instance.id)), str(lock), str(writing), *mode]
+            problem = await _begin(place(argv), (lock, writing))
+            if problem is not None:
+                raise self._placing.refusal(instance.name, problem)
             # The lock stays for as long as the supervisor has the file open.
             given.close()
             await _await_report(instance, reading)
@@ -130,7 +131,7 @@ class Supervision:
         if not self._instances.supervisor(instance):
             log.warning("supervisor_lost", instance=instance.id, deployment=instance.deployment_id)
             try:
-                await self._spawn(instance, "adopt")
+                await self._spawn(instance, lambda argv: self._placing.replacing(instance, argv), "adopt")
             except (BackendError, OSError) as error:
                 log.error("supervisor_not_replaced", instance=instance.id, error=str(error))
 
@@ -168,7 +169,8 @@ class Supervision:
         started = self._instances.started(instance)
         if started is None or not is_same(started.pid, started.began):
             return
-        group = self._cgroups.processes(instance.cgroup) if self._cgroups is not None else []
+        # Who watches over it has to see its end.
+        group = {*self._placing.processes(instance)} - {self._instances.supervisor(instance)}
         # With the first process of a namespace all others end.
         for pid in [started.init] if started.init else [*group, started.pid]:
             with contextlib.suppress(ProcessLookupError):
@@ -177,8 +179,10 @@ class Supervision:
     async def clear(self, instance: Instance) -> None:
         if not await end_all(lambda: self._left(instance), KILL_SECONDS):
             log.error("instance_does_not_end", instance=instance.id, deployment=instance.deployment_id)
-        if self._cgroups is not None:
-            self._cgroups.remove(instance.cgroup)
+        await self._placing.clear(instance)
+
+    async def leave(self) -> None:
+        await self._placing.leave()
 
     def _left(self, instance: Instance) -> Iterator[int]:
         """A supervisor that hangs, and what of a start that failed runs with nobody to watch over it."""
@@ -186,8 +190,7 @@ class Supervision:
             # These first: without their parent they are not found by it.
             yield from descendants(hanging)
             yield hanging
-        if self._cgroups is not None:
-            yield from self._cgroups.processes(instance.cgroup)
+        yield from self._placing.processes(instance)
         if self._instances.started(instance) is None:
             yield from marked(MARKER, instance.id)
 
@@ -197,26 +200,45 @@ class Supervision:
                 yield line
 
     def entering(self, instance: Instance, started: Started, command: Sequence[str], *, terminal: bool) -> list[str]:
-        groups = self._cgroups.folders(instance.cgroup) if self._cgroups is not None else ()
+        groups = self._placing.folders(instance)
         return entering(started, instance.confinement, groups, command, apart=instance.apart, terminal=terminal)
 
     def processes(self, instance: Instance, started: Started) -> Iterable[int]:
         return (started.pid, *descendants(started.init or started.pid))
 
     def stats(self, instance: Instance, started: Started) -> Stats:
-        groups = self._cgroups.places(instance.cgroup) if self._cgroups is not None else {}
-        counted = self._meter.of_groups(groups, started.pid)
+        counted = self._meter.of_groups(self._placing.places(instance), started.pid)
         return counted or self._meter.of_processes(self.processes(instance, started), started.pid)
 
 
-async def _end_of(process: asyncio.subprocess.Process) -> None:
-    """Of the one that leaves a supervisor behind; if nobody waits any more, none if that can be."""
+async def _begin(argv: Sequence[str], descriptors: tuple[int, ...]) -> str | None:
+    """Runs what is to leave a supervisor behind to its end; what it said, where that was a failure."""
+    # No pipe: the supervisor keeps it open, and nobody reads it any more.
+    said = os.memfd_create("said")
     try:
-        await process.wait()
-    except asyncio.CancelledError:
+        process = await asyncio.create_subprocess_exec(
+            *argv, pass_fds=descriptors, start_new_session=True,
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=said,
+        )  # fmt: skip
+        if await _end_of(process) == 0:
+            return None
+        return " ".join(os.pread(said, 4096, 0).decode(errors="replace").split())
+    finally:
+        os.close(said)
+
+
+async def _end_of(process: asyncio.subprocess.Process) -> int:
+    """Exit code of the one that leaves a supervisor behind; if nobody waits any more, or for too long, it leaves none
+    if that can be."""
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            return await process.wait()
+    except (asyncio.CancelledError, TimeoutError) as error:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        await process.wait()
+        code = await process.wait()
+        if isinstance(error, TimeoutError):
+            return code
         raise
 
 

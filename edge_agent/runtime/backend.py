@@ -74,10 +74,12 @@ class Capabilities:
     pids_limit: bool = False
     shared_memory_limit: bool = False
     cpu_set: bool = False
-    # By what limits are kept: "cgroup-v1", "cgroup-v2", "systemd", "rlimit"; empty where by nothing.
+    # By what limits are kept: "cgroup-v1", "cgroup-v2", "rlimit"; empty where by nothing.
     limits_by: str = ""
-    # What keeps an instance to itself: "container", "systemd", "bubblewrap"; empty where nothing does.
+    # What keeps an instance to itself: "container", "bubblewrap"; empty where nothing does.
     isolation: str = ""
+    # What holds the processes of an instance: "systemd", "supervisor"; empty where the engine's own monitor does.
+    supervision: str = ""
 
 
 @dataclass(frozen=True)

@@ -36,5 +36,9 @@ def described(capabilities: Capabilities) -> list[str]:
     """For a device's facts: what the backend can do and by what means, sorted: "exec", "limits:cgroup-v1"."""
     flags = [name.replace("_", "-") for name, value in vars(capabilities).items() if value is True]
     kinds = [f"artifact:{kind.value}" for kind in capabilities.artifacts]
-    means = {"limits": capabilities.limits_by, "isolation": capabilities.isolation}
+    means = {
+        "limits": capabilities.limits_by,
+        "isolation": capabilities.isolation,
+        "supervision": capabilities.supervision,
+    }
     return sorted([*flags, *kinds, *(f"{name}:{value}" for name, value in means.items() if value)])

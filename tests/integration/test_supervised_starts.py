@@ -19,6 +19,7 @@ from baremetal_agent.virtualenv.folders import boot_id
 from baremetal_agent.virtualenv.instances import Instance, Instances
 from baremetal_agent.virtualenv.launcher import Launch
 from baremetal_agent.virtualenv.layout import Layout
+from baremetal_agent.virtualenv.placing import own_groups
 from baremetal_agent.virtualenv.starting import MARKER
 from baremetal_agent.virtualenv.supervision import PROGRAM, Supervision
 from edge_agent.runtime.backend import BackendError
@@ -137,7 +138,7 @@ async def test_start_of_which_nothing_is_heard_in_time_leaves_nothing_that_runs(
     folder = instances.path(made.instance.id)
     # Whoever opens a pipe to write waits for somebody who reads.
     os.mkfifo(folder / "status")
-    watcher = Supervision(instances, boot_id())
+    watcher = Supervision(instances, boot_id(), own_groups())
     with pytest.raises(BackendError, match="nothing is heard of it"):
         await watcher.start(made)
     await watcher.clear(made.instance)
@@ -150,7 +151,7 @@ async def test_start_whose_supervisor_was_killed_before_it_was_noted_is_cleared(
     instances: Instances, grouped: bool
 ) -> None:
     made = launch(instances)
-    watcher = Supervision(instances, boot_id())
+    watcher = Supervision(instances, boot_id(), own_groups())
     started = await watcher.start(made)
     if not grouped:
         for procs in Path("/sys/fs/cgroup").glob("*/cgroup.procs"):
@@ -167,7 +168,7 @@ async def test_start_whose_supervisor_was_killed_before_it_was_noted_is_cleared(
 
 
 async def test_start_that_is_cancelled_keeps_nothing_open(instances: Instances) -> None:
-    watcher = Supervision(instances, boot_id())
+    watcher = Supervision(instances, boot_id(), own_groups())
     await watcher.means()
     before = opened()
     made = launch(instances)

@@ -12,6 +12,7 @@ from typing import Any
 
 from edge_agent.runtime.backend import Handle
 from edge_agent.runtime.model import Artifact, ArtifactKind
+from tests.support.async_waiting import until_holds
 from tests.support.bundling import BundleShop, open_bundle_shop
 from tests.support.device_machine import DeviceMachine, DeviceSite
 from tests.support.devices import SimulatedDevice
@@ -47,15 +48,29 @@ class VirtualenvSite(DeviceSite):
 
 
 @asynccontextmanager
-async def virtualenv_site(folder: Path, wheels: Mapping[str, bytes]) -> AsyncIterator[VirtualenvSite]:
+async def virtualenv_site(
+    folder: Path, wheels: Mapping[str, bytes], *, systemd: bool = False
+) -> AsyncIterator[VirtualenvSite]:
     """A booted device and a registry that it reaches, until the block ends."""
     async with (
-        SimulatedDevice(folder / "device") as device,
+        SimulatedDevice(folder / "device", systemd=systemd) as device,
         open_bundle_shop(folder, wheels, host=device.gateway) as shop,
     ):
+        if systemd:
+            await until_up(device)
         shop.registry.pullable.add(REPOSITORY)
         yield VirtualenvSite(folder, device, itertools.count(1), shop)
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+async def until_up(device: SimulatedDevice) -> None:
+    """Returns as soon as systemd answers in the device."""
+
+    async def answers() -> bool:
+        # It fails while units start, as it does before anybody listens.
+        return "running" in await device.run("sh", "-c", "systemctl is-system-running 2>&1 || true")
+
+    await until_holds(answers)
 
 
 class VirtualenvMachine(DeviceMachine[VirtualenvSite]):

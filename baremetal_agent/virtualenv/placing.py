@@ -1,0 +1,123 @@
+"""Where the processes of an instance are put: what limits them, and what becomes of them without the agent.
+
+In control groups that the agent makes (here), or in units of systemd (`units`).
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from baremetal_agent.virtualenv.cgroups import Cgroups, Joined, find_cgroups
+from baremetal_agent.virtualenv.instances import Instance
+from baremetal_agent.virtualenv.launcher import Launch
+from baremetal_agent.virtualenv.supervised import limits_without_groups
+from edge_agent.runtime.backend import BackendError
+
+RLIMIT = "rlimit"
+
+
+class Placing(Protocol):
+    """Blocks for next to nothing but where it is awaited."""
+
+    @property
+    def name(self) -> str:
+        """As `Capabilities` calls it, and noted in each instance."""
+        ...
+
+    def limits(self, isolation: str) -> tuple[frozenset[str], str]:
+        """What can be limited, and by which means."""
+        ...
+
+    def group(self, owner: str, instance_id: str) -> str:
+        """The name of its control group."""
+        ...
+
+    def prepare(self, launch: Launch) -> Joined:
+        """All that has to be there before its supervisor is. Raises OSError."""
+        ...
+
+    def starting(self, launch: Launch, argv: Sequence[str]) -> Sequence[str]:
+        """The command line that runs its supervisor's in the right place."""
+        ...
+
+    def replacing(self, instance: Instance, argv: Sequence[str]) -> Sequence[str]:
+        """The same for another supervisor of what runs."""
+        ...
+
+    def refusal(self, what: str, said: str) -> BackendError:
+        """What it means that such a command line came to nothing, with its last words."""
+        ...
+
+    def folders(self, instance: Instance) -> Sequence[Path]:
+        """The control groups that a process has to be in to be the instance's."""
+        ...
+
+    def places(self, instance: Instance) -> Mapping[str, Path]:
+        """The same by controller."""
+        ...
+
+    def processes(self, instance: Instance) -> list[int]:
+        """Numbers of those that are in its control groups."""
+        ...
+
+    async def clear(self, instance: Instance) -> None:
+        """Nothing is left of the place of an instance that does not run, nor of what hangs in it."""
+        ...
+
+    async def leave(self) -> None:
+        """Nothing is left of what instances had in common, where there are none any more."""
+        ...
+
+
+class Groups:
+    """`Placing` in control groups that the agent makes, if it may make any. Supervisors are children of whoever starts
+    the agent."""
+
+    name = "supervisor"
+
+    def __init__(self, cgroups: Cgroups | None) -> None:
+        self._cgroups = cgroups
+
+    def limits(self, isolation: str) -> tuple[frozenset[str], str]:
+        if self._cgroups is None:
+            return limits_without_groups(isolation), RLIMIT
+        return self._cgroups.controllers, f"cgroup-v{self._cgroups.version}"
+
+    def group(self, owner: str, instance_id: str) -> str:
+        return f"longshore-{owner}/{instance_id}"
+
+    def prepare(self, launch: Launch) -> Joined:
+        if self._cgroups is None:
+            return Joined()
+        return self._cgroups.create(launch.instance.cgroup, launch.confinement.resources)
+
+    def starting(self, launch: Launch, argv: Sequence[str]) -> Sequence[str]:
+        return argv
+
+    def replacing(self, instance: Instance, argv: Sequence[str]) -> Sequence[str]:
+        return argv
+
+    def refusal(self, what: str, said: str) -> BackendError:
+        return BackendError(
+            "StartFailed", f"cannot start {what}: {said or 'its supervisor ended at once'}", retryable=True
+        )
+
+    def folders(self, instance: Instance) -> Sequence[Path]:
+        return self._cgroups.folders(instance.cgroup) if self._cgroups is not None else ()
+
+    def places(self, instance: Instance) -> Mapping[str, Path]:
+        return self._cgroups.places(instance.cgroup) if self._cgroups is not None else {}
+
+    def processes(self, instance: Instance) -> list[int]:
+        return self._cgroups.processes(instance.cgroup) if self._cgroups is not None else []
+
+    async def clear(self, instance: Instance) -> None:
+        if self._cgroups is not None:
+            self._cgroups.remove(instance.cgroup)
+
+    async def leave(self) -> None:
+        """Groups go with the last instance."""
+
+
+def own_groups() -> Groups:
+    return Groups(find_cgroups())
