@@ -70,8 +70,9 @@ class BlobStore:
         return False
 
     def fetch(self, part: Part, registry: Registry, report: Callable[[int], None], wanted: threading.Event) -> None:
-        """Afterwards the blob is here, durably, and its content is what the digest says. `report` is told how many
-        bytes of it are. Raises BackendError; Abandoned soon after `wanted` is cleared.
+        """Afterwards the blob is here, and its content, on the disk, is what the digest says; after a power cut it may
+        count as begun until `settle`. `report` is told how many bytes of it are here. Raises BackendError; Abandoned
+        soon after `wanted` is cleared.
 
         A connection that breaks is tried again as long as each try brings something.
         """
@@ -84,6 +85,11 @@ class BlobStore:
             except BackendError as error:
                 if not error.retryable or self.begun(part) <= before:
                     raise
+
+    def settle(self) -> None:
+        """Afterwards all that was fetched outlives a power cut. Raises BackendError."""
+        with disk_told("bundles", self._whole):
+            sync_folder(self._whole)
 
     def keep_only(self, digests: frozenset[str]) -> None:
         """All other blobs are gone, and what was begun of them."""
@@ -113,7 +119,6 @@ class BlobStore:
             rest.unlink()
             raise failed(reference, "what came is not what its digest says")
         rest.replace(self.path(part.digest))
-        sync_folder(self._whole)
 
 
 def _is_named(file: IO[bytes], path: Path) -> bool:

@@ -11,7 +11,8 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from baremetal_agent.virtualenv.blobs import BlobStore
@@ -64,12 +65,15 @@ class Environments:
         """Whether it can be used: it is complete, and the Python that it was made with is still there."""
         return self._made.whole(name) and (self.path(name) / PYTHON).exists()
 
-    async def ensure(self, reference: str, description: Description, wheels: Sequence[Part]) -> str:
-        """Afterwards there is an environment for the bundle: its name. The wheels are blobs. Raises BackendError."""
+    async def ensure(
+        self, reference: str, description: Description, wheels: Sequence[Part], here: Awaitable[None]
+    ) -> str:
+        """Afterwards there is an environment for the bundle: its name. The wheels are blobs once `here` is done. Raises
+        BackendError, and what `here` raises."""
         name = environment_name(description)
         async with self._locks.setdefault(name, asyncio.Lock()):
             if not self.whole(name):
-                await self._make(name, reference, description, wheels)
+                await self._make(name, reference, description, wheels, here)
         return name
 
     async def settle(self, name: str) -> None:
@@ -89,23 +93,34 @@ class Environments:
         self._caches.sweep()
         await self._drop_wheels({_folder_of(wheel) for wheel in wheels})
 
-    async def _make(self, name: str, reference: str, description: Description, wheels: Sequence[Part]) -> None:
+    async def _make(
+        self, name: str, reference: str, description: Description, wheels: Sequence[Part], here: Awaitable[None]
+    ) -> None:
         program = await find_python(reference, description.python)
-        files = {wheel.digest: self._named(wheel) for wheel in wheels}
-        lock = requirements(reference, description.lock, files)
-        # What uv remembers of wheels may have been torn by a power cut, and it would not look.
-        with self._caches.changing(CACHE), self._made.making(name) as fresh:
-            await self._uv(reference, "venv", "--relocatable", "--allow-existing", "--python", str(program), str(fresh))
+        with self._made.making(name) as fresh:
+            with self._changed_cache():
+                into = ["--python", str(program), str(fresh)]
+                await self._uv(reference, "venv", "--relocatable", "--allow-existing", *into)
+            await here
+            lock = requirements(reference, description.lock, {wheel.digest: self._named(wheel) for wheel in wheels})
             if lock:
                 (fresh / "requirements.lock").write_text(lock)
-                try:
-                    await self._uv(
-                        reference, "pip", "install", "--python", str(fresh / PYTHON), "--no-index", "--no-deps",
-                        "--require-hashes", "--requirement", str(fresh / "requirements.lock"),
-                    )  # fmt: skip
-                except BackendError as error:
-                    await self._blame_damaged(reference, wheels, error)
-                    raise
+                await self._install(fresh, reference, wheels)
+
+    async def _install(self, environment: Path, reference: str, wheels: Sequence[Part]) -> None:
+        try:
+            with self._changed_cache():
+                await self._uv(
+                    reference, "pip", "install", "--python", str(environment / PYTHON), "--no-index", "--no-deps",
+                    "--require-hashes", "--requirement", str(environment / "requirements.lock"),
+                )  # fmt: skip
+        except BackendError as error:
+            await self._blame_damaged(reference, wheels, error)
+            raise
+
+    def _changed_cache(self) -> AbstractContextManager[Path]:
+        """What uv remembers of wheels may be torn by a power cut, and it would not look."""
+        return self._caches.changing(CACHE)
 
     def _named(self, wheel: Part) -> Path:
         """The blob under the name that a wheel has to have, always the same, since uv knows it by its path."""

@@ -3,12 +3,14 @@ left them."""
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import closing
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from baremetal_agent.virtualenv.blobs import BlobStore
 from baremetal_agent.virtualenv.bundle import Description, Manifest, Part, parse_description, parse_manifest
+from baremetal_agent.virtualenv.together import together
 from edge_agent.runtime.backend import Progress
 from edge_agent.runtime.disk import require_room
 from edge_agent.runtime.model import Artifact
@@ -19,6 +21,40 @@ Credentials = Callable[[], Awaitable[tuple[str, str]]]
 # Installed, packages take about so many times the size of their wheels; with the wheels themselves one more.
 GROWTH = 3
 REPORT_EVERY = 512 * 1024
+# Parts that come at once: while one is waited for, by the registry or the disk, another one moves.
+CONNECTIONS = 3
+
+
+class Source:
+    """The registry of one bundle, by connections that are kept until `close`. For one event loop."""
+
+    def __init__(self, artifact: Artifact, credentials: Credentials, authority: Path | None) -> None:
+        self.artifact = artifact
+        self._credentials = credentials
+        self._authority = authority
+        self._opened: list[Registry] = []
+        self._free: list[Registry] = []
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Registry]:
+        """One that nobody else has until the block ends."""
+        registry = self._free.pop() if self._free else await self._another()
+        yield registry
+        # Not after an error: a thread that was abandoned may still read from it.
+        self._free.append(registry)
+
+    async def _another(self) -> Registry:
+        if self._opened:
+            registry = self._opened[0].another()
+        else:
+            registry = Registry(self.artifact.repository, await self._credentials(), self._authority)
+        self._opened.append(registry)
+        return registry
+
+    def close(self) -> None:
+        """What is being read breaks off."""
+        for registry in self._opened:
+            registry.close()
 
 
 class Fetcher:
@@ -30,27 +66,40 @@ class Fetcher:
         self._authority = authority
         self._locks: dict[str, asyncio.Lock] = {}
 
-    async def read(self, artifact: Artifact) -> tuple[Manifest, Description]:
+    def source(self, artifact: Artifact) -> Source:
+        """To be closed."""
+        return Source(artifact, self._credentials, self._authority)
+
+    async def read(self, source: Source) -> tuple[Manifest, Description]:
         """What the bundle is. From the device where that is known here, so that it works without a network."""
-        manifest = parse_manifest(artifact.reference, await self._manifest(artifact))
+        reference = source.artifact.reference
+        manifest = parse_manifest(reference, await self._manifest(source))
         config = manifest.config
         content = self._blobs.read(config.digest)
         if content is None:
-            await self.fetch(artifact, [config], lambda _: None)
+            await self.fetch(source, [config], lambda _: None)
             content = self._blobs.read(config.digest) or b""
-        return manifest, parse_description(artifact.reference, content)
+        return manifest, parse_description(reference, content)
 
-    async def fetch(self, artifact: Artifact, parts: Iterable[Part], progress: Callable[[Progress], None]) -> None:
-        """Afterwards all of these parts are on the device. Raises BackendError."""
+    async def fetch(self, source: Source, parts: Iterable[Part], progress: Callable[[Progress], None]) -> None:
+        """Afterwards all of these parts are on the device, durably. Raises BackendError."""
         wanted = list({part.digest: part for part in parts}.values())
         missing = [part for part in wanted if not self._blobs.has(part)]
         if not missing:
             return
         meter = _Meter(wanted, self._blobs, progress)
-        with closing(await self._registry(artifact)) as registry:
-            for part in missing:
-                async with self._locks.setdefault(part.digest, asyncio.Lock()):
-                    await self._fetch_one(part, registry, meter)
+        # The largest first: no connection has it to itself in the end.
+        left = deque(sorted(missing, key=lambda part: part.size, reverse=True))
+
+        async def fetch_on() -> None:
+            async with source.connection() as registry:
+                while left:
+                    part = left.popleft()
+                    async with self._locks.setdefault(part.digest, asyncio.Lock()):
+                        await self._fetch_one(part, registry, meter)
+
+        await together([asyncio.create_task(fetch_on()) for _ in range(min(CONNECTIONS, len(missing)))])
+        await in_thread(self._blobs.settle)
 
     def require_room(self, artifact: Artifact, folder: Path, parts: Iterable[Part]) -> None:
         """Raises "DiskFull" where what is lacking of these parts, and what will be made of it, cannot fit."""
@@ -58,16 +107,14 @@ class Fetcher:
         if lacking:
             require_room(artifact.reference, folder, lacking * (1 + GROWTH))
 
-    async def _manifest(self, artifact: Artifact) -> bytes:
-        content = self._blobs.read(artifact.digest)
+    async def _manifest(self, source: Source) -> bytes:
+        digest = source.artifact.digest
+        content = self._blobs.read(digest)
         if content is None:
-            with closing(await self._registry(artifact)) as registry:
-                content = await in_thread(lambda: registry.manifest(artifact.digest))
-            self._blobs.add(artifact.digest, content)
+            async with source.connection() as registry:
+                content = await in_thread(lambda: registry.manifest(digest))
+            self._blobs.add(digest, content)
         return content
-
-    async def _registry(self, artifact: Artifact) -> Registry:
-        return Registry(artifact.repository, await self._credentials(), self._authority)
 
     async def _fetch_one(self, part: Part, registry: Registry, meter: "_Meter") -> None:
         wanted = threading.Event()

@@ -1,6 +1,7 @@
 """From a bundle's name to a release that can be started, and back: what `prepare` and `prune` promise."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,9 +11,10 @@ import structlog
 from baremetal_agent.virtualenv.blobs import BlobStore
 from baremetal_agent.virtualenv.bundle import Manifest, parse_manifest
 from baremetal_agent.virtualenv.environments import Environments
-from baremetal_agent.virtualenv.fetching import Credentials, Fetcher
+from baremetal_agent.virtualenv.fetching import Credentials, Fetcher, Source
 from baremetal_agent.virtualenv.packages import Packages
 from baremetal_agent.virtualenv.releases import Release, Releases
+from baremetal_agent.virtualenv.together import together
 from edge_agent.runtime.backend import BackendError, Progress
 from edge_agent.runtime.disk import disk_told
 from edge_agent.runtime.fail_points import reach
@@ -55,17 +57,23 @@ class Installer:
         self._settle_soon(artifact)
 
     async def _install(self, artifact: Artifact, progress: Callable[[Progress], None]) -> None:
-        manifest, description = await self._fetcher.read(artifact)
-        check_platform(artifact.reference, *os_and_architecture(description.platform))
-        # Before hundreds of megabytes come for nothing.
-        await self._packages.require(artifact.reference, description.apt)
-        self._fetcher.require_room(artifact, self._folder, manifest.parts)
-        reach("fetch.begun")
-        await self._fetcher.fetch(artifact, manifest.parts, progress)
-        reach("fetch.arrived")
-        environment = await self._environments.ensure(artifact.reference, description, manifest.wheels)
+        with contextlib.closing(self._fetcher.source(artifact)) as source:
+            manifest, description = await self._fetcher.read(source)
+            check_platform(artifact.reference, *os_and_architecture(description.platform))
+            # Before hundreds of megabytes come for nothing.
+            await self._packages.require(artifact.reference, description.apt)
+            self._fetcher.require_room(artifact, self._folder, manifest.parts)
+            reach("fetch.begun")
+            fetching = asyncio.create_task(self._fetch(source, manifest, progress))
+            made = self._environments.ensure(artifact.reference, description, manifest.wheels, fetching)
+            making = asyncio.create_task(made)
+            await together([fetching, making])
         reach("fetch.unpacked")
-        await self._releases.make(artifact, manifest, description, environment)
+        await self._releases.make(artifact, manifest, description, making.result())
+
+    async def _fetch(self, source: Source, manifest: Manifest, progress: Callable[[Progress], None]) -> None:
+        await self._fetcher.fetch(source, manifest.parts, progress)
+        reach("fetch.arrived")
 
     async def prune(self, keep: frozenset[str]) -> None:
         """Nothing is left of bundles whose digest is not in `keep`, but of what is being prepared."""

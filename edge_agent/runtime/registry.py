@@ -5,6 +5,7 @@ https://github.com/opencontainers/distribution-spec, https://distribution.github
 
 import base64
 import contextlib
+import copy
 import hashlib
 import http.client
 import json
@@ -43,6 +44,13 @@ class Registry:
         self._timeout = timeout
         self._context: ssl.SSLContext | None = None
         self._connections: dict[str, http.client.HTTPSConnection] = {}
+
+    def another(self) -> "Registry":
+        """The same repository by connections of its own, which another thread may use, with the token that this one
+        has by now."""
+        other = copy.copy(self)
+        other._connections = {}
+        return other
 
     def manifest(self, digest: str) -> bytes:
         """The manifest of this digest; its content was checked."""

@@ -209,6 +209,8 @@ async def test_what_the_disk_has_spoiled_is_fetched_anew(device: Device, kind: s
     await device.prepare(artifact)
     digest = next(layer["digest"] for layer in await device.layers(artifact) if f".{kind}." in layer["mediaType"])
     damage(device.folder / "blobs/sha256" / digest.removeprefix("sha256:"))
+    # What is still compiled would be in the way.
+    await device.installer.settled()
     for folder in ("releases", "environments", "caches"):
         shutil.rmtree(device.folder / folder)
     error = await device.refusal(artifact)

@@ -1,9 +1,11 @@
 """Bundles on a disk that is full, or fills on the way: refused with the numbers, told, and gone on with once there is
 room; what runs runs on."""
 
+import asyncio
 import os
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,10 @@ from edge_agent.runtime.backend import BackendError, Handle, Phase, Progress
 from edge_agent.runtime.model import Artifact, ArtifactKind
 from tests.contract.machine import await_lines, ignore
 from tests.integration.virtualenv_fixtures import NUMBERS, LocalMachine, backend_over
-from tests.support.async_waiting import until_holds
+from tests.support.async_waiting import until, until_holds
 from tests.support.bundling import BundleShop, open_bundle_shop
 from tests.support.small_disk import MIB, SmallDisk, small_disk
+from tests.support.stalling_proxy import stalling_proxy
 from tests.support.virtualenv_machine import REPOSITORY
 from tests.support.wheel_index import wheel
 
@@ -119,7 +122,19 @@ async def test_bundle_that_cannot_fit_is_refused_with_the_numbers_before_it_come
 async def test_disk_that_fills_while_a_bundle_comes_is_told_and_what_came_is_not_fetched_again(
     machine: LocalMachine, disk: SmallDisk
 ) -> None:
-    error = await full(machine, at(lambda seen: seen.fetched_bytes > NOISE // 4, disk.fill))
+    artifact = machine.artifact
+    async with stalling_proxy(machine.shop.access.address, "127.0.0.1", NOISE // 2) as link:
+        machine.artifact = replace(artifact, repository=f"{link.address}/{REPOSITORY}")
+
+        async def fill() -> None:
+            await until(lambda: link.stalled > 0, seconds=60)
+            disk.fill()
+            link.released.set()
+
+        filling = asyncio.create_task(fill())
+        error = await full(machine)
+        await filling
+    machine.artifact = artifact
     assert "disk full (free 0 bytes)" in error.message
     assert list((machine.state / "blobs/partial").iterdir()) != []
     disk.free_again()

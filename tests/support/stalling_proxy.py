@@ -13,8 +13,10 @@ LETS_THROUGH = 32 * 1024
 
 @dataclass
 class StallingProxy(CountingProxy):
-    """`stalled` is how many connections have been held up so far; `released` lets everything pass."""
+    """`stalled` is how many connections have been held up so far, each after `lets_through` bytes; `released` lets
+    everything pass."""
 
+    lets_through: int = LETS_THROUGH
     stalled: int = 0
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -24,7 +26,7 @@ class StallingProxy(CountingProxy):
         await super()._pass(reader, writer, up)
 
     async def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        left = LETS_THROUGH
+        left = self.lets_through
         while left > 0 and (piece := await reader.read(min(left, PIECE))):
             left -= len(piece)
             writer.write(piece)
@@ -35,9 +37,9 @@ class StallingProxy(CountingProxy):
 
 
 @asynccontextmanager
-async def stalling_proxy(target: str, host: str) -> AsyncIterator[StallingProxy]:
+async def stalling_proxy(target: str, host: str, lets_through: int = LETS_THROUGH) -> AsyncIterator[StallingProxy]:
     """Runs on a port of `host`, an address of this machine, until the block ends; `target` is host:port."""
-    proxy = StallingProxy(target)
+    proxy = StallingProxy(target, lets_through=lets_through)
     server = await asyncio.start_server(proxy.serve, host, 0)
     proxy.address = f"{host}:{server.sockets[0].getsockname()[1]}"
     try:
