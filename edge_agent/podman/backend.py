@@ -8,9 +8,11 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
+
+import structlog
 
 from edge_agent.podman import abilities, machine, spec, trust
 from edge_agent.podman.connection import Connection
@@ -47,6 +49,8 @@ from edge_agent.runtime.open_commands import OpenCommands
 from edge_agent.runtime.secret_files import SecretFolders, place
 from edge_agent.runtime.shares import chosen_cores
 
+log = structlog.get_logger()
+
 # A killed process that is in the middle of a system call ends with a delay.
 KILL_SECONDS = 10.0
 # What a start fails with where the files of an image are damaged, among other causes.
@@ -75,9 +79,10 @@ class PodmanBackend:
         url: str | None = None,
     ) -> None:
         self._owner = owner
-        self._service = PodmanService(state_dir.absolute())
+        ledger = Ledger(state_dir.absolute() / "images.json")
+        self._keeper = StorageKeeper(state_dir.absolute(), ledger.entries, enabled=url is None)
+        self._service = PodmanService(state_dir.absolute(), self._keeper.mend_database)
         self._connection = Connection(self._service, url)
-        ledger = Ledger(self._service.folder / "images.json")
         self._images = Images(
             self._connection,
             credentials,
@@ -85,7 +90,7 @@ class PodmanBackend:
             certs_folder=trust.certs_folder(None if url else self._service.home),
             copy_folder=self._service.copy_folder,
             ledger=ledger,
-            keeper=StorageKeeper(self._service.folder, ledger.entries, enabled=url is None),
+            keeper=self._keeper,
             idle=self._idle,
         )
         self._inventory = Inventory(self._connection, owner)
@@ -197,7 +202,17 @@ class PodmanBackend:
         if not self._looked:
             self._looked = True
             await self._opened.kill_left()
-        return [self._inventory.observed(container) for container in await self._inventory.containers()]
+            await self._remove_orphans({container.id for container in await self._inventory.containers()})
+        found = await self._inventory.containers()
+        self._keeper.note_containers({container.id for container in found})
+        return [self._inventory.observed(container) for container in found]
+
+    async def _remove_orphans(self, listed: Set[str]) -> None:
+        """What a lost database of Podman has left of this agent's containers; best effort, again in the next life."""
+        for container_id in self._keeper.orphans(listed):
+            log.warning("orphan_removed", container=container_id)
+            with contextlib.suppress(BackendError):
+                await self._delete(container_id)
 
     async def watch(self) -> AsyncIterator[None]:
         with self._inventory.deaths.bell.listen() as rung:

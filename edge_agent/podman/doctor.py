@@ -11,6 +11,7 @@ from typing import Any
 from edge_agent.host.findings import Finding, ok, problem, warning
 from edge_agent.podman.backend import PodmanBackend
 from edge_agent.podman.config import HELPER_FOLDERS, host_facts
+from edge_agent.podman.storage.database import left_aside, told_of
 from edge_agent.podman.storage.examine import structure
 from edge_agent.podman.storage.store import Store
 from edge_agent.runtime.backend import BackendFacts
@@ -33,6 +34,8 @@ def _engine(facts: BackendFacts) -> Iterator[Finding]:
     if facts.problem:
         reason, _, said = facts.problem.partition(": ")
         mend = "apt-get install podman" if reason == "PodmanNotInstalled" else "try `podman info`, which says more"
+        if told_of(said):
+            mend = "move libpod/bolt_state.db (db.sql) in Podman's storage away, then make its containers again"
         yield problem(said or reason, mend)
         return
     version = tuple(int(number) for number in re.findall(r"\d+", facts.version)[:2])
@@ -88,6 +91,8 @@ def _storage(info: Mapping[str, Any]) -> Iterator[Finding]:
     else:
         yield ok(said)
     yield from _damaged_images(Store(root))
+    if (damaged := left_aside(Store(root))) is not None:
+        yield warning(f"Podman's database was damaged and was made anew; the old one is {damaged}", f"rm {damaged}")
 
 
 def _damaged_images(store: Store) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -30,8 +31,10 @@ log = structlog.get_logger()
 class PodmanService:
     """The service of one agent, with its settings and scratch space below `folder`. Its calls block; for threads."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, mend: Callable[[str], bool] = lambda said: False) -> None:
+        """`mend` is given what a service said that did not start: whether another one may."""
         self.folder = folder
+        self._mend = mend
         self.copy_folder = folder / "tmp"
         self.home = folder / "home"
         self.socket = _socket_path(folder)
@@ -68,6 +71,14 @@ class PodmanService:
         return True
 
     def _start(self) -> None:
+        try:
+            self._start_once()
+        except BackendUnavailable:
+            if self._process is None or not self._mend(self._said()):
+                raise
+            self._start_once()
+
+    def _start_once(self) -> None:
         program = shutil.which("podman")
         if program is None:
             raise BackendUnavailable("PodmanNotInstalled", "podman is not installed; install the package podman")
@@ -112,8 +123,11 @@ class PodmanService:
             time.sleep(0.005)
         log.info("podman_service_started", pid=process.pid)
 
+    def _said(self) -> str:
+        return (self.folder / "podman.log").read_text(errors="replace")
+
     def _last_words(self) -> str:
-        lines = (self.folder / "podman.log").read_text(errors="replace").strip().splitlines()
+        lines = self._said().strip().splitlines()
         return lines[-1][-500:] if lines else "it says nothing"
 
 

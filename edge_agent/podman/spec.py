@@ -11,6 +11,7 @@ from edge_agent.runtime.shares import thread_variables
 
 LABEL = "dev.longshore"
 CPU_PERIOD = 100_000
+VOLUME_PREFIX = "longshore-"
 LOG_BYTES = 10 * 1024 * 1024
 
 
@@ -37,7 +38,7 @@ def container_name(workload: Workload) -> str:
 
 def volume_name(deployment_id: str, name: str) -> str:
     """The name by which Podman knows a deployment's volume."""
-    return f"longshore-{deployment_id}-{name}"
+    return f"{VOLUME_PREFIX}{deployment_id}-{name}"
 
 
 def create_body(workload: Workload, owner: str, setting: Setting) -> dict[str, object]:

@@ -1,16 +1,19 @@
 """Podman's storage is damaged while a device is off: what was damaged is mended, and nothing else."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edge_agent.runtime.backend import Handle
-from edge_agent.runtime.model import Artifact, State, Workload
+from edge_agent.runtime.model import Artifact, State, Volume, Workload
+from tests.contract.machine import await_lines
 from tests.integration.podman_fixtures import image, machine, site
 from tests.integration.test_reconciler_podman import Agent, agent_on, service
-from tests.support.damaged_store import DamagedStore, drop, empty, overwrite, received, remove, unlink
+from tests.support.damaged_store import DamagedStore, cut, drop, empty, overwrite, received, remove, unlink
 from tests.support.podman_machine import PodmanMachine, PodmanSite
+from tests.support.workloads import until
 
 __all__ = ["image", "machine", "site"]
 
@@ -30,6 +33,8 @@ SPOILED_CONTAINERS: dict[str, Callable[[DamagedStore, Handle], None]] = {
     "its userdata is gone": lambda store, handle: remove(store.userdata(handle)),
     "its userdata is empty": lambda store, handle: empty(*store.userdata(handle).rglob("*.json")),
     "Podman's database is empty": lambda store, _: empty(store.database),
+    "Podman's database is cut off": lambda store, _: cut(store.database, 20_000),
+    "Podman's database has other content": lambda store, _: overwrite(store.database),
 }
 
 VANISHED = ("the image is not in the index", "images.json is empty")
@@ -94,6 +99,8 @@ async def test_a_spoiled_container_is_made_anew_and_nothing_is_fetched(
         await agent.until(sound, State.RUNNING, "Ready")
     assert await received(site.device) - before < LITTLE
     assert len(await machine.backend.list()) == 2
+    # Nothing is left of those that they replace.
+    assert len(DamagedStore(site.device).entries("containers")) == 2
 
 
 @pytest.mark.parametrize("damage", DAMAGED_IMAGES)
@@ -140,6 +147,51 @@ async def test_what_needs_no_fetching_is_mended_without(
         agent.wish(workload)
         await agent.until(workload, State.RUNNING, "Ready")
     assert await received(site.device) - before < LITTLE
+
+
+async def test_a_damaged_database_that_others_need_is_left_alone_and_told(
+    site: PodmanSite, image: Artifact, machine: PodmanMachine, tmp_path: Path
+) -> None:
+    workload = service(site, image)
+    async with agent_on(machine, tmp_path) as agent:
+        agent.wish(workload)
+        await agent.until(workload, State.RUNNING, "Ready")
+    await site.device.run("podman", "create", "--name", "somebodys", image.reference)
+    await site.device.power_cut()
+    store = DamagedStore(site.device)
+    whole = store.database.read_bytes()
+    overwrite(store.database)
+    damaged = store.database.read_bytes()
+    await site.device.boot()
+    await machine.restart_agent()
+    async with agent_on(machine, tmp_path) as agent:
+        agent.wish(workload)
+        await until(lambda: agent.reconciler.condition.startswith("StorageDamaged: "), seconds=60)
+        assert "container somebodys" in agent.reconciler.condition
+        assert store.database.read_bytes() == damaged
+        store.database.write_bytes(whole)
+        await agent.until(workload, State.RUNNING, "Ready")
+    await site.device.run("podman", "rm", "somebodys")
+
+
+async def test_a_volume_outlives_podmans_database(
+    site: PodmanSite, image: Artifact, machine: PodmanMachine, tmp_path: Path
+) -> None:
+    keeps = "cat /data/kept 2>/dev/null || echo precious > /data/kept; touch /tmp/ready; exec sleep 1000"
+    workload = replace(service(site, image, keeps), volumes=(Volume("data", "/data"),))
+    async with agent_on(machine, tmp_path) as agent:
+        agent.wish(workload)
+        await agent.until(workload, State.RUNNING, "Ready")
+    await site.device.power_cut()
+    overwrite(DamagedStore(site.device).database)
+    await site.device.boot()
+    await machine.restart_agent()
+    async with agent_on(machine, tmp_path) as agent:
+        agent.wish(workload)
+        await agent.until(workload, State.RUNNING, "Ready")
+        handle = agent.reconciler.handle_of(workload.deployment_id)
+        assert handle is not None
+        assert await await_lines(machine.backend, handle, 1) == ["precious"]
 
 
 async def test_a_container_that_is_spoiled_beside_one_that_runs_is_told_and_replaced_alone(

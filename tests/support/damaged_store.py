@@ -70,6 +70,12 @@ def unlink(*paths: Path) -> None:
         path.unlink()
 
 
+def cut(path: Path, size: int) -> None:
+    """Afterwards the file has so many bytes, zeroes where it had fewer."""
+    with path.open("r+b") as file:
+        file.truncate(size)
+
+
 def overwrite(*paths: Path) -> None:
     """Other content of the same size."""
     for path in paths:

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import structlog
 
+from edge_agent.podman.storage.database import set_aside, told_of
 from edge_agent.podman.storage.examine import Damage, content, structure
 from edge_agent.podman.storage.links import mend_names
 from edge_agent.podman.storage.locks import StoreBusy
+from edge_agent.podman.storage.own import Notes
 from edge_agent.podman.storage.sound import SoundLayers, write_out
 from edge_agent.podman.storage.store import Image, Layer, Store, chain
 from edge_agent.podman.storage.surgery import Untouchable, take_out
-from edge_agent.runtime.backend import ArtifactDamaged
+from edge_agent.runtime.backend import ArtifactDamaged, BackendUnavailable
 
 log = structlog.get_logger()
 
@@ -24,6 +26,7 @@ class StorageKeeper:
     def __init__(self, folder: Path, own: Callable[[], Iterable[str]], *, enabled: bool = True) -> None:
         self._sound = SoundLayers(folder / "sound-layers.json")
         self._own = own
+        self._notes = Notes(folder / "store.json")
         self._enabled = enabled
         self._store: Store | None = None
         self._lock = threading.Lock()
@@ -31,6 +34,34 @@ class StorageKeeper:
     def use(self, root: Path) -> None:
         store = Store(root)
         self._store = store if self._enabled and store.exists else None
+        if self._store is not None:
+            self._notes.note_root(root)
+
+    def note_containers(self, ids: Set[str]) -> None:
+        """These are the containers of this agent."""
+        self._notes.note_containers(ids)
+
+    def orphans(self, listed: Set[str]) -> list[str]:
+        """Ids of this agent's containers that the store has and Podman does not list: its database has lost them."""
+        known = self._notes.known
+        if not self._enabled or not known.root:
+            return []
+        return sorted((Store(Path(known.root)).containers().keys() & set(known.containers)) - listed)
+
+    def mend_database(self, said: str) -> bool:
+        """Whether Podman may start where it did not, with what it `said`: its database was damaged, and is set aside.
+        Raises BackendUnavailable where that would take something from others, or from what runs."""
+        known = self._notes.known
+        if not self._enabled or not known.root or not told_of(said):
+            return False
+        try:
+            set_aside(Store(Path(known.root)), set(known.containers))
+        except Untouchable as error:
+            log.error("damaged_database_stays", used_by=str(error))
+            message = f"Podman's database is damaged, and a new one would not know {error}: see `doctor`"
+            raise BackendUnavailable("StorageDamaged", message) from error
+        log.warning("damaged_database_set_aside", store=known.root)
+        return True
 
     def layers(self) -> frozenset[str]:
         """Ids of all that are there."""
