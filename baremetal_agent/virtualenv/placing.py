@@ -98,9 +98,7 @@ class Groups:
         return argv
 
     def refusal(self, what: str, said: str) -> BackendError:
-        return BackendError(
-            "StartFailed", f"cannot start {what}: {said or 'its supervisor ended at once'}", retryable=True
-        )
+        return BackendError("StartFailed", f"cannot start {what}: {said}", retryable=True)
 
     def folders(self, instance: Instance) -> Sequence[Path]:
         return self._cgroups.folders(instance.cgroup) if self._cgroups is not None else ()

@@ -220,9 +220,9 @@ async def _begin(argv: Sequence[str], descriptors: tuple[int, ...]) -> str | Non
             *argv, pass_fds=descriptors, start_new_session=True,
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=said,
         )  # fmt: skip
-        if await _end_of(process) == 0:
-            return None
-        return " ".join(os.pread(said, 4096, 0).decode(errors="replace").split())
+        code = await _end_of(process)
+        words = " ".join(os.pread(said, 4096, 0).decode(errors="replace").split())
+        return (words or f"{argv[0]} ended with {code}") if code else None
     finally:
         os.close(said)
 

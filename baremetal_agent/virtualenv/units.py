@@ -35,6 +35,8 @@ SECONDS = 30.0
 KEPT = ("cpu", "memory", "pids", "devices", "blkio")
 # By these it knows which processes are whose: on a machine that has both versions, by the second.
 TRACKED = ("unified", "name=systemd")
+# What the supervisor of a workload takes of its unit comes on top of the workload's limits.
+OWN_PROCESSES, OWN_BYTES = 1, 4 * 2**20
 # How long a scope may take to end when the machine goes down.
 STOP_SECONDS = 20
 SWAP = "memory.memsw.limit_in_bytes"
@@ -74,7 +76,7 @@ class Units:
         memory = self._groups.places(name).get("memory")
         unified = self._groups.version == 2
         if memory and resources.memory_bytes and not unified and (memory.parents[1] / SWAP).exists():
-            yield memory / SWAP, str(resources.memory_bytes)
+            yield memory / SWAP, str(resources.memory_bytes + OWN_BYTES)
         yield Path("/proc/self/oom_score_adj"), "-1000"
         if memory and unified:
             yield memory / "memory.oom.group", "1"
@@ -90,7 +92,7 @@ class Units:
         return joining(self.folders(instance), argv) if is_unit(instance.cgroup) else argv
 
     def refusal(self, what: str, said: str) -> BackendError:
-        message = f"cannot start {what}: systemd does not start units: {said or f'{PROGRAM} says nothing'}"
+        message = f"cannot start {what}: systemd does not start units: {said}"
         return BackendUnavailable("SystemdUnavailable", message)
 
     def folders(self, instance: Instance) -> Sequence[Path]:
@@ -168,14 +170,14 @@ def in_unit(unit: str, what: str, settings: Iterable[str], argv: Sequence[str]) 
 
 
 def properties(resources: Resources, devices: Iterable[str], *, unified: bool) -> list[str]:
-    """Of a unit with these limits, and with no device nodes but the harmless ones and these. The supervisor is not
-    counted among the workload's processes. Delegated: commands enter it, and to run out of memory does not end it."""
+    """Of a unit with these limits, and with no device nodes but the harmless ones and these. Delegated: commands enter
+    it, and to run out of memory does not end it."""
     found = ["Delegate=yes", f"TimeoutStopSec={STOP_SECONDS}", "DevicePolicy=closed"]
     found += [f"DeviceAllow={device} rw" for device in devices]
     found += [f"CPUQuota={resources.cpu_millis / 10:g}%"] if resources.cpu_millis else []
-    found += [f"MemoryMax={resources.memory_bytes}"] if resources.memory_bytes else []
+    found += [f"MemoryMax={resources.memory_bytes + OWN_BYTES}"] if resources.memory_bytes else []
     found += ["MemorySwapMax=0"] if resources.memory_bytes and unified else []
-    found += [f"TasksMax={resources.pids + 1}"] if resources.pids else []
+    found += [f"TasksMax={resources.pids + OWN_PROCESSES}"] if resources.pids else []
     found += [f"AllowedCPUs={resources.cpu_set}"] if resources.cpu_set and unified else []
     return found
 

@@ -126,11 +126,11 @@ async def test_limits_are_those_of_the_unit_and_stay_when_systemd_loads_anew(mac
             unit_of(handle), "MemoryMax", "TasksMax", "CPUQuotaPerSecUSec", "Slice", "DevicePolicy", "Delegate"
         )
         assert shown == {
-            "MemoryMax": str(64 * 2**20), "TasksMax": "21", "CPUQuotaPerSecUSec": "200ms",
+            "MemoryMax": str(68 * 2**20), "TasksMax": "21", "CPUQuotaPerSecUSec": "200ms",
             "Slice": "longshore.slice", "DevicePolicy": "closed", "Delegate": "yes",
         }  # fmt: skip
     for controller, names, value in (
-        ("memory", "memory.limit_in_bytes memory.max", str(64 * 2**20)),
+        ("memory", "memory.limit_in_bytes memory.max", str(68 * 2**20)),
         ("pids", "pids.max", "21"),
         ("cpu", "cpu.cfs_quota_us cpu.max", "20000"),
         ("cpuset", "cpuset.cpus", "0"),
@@ -139,7 +139,7 @@ async def test_limits_are_those_of_the_unit_and_stay_when_systemd_loads_anew(mac
         assert f"longshore.slice/{unit_of(handle)}" in folder
         assert value in await machine.outside(f"cd {folder} && cat {names} 2>/dev/null")
     swap = "cat memory.memsw.limit_in_bytes memory.swap.max 2>/dev/null"
-    assert await machine.outside(f"cd {await machine.group(handle, 'memory')} && {swap}") in (str(64 * 2**20), "0")
+    assert await machine.outside(f"cd {await machine.group(handle, 'memory')} && {swap}") in (str(68 * 2**20), "0")
 
 
 async def test_limits_hold_for_the_workload_and_what_enters_it(machine: UnitsMachine) -> None:
@@ -156,6 +156,12 @@ async def test_memory_that_is_too_much_is_told_as_such(machine: UnitsMachine) ->
     handle = await machine.launch(entrypoint=hungry, resources=replace(LIMITS, cpu_millis=0))
     seen = await machine.end_of(handle)
     assert (seen.exit_code, seen.exit_reason) == (137, "OutOfMemory")
+
+
+async def test_least_memory_that_a_spec_can_ask_for_is_enough_for_what_needs_no_more(machine: UnitsMachine) -> None:
+    handle = await machine.launch("echo here; " + POLITE, resources=Resources(memory_bytes=4 * 2**20))
+    assert await await_lines(machine.backend, handle, 1) == ["here"]
+    assert [(seen.handle, seen.phase) for seen in await machine.backend.list()] == [(handle, Phase.RUNNING)]
 
 
 async def test_sandbox_holds(machine: UnitsMachine) -> None:

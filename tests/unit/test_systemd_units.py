@@ -64,7 +64,7 @@ def made(path: Path) -> Units:
 
 def test_limits_become_properties_and_none_are_made_up() -> None:
     assert properties(Resources(), [], unified=True) == ALWAYS
-    given = ["DeviceAllow=/dev/lamp rw", "CPUQuota=125%", f"MemoryMax={64 * 2**20}"]
+    given = ["DeviceAllow=/dev/lamp rw", "CPUQuota=125%", f"MemoryMax={68 * 2**20}"]
     assert properties(LIMITS, ["/dev/lamp"], unified=False) == [*ALWAYS, *given, "TasksMax=21"]
     both = [*ALWAYS, *given, "MemorySwapMax=0", "TasksMax=21", "AllowedCPUs=0-1"]
     assert properties(LIMITS, ["/dev/lamp"], unified=True) == both
@@ -101,7 +101,7 @@ def test_many_hierarchies_leave_the_choice_of_cores_and_swap_to_the_agent(tmp_pa
     assert joined.folders == (tmp_path / "cpuset" / name, tmp_path / "unified" / name)
     assert joined.kills == (tmp_path / "memory" / name / "memory.oom_control",)
     assert joined.settings == (
-        (tmp_path / "memory" / name / "memory.memsw.limit_in_bytes", str(64 * 2**20)),
+        (tmp_path / "memory" / name / "memory.memsw.limit_in_bytes", str(68 * 2**20)),
         (Path("/proc/self/oom_score_adj"), "-1000"),
     )
     assert (tmp_path / "cpuset" / name / "cpuset.cpus").read_text() == "0-1"
