@@ -10,7 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from baremetal_agent.virtualenv.commands import run
-from baremetal_agent.virtualenv.confinement import HOST_IPC, HOST_PID, WRITABLE_ROOT, Confinement, dropping
+from baremetal_agent.virtualenv.confinement import (
+    HOST_IPC,
+    HOST_PID,
+    NO_NEW_RIGHTS,
+    WRITABLE_ROOT,
+    Confinement,
+    dropping,
+)
 from baremetal_agent.virtualenv.layout import Bind, Layout
 from baremetal_agent.virtualenv.system import System, covers, this_system
 
@@ -48,8 +55,8 @@ def options(layout: Layout, confinement: Confinement, system: System) -> list[st
 
 
 def inner(layout: Layout, confinement: Confinement) -> list[str]:
-    """The command inside: the workload's, as its user."""
-    return [*(dropping(confinement) if os.geteuid() == 0 else []), *layout.words]
+    """The command inside: the workload's, as its user, without any way to more rights."""
+    return [*(dropping(confinement) if os.geteuid() == 0 else NO_NEW_RIGHTS), *layout.words]
 
 
 def _rights(confinement: Confinement) -> Iterator[str]:

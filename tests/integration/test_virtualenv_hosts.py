@@ -145,18 +145,6 @@ async def test_files_of_an_accelerator_that_lie_where_no_workload_looks_are_show
         assert await inside(machine, handle, "cat /run/lamp/library; ls /run/lamp") == "bright\nlibrary\nnode"
 
 
-@asynccontextmanager
-async def no_sandbox(machine: VirtualenvMachine) -> AsyncIterator[None]:
-    """Within the block bubblewrap cannot be run on the device, and its agent has found that."""
-    device = machine.site.device
-    await device.run("sh", "-ec", "touch /run/nothing; mount --bind /run/nothing /usr/bin/bwrap")
-    await machine.restart_agent()
-    try:
-        yield
-    finally:
-        await device.run("umount", "/usr/bin/bwrap")
-
-
 OPEN = frozenset({"root", "writable-root", "host-pid", "host-ipc"})
 
 
@@ -167,7 +155,7 @@ async def test_device_without_a_sandbox_says_so_and_runs_what_allows_that_by_nam
         artifact, f"pwd; cat main.py; exec python -c 'import sys; print(sys.prefix)'; {POLITE}"
     )
     named = replace(plain, allow=OPEN)
-    async with no_sandbox(machine):
+    async with machine.no_sandbox():
         able = (await machine.backend.probe()).capabilities
         assert (able.isolation, able.mounts, able.volumes, able.secrets, able.shared_memory_limit) == (
             "", False, False, False, False
@@ -191,7 +179,7 @@ async def test_without_a_sandbox_a_workload_has_no_rights_of_roots_and_ends_with
     machine: VirtualenvMachine, artifact: Artifact
 ) -> None:
     script = f"sleep 86421 & setsid sleep 86421 & {POLITE}"
-    async with no_sandbox(machine):
+    async with machine.no_sandbox():
         handle = await launch(machine, replace(machine.site.workload(artifact, script), allow=OPEN))
         status = await inside(machine, handle, "grep -E '^(Cap|NoNewPrivs)' /proc/self/status")
         assert {line.split()[1] for line in status.splitlines()} == {"0" * 16, "1"}
@@ -211,7 +199,7 @@ async def test_without_a_sandbox_what_needs_one_is_refused_by_name(
         "no secrets": {"secrets": (Secret("token", "/run/secrets/token", b"hush"),)},
         "no limit of shared memory": {"resources": Resources(shared_memory_bytes=1)},
     }
-    async with no_sandbox(machine), plugged_in(machine):
+    async with machine.no_sandbox(), plugged_in(machine):
         workload = replace(machine.site.workload(artifact, POLITE), allow=OPEN)
         for said, changes in wanted.items():
             with pytest.raises(Unsupported, match=said):

@@ -138,3 +138,20 @@ async def test_what_takes_root_is_refused_by_name(machine: UserMachine, artifact
         await machine.backend.prepare(replace(plain, resources=Resources(pids=10)), ignore)
     with pytest.raises(Unsupported, match=r"port 80 \(http\) is for root"):
         await machine.backend.prepare(replace(plain, ports=(Port("http", 80, 80),)), ignore)
+
+
+async def test_without_a_sandbox_it_runs_what_allows_that_by_name_and_that_gains_no_rights(
+    machine: UserMachine, artifact: Artifact
+) -> None:
+    plain = machine.site.workload(artifact, f"sleep 86424 & grep NoNewPrivs /proc/self/status; id -u; {POLITE}")
+    async with machine.no_sandbox():
+        with pytest.raises(
+            Unsupported, match=r"no sandbox .*or name host-ipc, host-pid, writable-root in deploy.allow"
+        ):
+            await machine.backend.prepare(plain, ignore)
+        handle = await launch(machine, replace(plain, allow=frozenset({"host-ipc", "host-pid", "writable-root"})))
+        assert await await_lines(machine.backend, handle, 2) == ["NoNewPrivs:\t1", str(USER)]
+        assert await inside(machine, handle, "grep NoNewPrivs /proc/self/status") == "NoNewPrivs:\t1"
+        await machine.backend.stop(handle, 10)
+        assert (await await_observed(machine.backend, handle, has_ended)).exit_code == 0
+        assert await machine.site.device.run("sh", "-c", "pgrep -fc '^sleep 86424' || true") == "0\n"
