@@ -1,4 +1,4 @@
-"""The process that stays with one workload where systemd does not run: its output, and how it ended.
+"""The process that stays with one workload: its output, and how it ended.
 
 One runs for each workload, so these modules import next to nothing: not even `signal`, `json`, `re` or `contextlib`,
 each of which brings half a megabyte and more. Nothing else of ours is imported here. What they leave in the folder of

@@ -1,4 +1,4 @@
-"""The sandbox where systemd does not make one: namespaces of its own, by bubblewrap (bwrap(1)).
+"""The sandbox of a workload: namespaces of its own, by bubblewrap (bwrap(1)).
 
 The workload sees the device's programs read-only, a temporary folder of its own, its own files and devices, and its
 own processes. It shares the device's network.
