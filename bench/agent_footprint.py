@@ -1,88 +1,145 @@
-"""Memory and CPU of an idle agent with one ready workload (checked each 10 s), over two minutes after one of rest.
+"""Memory and CPU of all that a quiet device with one ready workload (checked each 10 s) runs because of us: every
+process besides the workload and the device's first one. Over two minutes after one of rest, for each backend.
 
-PSS and USS from /proc/PID/smaps_rollup, CPU from /proc/PID/stat; the Podman service that the agent starts on demand
-counts by its own CPU time, which the agent inherits when it reaps it. On a machine that is shared, waking alone is
-charged: the control is a process beside it that does nothing but wake once a second.
+Memory is PSS and USS, as /proc/PID/smaps has them. Pages of libraries that something else on this machine has open
+too, such as the controller or the tests of others, count only in part in PSS; `alone_mb` counts each file's pages once
+and whole, as on a device where nobody else has them.
+
+CPU is that of /proc/PID/stat, that of children which have ended included: the Podman service that is started on demand
+is reaped by the agent or by the device's first process. On a machine that is shared, waking alone is charged: the
+control is a process beside it that does nothing but wake once a second.
 """
 
 import asyncio
+import json
 import os
 import sys
-import tempfile
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.site import Site, running_site, spec_text
+from bench._backends import BACKENDS, Backend
+from tests.support.site import Site
 
 REST = 60.0
 WATCHED = 120.0
 TICKS = os.sysconf("SC_CLK_TCK")
+FIRST = 1
+# How the workload's command line ends.
+WORKLOAD = "server.py"
+# Run on the device, where only its own processes are seen.
+LOOK = r"""
+import collections, json, os
+
+def look(pid):
+    words = open(f"/proc/{pid}/cmdline").read().split("\0")[:-1]
+    ticks = open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[11:15]
+    private, shared, pss, key = 0, collections.Counter(), 0, ""
+    for line in open(f"/proc/{pid}/smaps"):
+        name, *rest = line.split()
+        if not name.endswith(":"):
+            key = " ".join(rest[1:4])
+        elif name == "Pss:":
+            pss += int(rest[0])
+        elif name.startswith("Private_") and name != "Private_Hugetlb:":
+            private += int(rest[0])
+        elif name.startswith("Shared_") and name != "Shared_Hugetlb:":
+            shared[key] += int(rest[0])
+    return [words, [int(tick) for tick in ticks], pss, private, shared]
+
+found = {}
+for pid in os.listdir("/proc"):
+    if pid.isdigit() and int(pid) != os.getpid():
+        try:
+            found[pid] = look(pid)
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+print(json.dumps(found))
+"""
 
 
 @dataclass(frozen=True)
-class Cpu:
-    """Seconds of CPU: of the process, and of its children that have ended."""
+class Process:
+    """Seconds of CPU, its own and that of children which have ended; memory in MB (10^6 bytes), `shared` by what is
+    mapped."""
 
+    words: tuple[str, ...]
     own: float
     children: float
+    pss: float
+    private: float
+    shared: dict[str, float]
 
 
 def main() -> str:
-    with tempfile.TemporaryDirectory(prefix="longshore-bench-") as folder:
-        return asyncio.run(_measure(Path(folder)))
+    return "\n".join(asyncio.run(_measure(backend)) for backend in BACKENDS)
 
 
-async def _measure(folder: Path) -> str:
-    async with running_site(folder) as site:
-        deployment = await site.deploy(spec_text("idle").replace("500ms", "10s"))
+async def _measure(backend: Backend) -> str:
+    async with backend.site() as site:
+        deployment = await site.deploy(backend.spec("idle").replace("500ms", "10s"))
         await site.reaches(deployment, "READY")
-        pid = _agent_pid(site)
         program = "import time\nwhile True: time.sleep(1)"
         control = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
         try:
             await asyncio.sleep(REST)
-            before, idle, began = _cpu(pid), _cpu(control.pid), time.monotonic()
+            before, idle, began = await _look(site), _own_cpu(control.pid), time.monotonic()
             await asyncio.sleep(WATCHED)
-            after, waking, seconds = _cpu(pid), _cpu(control.pid), time.monotonic() - began
+            after, waking, seconds = await _look(site), _own_cpu(control.pid), time.monotonic() - began
         finally:
             control.kill()
             await control.wait()
-        pss, uss = _memory(pid)
-    own = (after.own - before.own) / seconds * 100
-    nothing = (waking.own - idle.own) / seconds * 100
-    children = (after.children - before.children) / seconds * 100
+    ours = {pid: process for pid, process in after.items() if pid != FIRST and process.words[-1:] != (WORKLOAD,)}
+    for pid, process in sorted(ours.items()):
+        print(f"{backend.name}: {pid} {process.pss:.1f} MB PSS: {' '.join(process.words)[:100]}", flush=True)
+    own = sum(process.own - _before(pid, before).own for pid, process in ours.items())
+    ended = sum(after[pid].children - _before(pid, before).children for pid in (FIRST, *ours))
     return (
-        f"agent_footprint: value={pss:.1f} unit=MB_PSS uss_mb={uss:.1f} cpu_percent={own:.3f} "
-        f"podman_service_cpu_percent={children:.3f} control_cpu_percent={nothing:.3f} "
-        f"seconds={seconds:.0f} rounds=1 (one workload, idle)"
+        f"agent_footprint: backend={backend.name} value={sum(one.pss for one in ours.values()):.1f} unit=MB_PSS "
+        f"uss_mb={sum(one.private for one in ours.values()):.1f} alone_mb={_alone(ours.values()):.1f} "
+        f"agent_mb={max(one.pss for one in ours.values()):.1f} processes={len(ours)} "
+        f"cpu_percent={(own + ended) / seconds * 100:.3f} ended_children_cpu_percent={ended / seconds * 100:.3f} "
+        f"control_cpu_percent={(waking - idle) / seconds * 100:.3f} seconds={seconds:.0f} rounds=1 "
+        "(one workload, idle)"
     )
 
 
-def _agent_pid(site: Site) -> int:
-    """The agent's process, as this machine numbers it."""
-    state = str(site.folder / "agent")
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().decode().split("\0")
-            except OSError:
-                continue
-            if "edge_agent.main" in words and state in words and "nsenter" not in words[0]:
-                return int(entry.name)
-    raise RuntimeError("the agent does not run")
+async def _look(site: Site) -> dict[int, Process]:
+    """All processes of the device."""
+    found = json.loads(await site.device.run(sys.executable, "-I", "-c", LOOK))
+    return {int(pid): _process(*fields) for pid, fields in found.items()}
 
 
-def _cpu(pid: int) -> Cpu:
+def _process(words: list[str], ticks: list[int], pss: int, private: int, shared: dict[str, int]) -> Process:
+    user, system, children_user, children_system = (count / TICKS for count in ticks)
+    return Process(
+        tuple(words),
+        user + system,
+        children_user + children_system,
+        _mb(pss),
+        _mb(private),
+        {mapped: _mb(kib) for mapped, kib in shared.items()},
+    )
+
+
+def _before(pid: int, processes: dict[int, Process]) -> Process:
+    """A process that was not there had used nothing."""
+    return processes.get(pid, Process((), 0, 0, 0, 0, {}))
+
+
+def _alone(processes: Collection[Process]) -> float:
+    shared: dict[str, float] = {}
+    for process in processes:
+        for mapped, size in process.shared.items():
+            shared[mapped] = max(size, shared.get(mapped, 0))
+    return sum(process.private for process in processes) + sum(shared.values())
+
+
+def _own_cpu(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    user, system, child_user, child_system = (int(field) / TICKS for field in fields[11:15])
-    return Cpu(user + system, child_user + child_system)
+    return sum(int(field) for field in fields[11:13]) / TICKS
 
 
-def _memory(pid: int) -> tuple[float, float]:
-    """PSS and USS in MB (10^6 bytes)."""
-    values = {}
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
-        name, kib = line.split()[:2]
-        values[name.rstrip(":")] = int(kib) * 1024 / 1e6
-    return values["Pss"], values["Private_Clean"] + values["Private_Dirty"]
+def _mb(kib: int) -> float:
+    return kib * 1024 / 1e6

@@ -1,49 +1,51 @@
-"""From an accepted ApplyDeployment to READY, image present, against `podman run` of the same image on the same device
-until the same readiness check answers. Interleaved rounds; medians."""
+"""From an accepted ApplyDeployment to READY, artifact present, against the bare start of the same on the device until
+the same readiness check answers: `podman run` of the image; the bundle's program in its environment, in the same
+sandbox by the same command line. For each backend. Interleaved rounds; medians."""
 
 import asyncio
 import functools
+import os
+import signal
 import statistics
-import tempfile
 import time
 import urllib.request
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
+from baremetal_agent.supervisor.records import LAUNCH, Launch
+from bench._backends import BACKENDS, Backend
 from longshore.v1 import deployment_pb2
-from tests.support.site import PROJECT, Site, running_site, spec_text
+from tests.support.device_machine import refused
+from tests.support.site import PROJECT, Site
 
 ROUNDS = 10
 PORT = 18080
+BareStart = Callable[[], Awaitable[float]]
 
 
 def main() -> str:
-    with tempfile.TemporaryDirectory(prefix="longshore-bench-") as folder:
-        return asyncio.run(_measure(Path(folder)))
+    return "\n".join(asyncio.run(_measure(backend)) for backend in BACKENDS)
 
 
-async def _measure(folder: Path) -> str:
-    async with running_site(folder) as site:
-        warm = await site.deploy(spec_text("warm"))
-        await site.reaches(warm, "READY")
-        build = await site.call(site.client.get_build, site.build_id)
-        artifact = build.targets[0].artifact
-        await site.delete(warm)
+async def _measure(backend: Backend) -> str:
+    async with backend.site() as site, BARE[backend.name](site, backend) as bare_start:
         ours, bare = [], []
         for number in range(ROUNDS):
-            ours.append(await _deploy(site, number))
-            bare.append(await _podman_run(site, f"{artifact.repository}@{artifact.digest}"))
-            print(f"round {number}: deploy {ours[-1] * 1000:.0f} ms, podman run {bare[-1] * 1000:.0f} ms", flush=True)
+            ours.append(await _deploy(site, backend.spec(f"round-{number}")))
+            bare.append(await bare_start())
+            print(f"round {number}: deploy {ours[-1] * 1000:.0f} ms, bare {bare[-1] * 1000:.0f} ms", flush=True)
     us, them = statistics.median(ours), statistics.median(bare)
     ratio = statistics.median(a / b for a, b in zip(ours, bare, strict=True))
+    added = statistics.median(a - b for a, b in zip(ours, bare, strict=True))
     return (
-        f"deploy_latency: ratio={ratio:.3f} deploy_ms={us * 1000:.0f} podman_run_ms={them * 1000:.0f} rounds={ROUNDS} "
-        f"(medians; accepted RPC to READY against podman run to the same check's answer)"
+        f"deploy_latency: backend={backend.name} ratio={ratio:.3f} deploy_ms={us * 1000:.0f} bare_ms={them * 1000:.0f} "
+        f"added_ms={added * 1000:.0f} rounds={ROUNDS} (medians; accepted RPC to READY, bare start to an answer)"
     )
 
 
-async def _deploy(site: Site, number: int) -> float:
+async def _deploy(site: Site, text: str) -> float:
     """Seconds from the accepted call to the event that says READY, as a client sees both."""
-    path = site.write(spec_text(f"round-{number}", host=PORT))
+    path = site.write(text)
 
     def deploy_and_wait() -> tuple[deployment_pb2.Deployment, float]:
         answer = site.client.deploy(path, PROJECT, build_id=site.build_id)
@@ -59,16 +61,52 @@ async def _deploy(site: Site, number: int) -> float:
     return seconds
 
 
-async def _podman_run(site: Site, image: str) -> float:
-    """Seconds from the command to the first answer of its readiness check."""
-    name = "bare"
-    argv = ["podman", "run", "-d", "--name", name, "-p", f"{PORT}:8080", image]
-    began = time.monotonic()
-    await site.device.run(*argv)
-    await asyncio.to_thread(_until_answers, f"http://{site.device.address}:{PORT}/")
-    seconds = time.monotonic() - began
-    await site.device.run("podman", "rm", "-f", "-t", "1", name)
-    return seconds
+@asynccontextmanager
+async def _podman_run(site: Site, backend: Backend) -> AsyncIterator[BareStart]:
+    """Of the image, which is on the device."""
+    warm = await site.deploy(backend.spec("warm"))
+    await site.reaches(warm, "READY")
+    artifact = (await site.call(site.client.get_build, site.build_id)).targets[0].artifact
+    await site.delete(warm)
+    argv = ["podman", "run", "-d", "--name", "bare", "-p", f"{PORT}:8080", f"{artifact.repository}@{artifact.digest}"]
+
+    async def start() -> float:
+        began = time.monotonic()
+        await site.device.run(*argv)
+        await asyncio.to_thread(_until_answers, f"http://{site.device.address}:{PORT}/")
+        seconds = time.monotonic() - began
+        await site.device.run("podman", "rm", "-f", "-t", "1", "bare")
+        return seconds
+
+    yield start
+
+
+@asynccontextmanager
+async def _by_hand(site: Site, backend: Backend) -> AsyncIterator[BareStart]:
+    """With the command line of an instance that runs on beside it."""
+    warm = await site.deploy(backend.spec("warm").replace("500ms", "10s"))
+    await site.reaches(warm, "READY")
+    (file,) = site.folder.glob(f"agent/virtualenv/instances/*/{LAUNCH}")
+    launch = Launch(file.read_text())
+    argv, environment = launch.all("arg"), dict(entry.split("=", 1) for entry in launch.all("env"))
+    if launch.one("sandboxed"):
+        # The options come from a descriptor there, and its end is told to another.
+        argv = [argv[0], "--die-with-parent", *launch.all("sandbox"), *argv[argv.index("--") :]]
+
+    async def start() -> float:
+        began = time.monotonic()
+        process = site.device.popen(argv, {**environment, "PORT": str(PORT)})
+        await asyncio.to_thread(_until_answers, f"http://{site.device.address}:{PORT}/")
+        seconds = time.monotonic() - began
+        os.killpg(process.pid, signal.SIGKILL)
+        await asyncio.to_thread(process.wait)
+        await refused(site.device.address, PORT)
+        return seconds
+
+    yield start
+
+
+BARE = {"podman": _podman_run, "virtualenv": _by_hand}
 
 
 def _until_answers(url: str) -> None:
