@@ -10,19 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HELPER_FOLDERS = ("/usr/local/libexec/podman", "/usr/local/lib/podman", "/usr/libexec/podman", "/usr/lib/podman")
+# There under version 2 alone.
+CONTROLLERS = Path("/sys/fs/cgroup/cgroup.controllers")
 MOST_FILES = 65536
 MOST_PROCESSES = 32768
 
 
 @dataclass(frozen=True)
 class HostFacts:
-    """What decides Podman's settings. `runtime` and `network_backend` are empty where Podman's default is right."""
+    """What decides Podman's settings. `runtime` and `network_backend` are empty where Podman's default is right;
+    `counts_processes`: control groups can limit their number, as Podman wants to for each container."""
 
     open_files: int
     processes: int
     systemd: bool
     runtime: str
     network_backend: str
+    counts_processes: bool = True
 
 
 def host_facts() -> HostFacts:
@@ -33,6 +37,7 @@ def host_facts() -> HostFacts:
         systemd=Path("/run/systemd/system").is_dir(),
         runtime=_runtime(),
         network_backend="netavark" if _has_helper("netavark") else "",
+        counts_processes=_counts_processes(),
     )
 
 
@@ -50,7 +55,11 @@ def render(facts: HostFacts, copy_folder: Path) -> str:
     if facts.runtime:
         engine.append(f'runtime = "{facts.runtime}"')
     ulimits = f'["nofile={facts.open_files}:{facts.open_files}", "nproc={facts.processes}:{facts.processes}"]'
-    lines = ["[containers]", f"default_ulimits = {ulimits}", 'log_driver = "k8s-file"', "[engine]", *engine]
+    containers = [f"default_ulimits = {ulimits}", 'log_driver = "k8s-file"']
+    if not facts.counts_processes:
+        # The runtimes refuse a limit that cannot be kept, also Podman's own.
+        containers.append("pids_limit = 0")
+    lines = ["[containers]", *containers, "[engine]", *engine]
     if facts.network_backend:
         lines += ["[network]", f'network_backend = "{facts.network_backend}"']
     return "\n".join(lines) + "\n"
@@ -61,10 +70,14 @@ def _limit(kind: int, most: int) -> int:
     return most if hard == resource.RLIM_INFINITY else min(hard, most)
 
 
+def _counts_processes() -> bool:
+    """Version 2 without the controller is what a container gets to which none is delegated."""
+    return not CONTROLLERS.exists() or "pids" in CONTROLLERS.read_text().split()
+
+
 def _runtime() -> str:
-    """crun refuses hybrid cgroup v1; runc takes both."""
-    unified = Path("/sys/fs/cgroup/cgroup.controllers").exists()
-    if shutil.which("runc") and not (unified and shutil.which("crun")):
+    """crun fails where a hierarchy of v1 is not mounted; runc does not mind."""
+    if shutil.which("runc") and not (CONTROLLERS.exists() and shutil.which("crun")):
         return "runc"
     return ""
 

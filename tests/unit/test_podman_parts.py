@@ -237,6 +237,9 @@ def test_settings_follow_the_host() -> None:
     assert 'default_ulimits = ["nofile=1000:1000", "nproc=500:500"]' in restricted
     assert 'cgroup_manager = "cgroupfs"' in restricted
     assert 'runtime = "runc"' in restricted
+    assert "pids_limit" not in restricted
+    uncounted = replace(HostFacts(1000, 500, systemd=False, runtime="", network_backend=""), counts_processes=False)
+    assert "pids_limit = 0" in render(uncounted, Path("/t"))
     usual = render(HostFacts(1000, 500, systemd=True, runtime="", network_backend=""), Path("/t"))
     assert 'cgroup_manager = "systemd"' in usual
     assert "runtime =" not in usual
