@@ -19,7 +19,7 @@ demo: setup  ## build the digits example, deploy it to an agent on this machine,
 test: setup  ## unit, contract, integration and end-to-end tests
 	@$(PYTEST) -m "not slow and not faults" $(ARGS)
 
-test-slow: setup  ## the slowest tests (emulated builds)
+test-slow: setup  ## the slowest tests (emulated builds, all of Podman 5 and of Podman without root)
 	@$(PYTEST) -m slow $(ARGS)
 
 faults: setup  ## long fault runs

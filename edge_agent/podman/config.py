@@ -70,6 +70,17 @@ def _limit(kind: int, most: int) -> int:
     return most if hard == resource.RLIM_INFINITY else min(hard, most)
 
 
+def unmounted_hierarchies(root: Path = Path("/")) -> list[str]:
+    """Hierarchies of version 1 that the kernel has and that are not mounted where programs look for them; none under
+    version 2 alone."""
+    place = root / "sys/fs/cgroup"
+    if (place / CONTROLLERS.name).exists():
+        return []
+    lines = (root / "proc/self/cgroup").read_text().splitlines()
+    names = [line.split(":")[1].removeprefix("name=") for line in lines]
+    return [name for name in names if name and not (place / name).exists()]
+
+
 def _counts_processes() -> bool:
     """Version 2 without the controller is what a container gets to which none is delegated."""
     return not CONTROLLERS.exists() or "pids" in CONTROLLERS.read_text().split()

@@ -10,7 +10,7 @@ from typing import Any
 
 from edge_agent.host.findings import Finding, ok, problem, warning
 from edge_agent.podman.backend import PodmanBackend
-from edge_agent.podman.config import HELPER_FOLDERS, host_facts
+from edge_agent.podman.config import HELPER_FOLDERS, unmounted_hierarchies
 from edge_agent.podman.storage.database import left_aside, told_of
 from edge_agent.podman.storage.examine import structure
 from edge_agent.podman.storage.store import Store
@@ -52,16 +52,13 @@ def _programs() -> Iterator[Finding]:
             yield problem(f"{program} is missing", f"apt-get install {package}")
     if shutil.which("runc") is None and shutil.which("crun") is None:
         yield problem("there is no OCI runtime", "apt-get install crun, or runc on a host with control groups v1")
-    elif host_facts().runtime == "" and shutil.which("runc") is None and _version_of_cgroups() == 1:
-        yield problem("crun does not work with control groups v1", "apt-get install runc")
+    elif shutil.which("runc") is None and (missing := unmounted_hierarchies()):
+        what = f"crun fails without the control groups {', '.join(missing)}, which are not mounted in /sys/fs/cgroup"
+        yield problem(what, "apt-get install runc, or mount them")
     if all(shutil.which(name, path="/usr/sbin:/sbin:/usr/bin") is None for name in ("iptables", "nft")):
         yield problem(
             "neither iptables nor nft is there, without which no port is published", "apt-get install iptables"
         )
-
-
-def _version_of_cgroups() -> int:
-    return 2 if Path("/sys/fs/cgroup/cgroup.controllers").exists() else 1
 
 
 def _user() -> Iterator[Finding]:

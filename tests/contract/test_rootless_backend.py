@@ -1,4 +1,4 @@
-"""The contract over Podman 5 of a user without rights."""
+"""The contract over Podman 5 and Podman 4.3 of a user without rights."""
 
 from collections.abc import AsyncIterator
 
@@ -17,9 +17,9 @@ class RootlessContractMachine(RootlessMachine, ContractMachine):
     """A `Machine` with real parts."""
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RootlessSite]:
-    async with rootless_site(tmp_path_factory.mktemp("site"), "trixie") as made:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["trixie", "bookworm"])
+async def site(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> AsyncIterator[RootlessSite]:
+    async with rootless_site(tmp_path_factory.mktemp("site"), request.param) as made:
         yield made
 
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import re
 import signal
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +26,8 @@ pytestmark = [
 ]
 POLITE = "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"
 MEBIBYTE = 1024 * 1024
+# linux/capability.h
+CAP_SYS_RESOURCE = 24
 
 
 async def launch(machine: PodmanMachine, workload: Workload) -> Handle:
@@ -75,6 +79,33 @@ async def test_limits_hold(machine: PodmanMachine, image: Artifact) -> None:
         expected = [str(64 * MEBIBYTE), "40", "25000 100000"]
     for path, value in zip(paths, expected, strict=True):
         assert (await machine.site.device.run("cat", f"/sys/fs/cgroup/{path}")).strip() == value
+
+
+async def test_agent_that_may_not_raise_limits_starts_instances_within_its_own(
+    site: PodmanSite, image: Artifact
+) -> None:
+    """Neither CAP_SYS_RESOURCE nor systemd, which are what Podman's own settings take for granted."""
+
+    def restricted(argv: Sequence[str]) -> list[str]:
+        return ["prlimit", "--nofile=2048:2048", "setpriv", "--bounding-set=-sys_resource", *site.command(argv)]
+
+    machine = PodmanMachine(site, "restricted")
+    agent = await RemoteBackend.launch(restricted, site.options(machine.owner))
+    try:
+        workload = site.workload(image, POLITE)
+        await agent.prepare(workload, ignore)
+        handle = await agent.start(workload)
+        limits = (await agent.exec(handle, ["cat", "/proc/1/limits"], 20)).output.decode()
+        assert re.search(r"^Max open files +2048 +2048 ", limits, re.MULTILINE)
+        (service,) = await machine.service_pids()
+        status = await site.device.run("cat", f"/proc/{service}/status")
+        rights = re.search(r"^CapBnd:\s+(\w+)", status, re.MULTILINE)
+        assert rights is not None
+        assert not int(rights[1], 16) & 1 << CAP_SYS_RESOURCE
+        assert "systemd" not in await site.device.run("cat", "/proc/1/comm")
+        await agent.remove(handle)
+    finally:
+        await agent.close()
 
 
 async def test_program_has_no_rights_that_it_does_not_need(machine: PodmanMachine, image: Artifact) -> None:

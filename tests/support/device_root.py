@@ -25,10 +25,12 @@ PODMAN = (
 )  # fmt: skip
 TOOLS = ("python3", "curl", "iproute2", "procps", "mount", "util-linux", "ca-certificates")
 PYTHON = "/usr/bin/python3"
+# Of our code, for the device's Python: nothing of that comes to lie beside our code.
+BYTE_CODE = "/var/cache/longshore-byte-code"
 
 # Run with a device's folder as $1, by a shell that goes on in the other system: its own layer lies over the tree, which
 # stays as it is. A real root, not one by chroot: programs without rights make no user namespace in a changed root.
-ENTER = """
+ENTER = f"""
 if [ -e "$1/tree" ]; then
   mkdir -p "$1/upper" "$1/work" "$1/root"
   mount -t overlay overlay -o "lowerdir=$(cat "$1/tree"),upperdir=$1/upper,workdir=$1/work" "$1/root"
@@ -42,6 +44,7 @@ if [ -e "$1/tree" ]; then
   mkdir -p /var/lib/containers /etc/containers
   # What an installer writes: nobody answers for names.
   touch /etc/resolv.conf /etc/hosts
+  mkdir -p -m 1777 {BYTE_CODE}
   hash -r
 fi
 """
@@ -72,8 +75,7 @@ def python_environment() -> dict[str, str]:
     """With which Python of another system finds our code."""
     repository, others = _code()
     path = (repository, repository / "protos", others)
-    # Nothing of what it compiles comes to lie beside our code.
-    return {"PYTHONPATH": ":".join(map(str, path)), "PYTHONPYCACHEPREFIX": f"{tempfile.gettempdir()}/longshore-pycache"}
+    return {"PYTHONPATH": ":".join(map(str, path)), "PYTHONPYCACHEPREFIX": BYTE_CODE}
 
 
 async def debian_with_podman(suite: str) -> Path:

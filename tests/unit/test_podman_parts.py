@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edge_agent.podman import container, frames, machine, spec
-from edge_agent.podman.config import HostFacts, render
+from edge_agent.podman.config import HostFacts, render, unmounted_hierarchies
 from edge_agent.podman.connection import Connection
 from edge_agent.podman.errors import pull_error, start_error
 from edge_agent.podman.inventory import Inventory
@@ -244,6 +244,16 @@ def test_settings_follow_the_host() -> None:
     assert 'cgroup_manager = "systemd"' in usual
     assert "runtime =" not in usual
     assert "[network]" not in usual
+
+
+def test_hierarchies_that_are_not_mounted_are_named(tmp_path: Path) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("9:hugetlb:/\n4:cpu,cpuacct:/x\n2:name=systemd:/\n0::/\n")
+    for name in ("cpu,cpuacct", "systemd"):
+        (tmp_path / "sys/fs/cgroup" / name).mkdir(parents=True)
+    assert unmounted_hierarchies(tmp_path) == ["hugetlb"]
+    (tmp_path / "sys/fs/cgroup/cgroup.controllers").touch()
+    assert unmounted_hierarchies(tmp_path) == []
 
 
 def test_all_of_a_container_is_counted_however_its_groups_are_nested() -> None:
