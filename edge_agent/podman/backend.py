@@ -53,6 +53,8 @@ log = structlog.get_logger()
 
 # A killed process that is in the middle of a system call ends with a delay.
 KILL_SECONDS = 10.0
+# For a monitor to note how its container ended, and to take down its network.
+CLEANUP_SECONDS = 10.0
 # What a start fails with where the files of an image are damaged, among other causes.
 OF_DAMAGED_IMAGES = (
     "WrongArchitecture",
@@ -229,15 +231,25 @@ class PodmanBackend:
         process = machine.open_process(container.pid, container.id)
         if process is None:
             return
+        monitor = machine.open_monitor(container.monitor_pid, container.id)
         try:
-            await self._signal(container, process, container.stop_signal)
-            if not await wait_for_end(process, grace):
-                await self._signal(container, process, signal.SIGKILL)
-                if not await wait_for_end(process, KILL_SECONDS):
-                    message = f"container {container.id[:12]} does not end although it was killed"
-                    raise BackendError("StopFailed", message, retryable=True)
+            await self._end(container, process, grace)
+            # It takes down the network, rules for ports included, in its own time: never those of a next instance.
+            if monitor is not None and not await wait_for_end(monitor, CLEANUP_SECONDS):
+                log.warning("container_not_cleaned_up", container=container.id, monitor=container.monitor_pid)
         finally:
             os.close(process)
+            if monitor is not None:
+                os.close(monitor)
+
+    async def _end(self, container: Container, process: int, grace: float) -> None:
+        """Its process has ended afterwards. Raises BackendError where it does not."""
+        await self._signal(container, process, container.stop_signal)
+        if not await wait_for_end(process, grace):
+            await self._signal(container, process, signal.SIGKILL)
+            if not await wait_for_end(process, KILL_SECONDS):
+                message = f"container {container.id[:12]} does not end although it was killed"
+                raise BackendError("StopFailed", message, retryable=True)
 
     async def _signal(self, container: Container, process: int, number: int) -> None:
         """Straight to the process, so that it works without Podman; by Podman where that is not allowed."""

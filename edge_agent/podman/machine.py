@@ -57,6 +57,21 @@ def open_process(pid: int, container_id: str) -> int | None:
     return None
 
 
+def open_monitor(pid: int, container_id: str) -> int | None:
+    """A pidfd of the container's monitor, as of `open_process`."""
+    if not exists(pid):
+        return None
+    try:
+        monitor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    with contextlib.suppress(OSError):
+        if container_id in (PROC / str(pid) / "cmdline").read_text(errors="replace"):
+            return monitor
+    os.close(monitor)
+    return None
+
+
 def listens(pid: int, port: int) -> bool | None:
     """Whether something in the container's network listens at this port, for others than that network itself; None
     where the kernel does not tell."""

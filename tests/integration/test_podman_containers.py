@@ -63,6 +63,18 @@ async def test_port_answers_only_while_something_listens_inside(machine: PodmanM
     assert await answers(machine, (machine.site.device.address, address[1])) == "hi"
 
 
+async def test_rules_for_a_port_are_gone_once_its_container_is_stopped(machine: PodmanMachine, image: Artifact) -> None:
+    """Else the monitor would take them down while those of the next instance at the same port are made."""
+    rules = ["sh", "-c", "iptables -t nat -S 2>&1 || true"]
+    for _ in range(3):
+        workload = machine.site.workload(image, POLITE, ports=(Port("http", 8080, host_port=18080),))
+        handle = await launch(machine, workload)
+        assert handle.value in await machine.site.device.run(*rules)
+        await machine.backend.stop(handle, 10)
+        assert handle.value not in await machine.site.device.run(*rules)
+        await machine.backend.remove(handle)
+
+
 async def test_limits_hold(machine: PodmanMachine, image: Artifact) -> None:
     workload = machine.site.workload(image, POLITE)
     limits = Resources(cpu_millis=250, memory_bytes=64 * MEBIBYTE, pids=40)
