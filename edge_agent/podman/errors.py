@@ -29,6 +29,13 @@ class InspectFailed(BackendError):
         super().__init__("InspectFailed", message, retryable=True)
 
 
+class ImageUnreadable(BackendError):
+    """Podman has the image, and cannot tell about it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("ImageUnreadable", message, retryable=True)
+
+
 def pull_error(reference: str, text: str) -> BackendError:
     """Why a pull failed, and whether it may work later."""
     lower = text.lower()

@@ -13,7 +13,7 @@ from typing import Any
 
 from edge_agent.podman import trust
 from edge_agent.podman.connection import Connection
-from edge_agent.podman.errors import ApiError, pull_error
+from edge_agent.podman.errors import ApiError, ImageUnreadable, pull_error
 from edge_agent.podman.ledger import Entry, Ledger
 from edge_agent.podman.registry import layer_sizes
 from edge_agent.podman.storage.examine import Damage
@@ -83,7 +83,7 @@ class Images:
         self, artifact: Artifact, progress: Callable[[Progress], None], store: Path
     ) -> tuple[dict[str, Any], frozenset[str]]:
         """The image, and those of its layers that had to be fetched."""
-        image = await self._inspect(artifact)
+        image = await self._readable(artifact)
         if image is not None:
             return image, frozenset()
         before = await self._connection.in_thread(self._keeper.layers)
@@ -94,6 +94,17 @@ class Images:
         if image is None:
             raise BackendError("ImagePullFailed", f"podman pulled {artifact.reference}, but lacks it", retryable=True)
         return image, await self._connection.in_thread(self._keeper.layers) - before
+
+    async def _readable(self, artifact: Artifact) -> dict[str, Any] | None:
+        """As `_inspect`. What Podman cannot read, for whatever cause, is damaged."""
+        try:
+            return await self._inspect(artifact)
+        except ImageUnreadable as error:
+            damage = await self._look(artifact, thorough=True)
+            if damage is None:
+                damage = await self._connection.in_thread(self._keeper.all_of, artifact.digest, error.message)
+            await self._replace(artifact, damage)
+            raise
 
     async def _look(self, artifact: Artifact, *, thorough: bool = False) -> Damage | None:
         return await self._connection.in_lasting_thread(self._keeper.look, artifact.digest, thorough=thorough)
@@ -128,7 +139,7 @@ class Images:
     async def facts(self, artifact: Artifact) -> ImageFacts:
         """Raises BackendError "NotPrepared" where the image is not on the device."""
         if artifact.digest not in self._facts:
-            image = await self._inspect(artifact)
+            image = await self._readable(artifact)
             if image is None:
                 raise BackendError("NotPrepared", f"{artifact.reference} is not on this device", retryable=False)
             config = image.get("Config") or {}
@@ -156,7 +167,7 @@ class Images:
         except ApiError as error:
             if error.status == 404:
                 return None
-            raise BackendError("ImageUnreadable", f"{artifact.reference}: {error.message}", retryable=True) from error
+            raise ImageUnreadable(f"{artifact.reference}: {error.message}") from error
         digests = [name.rpartition("@")[2] for name in image.get("RepoDigests") or ()]
         return image if artifact.digest in digests else None
 

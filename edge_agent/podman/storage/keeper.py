@@ -78,6 +78,13 @@ class StorageKeeper:
         found = structure(self._store, image, layers)
         return found or (content(self._store, image, layers) if thorough else None)
 
+    def all_of(self, digest: str, what: str) -> Damage | None:
+        """The image with all its layers as damaged, where nobody knows more than `what`; None where it is not there."""
+        if self._store is None or (image := self._image(digest)) is None:
+            return None
+        ids = chain(self._store.layers(), image.top)
+        return Damage(image.id, what, ids[-1] if ids else "")
+
     def secure(self, digest: str, fresh: Set[str]) -> Damage | None:
         """Afterwards a power cut does not damage the image: what was not there before is written out. What was (all but
         the `fresh` layers) and is not known to be sound is read; None where nothing is damaged."""

@@ -1,0 +1,44 @@
+"""The short names under which layers are mounted are written again where they were lost."""
+
+from pathlib import Path
+
+import pytest
+
+from edge_agent.podman.storage.links import mend_names
+from edge_agent.podman.storage.store import Store
+
+CHAIN = ("top", "middle", "base")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = Store(tmp_path)
+    (tmp_path / "overlay/l").mkdir(parents=True)
+    for at, layer in enumerate(CHAIN):
+        made.content(layer).mkdir(parents=True)
+        (tmp_path / "overlay/l" / layer.upper()).symlink_to(f"../{layer}/diff")
+        (made.folder(layer) / "link").write_text(layer.upper())
+        if below := CHAIN[at + 1 :]:
+            (made.folder(layer) / "lower").write_text(":".join(f"l/{lower.upper()}" for lower in below))
+    return made
+
+
+def test_names_that_are_whole_are_left_as_they_are(store: Store) -> None:
+    assert mend_names(store, CHAIN) == []
+
+
+@pytest.mark.parametrize("content", ["", "\0" * 6])
+def test_empty_names_are_written_again(store: Store, content: str) -> None:
+    (store.folder("middle") / "link").write_text(content)
+    (store.folder("top") / "lower").write_text(content)
+    assert mend_names(store, CHAIN) == ["middle", "top"]
+    assert (store.folder("middle") / "link").read_text() == "MIDDLE"
+    assert (store.folder("top") / "lower").read_text() == "l/MIDDLE:l/BASE"
+    assert not (store.folder("base") / "lower").exists()
+
+
+def test_a_name_that_nobody_knows_is_left_to_podman(store: Store) -> None:
+    (store.folder("middle") / "link").write_text("")
+    (store.root / "overlay/l/MIDDLE").unlink()
+    assert mend_names(store, CHAIN) == ["middle"]
+    assert not (store.folder("middle") / "link").exists()
