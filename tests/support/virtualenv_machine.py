@@ -86,11 +86,16 @@ class VirtualenvMachine(DeviceMachine[VirtualenvSite]):
         self.state.mkdir(exist_ok=True)
         state = str(self.state)
         await self.site.device.run("mount", "--bind", state, state)
-        await self.site.device.run("mount", "-o", "remount,bind,ro", state)
+        # Not while the agent writes, which it may do for a moment after a start.
+        await until_holds(lambda: self._remounted(state))
         try:
             yield
         finally:
             await self.site.device.run("umount", "--lazy", state)
+
+    async def _remounted(self, state: str) -> bool:
+        script = 'mount -o remount,bind,ro "$0" 2>&1 || true'
+        return "busy" not in await self.site.device.run("sh", "-c", script, state)
 
     @asynccontextmanager
     async def no_sandbox(self) -> AsyncIterator[None]:
