@@ -3,6 +3,8 @@
 In control groups that the agent makes (here), or in units of systemd (`units`).
 """
 
+import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +16,8 @@ from baremetal_agent.virtualenv.supervised import limits_without_groups
 from edge_agent.runtime.backend import BackendError
 
 RLIMIT = "rlimit"
+# How long a group of which nothing runs any more may refuse to go.
+CLEAR_SECONDS = 2.0
 
 
 class Placing(Protocol):
@@ -110,8 +114,13 @@ class Groups:
         return self._cgroups.processes(instance.cgroup) if self._cgroups is not None else []
 
     async def clear(self, instance: Instance) -> None:
-        if self._cgroups is not None:
+        deadline = time.monotonic() + CLEAR_SECONDS
+        while self._cgroups is not None:
             self._cgroups.remove(instance.cgroup)
+            if time.monotonic() > deadline or not any(folder.exists() for folder in self.folders(instance)):
+                return
+            # A process that has ended may be counted for a moment still.
+            await asyncio.sleep(0.01)
 
     async def leave(self) -> None:
         """Groups go with the last instance."""
