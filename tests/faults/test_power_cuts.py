@@ -19,7 +19,7 @@ from edge_agent.podman.storage.tar_split import verify
 from edge_agent.runtime.backend import ArtifactDamaged, Phase
 from edge_agent.runtime.model import Artifact, Workload
 from tests.contract.machine import ignore
-from tests.support.cut_disk import after_power_cut, image_disk
+from tests.support.cut_disk import cut_disk
 from tests.support.devices import SimulatedDevice
 from tests.support.podman_machine import REPOSITORY, PodmanMachine, PodmanSite
 from tests.support.registry import RegistryUnderTest, running_registry
@@ -81,8 +81,8 @@ async def bring_up(machine: PodmanMachine, workload: Workload) -> None:
 @pytest.mark.parametrize("rounds", [1, pytest.param(ROUNDS, marks=pytest.mark.faults)])
 async def test_power_cut_in_mid_fetch_takes_nothing_away_that_was_there(folder: Path, rounds: int) -> None:
     chance, numbers = random.Random(rounds), itertools.count(1)
-    with image_disk(folder / "disk.img", folder / "disk", 600) as disk:
-        async with machine_on(disk, None, folder, numbers) as machine:
+    with cut_disk(folder, 600) as disk:
+        async with machine_on(disk.path, None, folder, numbers) as machine:
             site = machine.site
             kept = site.workload(await site.image(below_bytes=3_000_000), POLITE)
             await machine.backend.prepare(kept, ignore)
@@ -91,7 +91,7 @@ async def test_power_cut_in_mid_fetch_takes_nothing_away_that_was_there(folder: 
                 fetching = asyncio.ensure_future(machine.backend.prepare(begun, ignore))
                 # The first cut comes at once after what was fetched before: nothing but the agent has written that out.
                 await asyncio.sleep(chance.uniform(0, 2.5) if number else 0)
-                with after_power_cut(folder / "disk.img", folder / f"cut-{number}") as cut:
+                with disk.after_power_cut(folder / f"cut-{number}") as cut:
                     async with machine_on(cut, site.registry, folder, numbers) as again:
                         await again.site.device.link(up=False)
                         await bring_up(again, kept)

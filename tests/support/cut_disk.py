@@ -4,35 +4,55 @@ import contextlib
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 MIB = 2**20
+INNER = "inner.img"
+
+
+@dataclass(frozen=True)
+class CutDisk:
+    """An ext4 mounted at `path`, in a file on another one: while that is frozen nothing can be written out."""
+
+    path: Path
+    _outer: Path
+
+    @contextmanager
+    def after_power_cut(self, at: Path) -> Iterator[Path]:
+        """What was written out at this moment, checked as a machine does when it boots, mounted `at` a new folder."""
+        copy = at.with_name(f"{at.name}.img")
+        subprocess.run(["fsfreeze", "--freeze", self._outer], check=True)
+        try:
+            subprocess.run(["cp", "--sparse=always", self._outer / INNER, copy], check=True)
+        finally:
+            subprocess.run(["fsfreeze", "--unfreeze", self._outer], check=True)
+        try:
+            # 1: errors were corrected.
+            assert subprocess.run(["e2fsck", "-fp", copy], capture_output=True, check=False).returncode in (0, 1)
+            with _mounted(copy, at):
+                yield at
+        finally:
+            copy.unlink()
 
 
 @contextmanager
-def image_disk(image: Path, at: Path, mib: int) -> Iterator[Path]:
-    """A new ext4 in the file `image`, mounted `at` a folder that is made. Skips where there are no loop devices."""
+def cut_disk(folder: Path, mib: int) -> Iterator[CutDisk]:
+    """In this folder, as long as the block lasts. Skips where there are no loop devices."""
+    outer_image = _image(folder / "outer.img", folder / "outer", mib + mib // 4)
+    with outer_image as outer, _image(outer / INNER, folder / "disk", mib) as disk:
+        yield CutDisk(disk, outer)
+
+
+@contextmanager
+def _image(image: Path, at: Path, mib: int) -> Iterator[Path]:
     with image.open("wb") as file:
         file.truncate(mib * MIB)
     subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)
     with _mounted(image, at):
         yield at
-
-
-@contextmanager
-def after_power_cut(image: Path, at: Path) -> Iterator[Path]:
-    """What is in the file of a mounted disk at this moment, checked as a machine does when it boots, mounted `at`."""
-    copy = at.with_name(f"{at.name}.img")
-    subprocess.run(["cp", "--sparse=always", image, copy], check=True)
-    try:
-        # 1: errors were corrected. The copy takes a moment, in which the disk goes on.
-        assert subprocess.run(["e2fsck", "-fy", copy], capture_output=True, check=False).returncode in (0, 1)
-        with _mounted(copy, at):
-            yield at
-    finally:
-        copy.unlink()
 
 
 @contextmanager
