@@ -135,6 +135,7 @@ class PodmanBackend:
 
     async def start(self, workload: Workload) -> Handle:
         await self._remove_leftovers(workload)
+        await self._await_ports(workload)
         launching = asyncio.ensure_future(self._launch(workload))
         try:
             return await asyncio.shield(launching)
@@ -192,6 +193,13 @@ class PodmanBackend:
                     message = f"{workload.name} runs already; remove it first"
                     raise BackendError("AlreadyRunning", message, retryable=True)
                 await self.remove(old.handle)
+
+    async def _await_ports(self, workload: Workload) -> None:
+        """What was at these ports before is cleaned up first: later it would take away rules of the new one."""
+        wanted = {port.host_port for port in workload.ports}
+        for old in await self._inventory.containers():
+            if not self._inventory.runs(old) and wanted & {number for _, number in old.published.values()}:
+                await self._inventory.cleaned_up(old)
 
     async def _discard(self, container: str, secret_folder: str) -> None:
         """Removes what a failed start has left, by id or name; best effort, since the caller gets the first error."""
