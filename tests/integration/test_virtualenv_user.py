@@ -65,7 +65,8 @@ async def test_bundle_runs_in_a_sandbox_without_any_rights(machine: UserMachine,
     assert await await_lines(machine.backend, handle, 2) == ["here", str(USER)]
     status = await inside(machine, handle, "grep -E '^(Cap|NoNewPrivs)' /proc/1/status /proc/self/status")
     assert {line.split()[1] for line in status.splitlines() if "CapBnd" not in line} == {"0" * 16, "1"}
-    hidden = f"ls -d {HOME}/* {RUNTIME} /root/* 2>/dev/null; touch /usr/x /app/x /opt/x 2>/dev/null; ls /app/main.py"
+    written = "for place in /usr /etc /app /opt /dev /; do touch $place/x 2>/dev/null && echo $place; done"
+    hidden = f"ls -d {HOME}/* {RUNTIME} /root/* 2>/dev/null; {written}; ls /app/main.py"
     assert (await inside(machine, handle, hidden)).split() == ["/app/main.py"]
     assert "remote_backend" not in await inside(machine, handle, "cat /proc/[0-9]*/cmdline")
 
