@@ -20,7 +20,7 @@ pytestmark = [
 ]
 
 # Those that each run of the tests tries; the others are for `make faults`.
-ALWAYS = ("fetch.unpacked", "start.created", "stop.noted", "giveup.noted", "journal.appended")
+ALWAYS = ("fetch.unpacked", "start.created:2", "stop.noted", "giveup.noted", "journal.appended")
 
 
 def _parameter(scenario: Scenario, point: str) -> Any:
