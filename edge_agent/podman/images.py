@@ -103,6 +103,7 @@ class Images:
             damage = await self._look(artifact, thorough=True)
             if damage is None:
                 damage = await self._connection.in_thread(self._keeper.all_of, artifact.digest, error.message)
+            damage = damage or await self._connection.in_thread(self._keeper.any_own)
             await self._replace(artifact, damage)
             raise
 

@@ -38,8 +38,8 @@ def _broken_files(store: Store, image: Image) -> Iterator[str]:
         else:
             if digest.startswith("sha256:") and hashlib.sha256(content).hexdigest() != digest.partition(":")[2]:
                 yield name
-    if "manifest" not in image.files and not any(name.startswith("manifest-") for name in image.files):
-        yield "manifest"
+    # Podman notes an image before its manifests and its configuration, and asks for these by these names.
+    yield from (name for name in ("manifest", f"sha256:{image.id}") if name not in image.files)
 
 
 def content(

@@ -85,6 +85,16 @@ class StorageKeeper:
         ids = chain(self._store.layers(), image.top)
         return Damage(image.id, what, ids[-1] if ids else "")
 
+    def any_own(self) -> Damage | None:
+        """Damage of any image of this agent: Podman stumbles over one also where it is asked for another."""
+        if self._store is None:
+            return None
+        layers, own = self._store.layers(), self._own_images()
+        for image in self._store.images().values():
+            if image.id in own and (found := structure(self._store, image, layers)) is not None:
+                return Damage(found.image, f"image {image.id[:12]} beside it: {found.what}", found.layer)
+        return None
+
     def secure(self, digest: str, fresh: Set[str]) -> Damage | None:
         """Afterwards a power cut does not damage the image: what was not there before is written out. What was (all but
         the `fresh` layers) and is not known to be sound is read; None where nothing is damaged."""
