@@ -40,12 +40,16 @@ class Command(enum.Enum):
 MUCH = 3_000_000
 
 
-class Machine(Protocol):
-    """A device with an engine, a registry that has what `workload` names, and one agent's backend. Every test has its
-    own owner."""
+class HasBackend(Protocol):
+    """An agent's backend, as a test has it."""
 
     @property
     def backend(self) -> DeployBackend: ...
+
+
+class Machine(HasBackend, Protocol):
+    """A device with an engine, a registry that has what `workload` names, and one agent's backend. Every test has its
+    own owner."""
 
     def workload(self, program: Program, *, host_port: int | None = None, revision: int = 1) -> Workload:
         """A workload of a deployment of its own; with a port "http" where `host_port` is given (0: any)."""
@@ -100,7 +104,7 @@ def ignore(_: Progress) -> None:
     pass
 
 
-async def launch(machine: Machine, workload: Workload) -> Handle:
+async def launch(machine: HasBackend, workload: Workload) -> Handle:
     await machine.backend.prepare(workload, ignore)
     return await machine.backend.start(workload)
 

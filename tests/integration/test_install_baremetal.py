@@ -1,16 +1,14 @@
 """The bare-metal agent as a service of a machine that systemd runs: its workloads are in units of their own."""
 
-import asyncio
 import sys
-import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from tests.support import device_systemd
 from tests.support.async_waiting import until_holds
+from tests.support.installed_agent import InstalledAgent
 from tests.support.site import Site, fetch, running_site, spec_text
 
 pytestmark = [
@@ -19,8 +17,6 @@ pytestmark = [
     pytest.mark.xdist_group("install-baremetal"),
     pytest.mark.skipif(not device_systemd.available(), reason="needs systemd's program; apt-get install systemd"),
 ]
-UNIT = "longshore-baremetal-agent.service"
-PROGRAM = str(Path(sys.executable).with_name("longshore-baremetal-agent"))
 ASK = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8080', timeout=3).read().decode())"
 
 
@@ -31,23 +27,13 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
         yield made
 
 
-async def agent(site: Site, command: str, *arguments: str) -> str:
-    return await site.device.run(PROGRAM, command, *arguments)
+@pytest.fixture
+def agent(site: Site) -> InstalledAgent:
+    return InstalledAgent(site, "longshore-baremetal-agent")
 
 
 async def outside(site: Site, script: str) -> str:
     return (await site.device.run("sh", "-c", f"({script}) 2>&1 || true")).strip()
-
-
-async def service_pid(site: Site) -> int:
-    return int((await site.device.run("systemctl", "show", "-p", "MainPID", "--value", UNIT)).strip())
-
-
-async def until_other_pid(site: Site, pid: int) -> None:
-    end = time.monotonic() + 60
-    while await service_pid(site) in (0, pid):
-        assert time.monotonic() < end, await site.device.run("systemctl", "status", UNIT)
-        await asyncio.sleep(0.1)
 
 
 async def processes(site: Site) -> str:
@@ -62,24 +48,25 @@ async def answers(site: Site) -> bool:
     return "here" in await outside(site, f'{sys.executable} -c "{ASK}"')
 
 
-async def test_workloads_are_in_units_that_outlive_the_agents_and_come_back_without_a_network(site: Site) -> None:
-    state = ("--state-dir", str(site.folder / "agent"))
+async def test_workloads_are_in_units_that_outlive_the_agents_and_come_back_without_a_network(
+    site: Site, agent: InstalledAgent
+) -> None:
     token = await site.call(site.client.create_enroll_token, device_name="edge", profile="x86-cpu")
-    assert f"{UNIT} runs, now and after each boot" in await agent(site, "install", "--token", token.token, *state)
+    assert f"{agent.unit} runs, now and after each boot" in await agent("install", "--token", token.token, *agent.state)
     device = await site.seen_device(lambda device: device.presence == 1 and "supervision:systemd" in str(device))
     assert device.name == "edge"
 
     deployment = await site.deploy(spec_text("bundled", artifact="bundle", ANSWER="here"), build=True)
     assert await fetch(await site.reaches(deployment, "READY")) == "here"
-    before, pid = await processes(site), await service_pid(site)
+    before, pid = await processes(site), await agent.pid()
     # The supervisor, the sandbox's own two, and the service.
     assert len(before.splitlines()) == 4
-    assert await outside(site, f"systemd-cgls --no-pager -u {UNIT} | grep -c -e bwrap -e server.py") == "0"
-    await site.device.run("systemctl", "restart", UNIT)
-    await until_other_pid(site, pid)
-    pid = await service_pid(site)
+    assert await outside(site, f"systemd-cgls --no-pager -u {agent.unit} | grep -c -e bwrap -e server.py") == "0"
+    await site.device.run("systemctl", "restart", agent.unit)
+    await agent.until_other(pid)
+    pid = await agent.pid()
     await site.device.run("kill", "-KILL", str(pid))
-    await until_other_pid(site, pid)
+    await agent.until_other(pid)
     await site.reaches(deployment, "READY")
     assert await processes(site) == before
 
@@ -92,24 +79,26 @@ async def test_workloads_are_in_units_that_outlive_the_agents_and_come_back_with
     assert await fetch(await site.reaches(deployment, "READY", seconds=120)) == "here"
 
 
-async def test_doctor_says_that_units_can_be_started(site: Site) -> None:
-    said = await agent(site, "doctor", "--state-dir", str(site.folder / "agent"))
+async def test_doctor_says_that_units_can_be_started(site: Site, agent: InstalledAgent) -> None:
+    said = await agent("doctor", *agent.state)
     assert "problem" not in said
     assert "workloads run in units of systemd, below longshore.slice" in said
     assert "kept to themselves by bubblewrap" in said
     await site.device.run("mv", "/run/systemd/private", "/run/systemd/hidden")
     try:
-        said = await outside(site, f"{PROGRAM} doctor --state-dir {site.folder / 'agent'}")
+        said = await outside(site, f"{agent.program} doctor --state-dir {site.folder / 'agent'}")
     finally:
         await site.device.run("mv", "/run/systemd/hidden", "/run/systemd/private")
     assert "systemd starts no units: Failed to connect to bus" in said
 
 
-async def test_nothing_is_left_once_the_service_is_uninstalled_and_the_device_has_left(site: Site) -> None:
+async def test_nothing_is_left_once_the_service_is_uninstalled_and_the_device_has_left(
+    site: Site, agent: InstalledAgent
+) -> None:
     before = await processes(site)
-    assert "is removed; what it started runs on" in await agent(site, "uninstall")
+    assert "is removed; what it started runs on" in await agent("uninstall")
     assert await processes(site) == before != ""
-    assert "has left: 1 instance(s)" in await agent(site, "leave", "--state-dir", str(site.folder / "agent"))
+    assert "has left: 1 instance(s)" in await agent("leave", *agent.state)
     assert await processes(site) == ""
     assert await outside(site, "systemctl list-units --all --no-legend --plain 'longshore*'") == ""
     assert (

@@ -7,8 +7,8 @@ import pytest
 
 from edge_agent.podman.spec import volume_name
 from edge_agent.runtime.backend import Handle
-from edge_agent.runtime.model import Artifact, Resources, Secret, Volume, Workload
-from tests.contract.machine import ignore
+from edge_agent.runtime.model import Artifact, Resources, Secret, Volume
+from tests.contract.machine import launch
 from tests.integration.podman_fixtures import image, machine, site
 from tests.support.podman_machine import PodmanMachine
 
@@ -20,11 +20,6 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
 ]
 POLITE = "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"
-
-
-async def launch(machine: PodmanMachine, workload: Workload) -> Handle:
-    await machine.backend.prepare(workload, ignore)
-    return await machine.backend.start(workload)
 
 
 async def inside(machine: PodmanMachine, handle: Handle, script: str) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from edge_agent.runtime.backend import Handle, Stats
-from edge_agent.runtime.model import Artifact, Mount, Port, Resources, Workload
-from tests.contract.machine import ignore
+from edge_agent.runtime.model import Artifact, Mount, Port, Resources
+from tests.contract.machine import launch
 from tests.integration.podman_fixtures import image, machine, site
 from tests.support.device_machine import connect_when_open
 from tests.support.podman_machine import PodmanMachine, until
@@ -22,11 +22,6 @@ pytestmark = [
 ]
 POLITE = "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"
 MIB = 2**20
-
-
-async def launch(machine: PodmanMachine, workload: Workload) -> Handle:
-    await machine.backend.prepare(workload, ignore)
-    return await machine.backend.start(workload)
 
 
 async def inside(machine: PodmanMachine, handle: Handle, script: str) -> None:

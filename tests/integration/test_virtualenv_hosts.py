@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from edge_agent.runtime.backend import BackendError, Handle, Unsupported
 from edge_agent.runtime.model import Artifact, Mount, Resources, Secret, Volume, Workload
-from tests.contract.machine import await_lines, await_observed, has_ended, ignore
+from tests.contract.machine import await_lines, await_observed, has_ended, ignore, launch
 from tests.support.virtualenv_machine import VirtualenvMachine, VirtualenvSite, virtualenv_site
 
 pytestmark = [
@@ -41,11 +41,6 @@ async def machine(site: VirtualenvSite) -> AsyncIterator[VirtualenvMachine]:
         yield made
     finally:
         await made.close()
-
-
-async def launch(machine: VirtualenvMachine, workload: Workload) -> Handle:
-    await machine.backend.prepare(workload, ignore)
-    return await machine.backend.start(workload)
 
 
 async def test_device_with_an_empty_opt_runs_bundles(machine: VirtualenvMachine, artifact: Artifact) -> None:

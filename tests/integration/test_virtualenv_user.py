@@ -8,8 +8,8 @@ import pytest
 import pytest_asyncio
 
 from edge_agent.runtime.backend import Handle, Phase, TerminalSize, Unsupported
-from edge_agent.runtime.model import Artifact, Mount, Port, Resources, Secret, Volume, Workload
-from tests.contract.machine import await_lines, await_observed, has_ended, ignore
+from edge_agent.runtime.model import Artifact, Mount, Port, Resources, Secret, Volume
+from tests.contract.machine import await_lines, await_observed, has_ended, ignore, launch
 from tests.support.virtualenv_machine import VirtualenvSite, virtualenv_site
 from tests.support.virtualenv_user import HOME, RUNTIME, USER, UserMachine
 
@@ -41,11 +41,6 @@ async def machine(site: VirtualenvSite) -> AsyncIterator[UserMachine]:
         yield made
     finally:
         await made.close()
-
-
-async def launch(machine: UserMachine, workload: Workload) -> Handle:
-    await machine.backend.prepare(workload, ignore)
-    return await machine.backend.start(workload)
 
 
 async def inside(machine: UserMachine, handle: Handle, script: str) -> str:
