@@ -86,6 +86,7 @@ class Images:
         image = await self._readable(artifact)
         if image is not None:
             return image, frozenset()
+        await self._connection.in_thread(self._keeper.name_layers)
         before = await self._connection.in_thread(self._keeper.layers)
         async with self._turns:
             await self._fetch(artifact, progress, store)
@@ -103,7 +104,6 @@ class Images:
             damage = await self._look(artifact, thorough=True)
             if damage is None:
                 damage = await self._connection.in_thread(self._keeper.all_of, artifact.digest, error.message)
-            damage = damage or await self._connection.in_thread(self._keeper.any_own)
             await self._replace(artifact, damage)
             raise
 

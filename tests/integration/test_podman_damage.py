@@ -6,12 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.runtime.backend import Handle
+from edge_agent.runtime.backend import ArtifactDamaged, Handle
 from edge_agent.runtime.model import Artifact, State, Volume, Workload
-from tests.contract.machine import await_lines
+from tests.contract.machine import await_lines, ignore
 from tests.integration.podman_fixtures import image, machine, site
 from tests.integration.test_reconciler_podman import Agent, agent_on, service
-from tests.support.damaged_store import DamagedStore, cut, drop, empty, overwrite, received, remove, unlink
+from tests.support.damaged_store import (
+    DamagedStore,
+    begun,
+    cut,
+    drop,
+    empty,
+    overwrite,
+    received,
+    remove,
+    unlink,
+    unwrite,
+)
 from tests.support.podman_machine import PodmanMachine, PodmanSite
 from tests.support.workloads import until
 
@@ -25,6 +36,7 @@ pytestmark = [
 # More than a token, a manifest and what else is asked beside layers; less than any layer here.
 LITTLE = 100_000
 LARGE = 8_000_000
+SEES_ALL = "test -s /noise-below && test -s /noise && echo whole || echo lacking; exec sleep 1000"
 
 SPOILED_CONTAINERS: dict[str, Callable[[DamagedStore, Handle], None]] = {
     "containers.json is empty": lambda store, _: empty(store.index("containers")),
@@ -53,7 +65,18 @@ DAMAGED_IMAGES: dict[str, Callable[[DamagedStore, Artifact], None]] = {
     "the image is not in the index": lambda store, artifact: drop(store, "images", store.image(artifact)["id"]),
     "manifests and configuration are empty": lambda store, artifact: empty(*store.image_files(artifact)),
     "manifests and configuration are gone": lambda store, artifact: remove(store.image_files(artifact)[0].parent),
-    "a manifest is gone": lambda store, artifact: unlink(store.image_files(artifact)[0].parent / "manifest"),
+    "a manifest is gone": lambda store, artifact: unlink(store.image_file(artifact, "manifest")),
+    "a manifest was never written": lambda store, artifact: unwrite(store, artifact, "manifest"),
+    "the configuration was never written": lambda store, artifact: unwrite(
+        store, artifact, store.configuration(artifact)
+    ),
+}
+# Of what a fetch has left that was cut off: layers upon each other, the topmost first.
+UNNAMED: dict[str, Callable[[DamagedStore, list[Path]], None]] = {
+    "their links are empty": lambda _, layers: empty(*links(layers)),
+    "what lies below one is empty": lambda _, layers: empty(layers[0] / "lower"),
+    "both are empty": lambda _, layers: empty(layers[0] / "lower", *links(layers)),
+    "nobody knows their names": lambda store, layers: lose_names(store, layers),
 }
 # What Podman mends by itself, and what takes no fetching.
 SCRATCHES: dict[str, Callable[[DamagedStore, Artifact], None]] = {
@@ -69,6 +92,16 @@ SCRATCHES: dict[str, Callable[[DamagedStore, Artifact], None]] = {
 def programs(store: DamagedStore, artifact: Artifact) -> list[Path]:
     """Of the topmost layer."""
     return [path for path in (store.layers(artifact)[0] / "diff").rglob("*") if path.name == "busybox"]
+
+
+def links(layers: list[Path]) -> list[Path]:
+    return [layer / "link" for layer in layers]
+
+
+def lose_names(store: DamagedStore, layers: list[Path]) -> None:
+    """As after Podman 4.3 has deleted one that was not complete, of which the link was empty too."""
+    empty(*links(layers))
+    remove(store.root / "overlay/l")
 
 
 def restarts(agent: Agent, workload: Workload) -> int:
@@ -147,6 +180,50 @@ async def test_what_needs_no_fetching_is_mended_without(
         agent.wish(workload)
         await agent.until(workload, State.RUNNING, "Ready")
     assert await received(site.device) - before < LITTLE
+
+
+async def cut_off(site: PodmanSite, machine: PodmanMachine, workload: Workload) -> list[Path]:
+    """The power fails while the workload's image is fetched; the folders of the layers that are there then, of which
+    nobody knows whether they were written out."""
+    await machine.backend.prepare(workload, ignore)
+    await site.device.power_cut()
+    (site.folder / machine.owner / "sound-layers.json").unlink()
+    return begun(DamagedStore(site.device), workload.artifact)
+
+
+async def whole(machine: PodmanMachine, workload: Workload) -> bool:
+    """Whether all layers of the image are what a container sees."""
+    handle = await machine.backend.start(workload)
+    return await await_lines(machine.backend, handle, 1) == ["whole"]
+
+
+@pytest.mark.parametrize("damage", UNNAMED)
+async def test_a_fetch_goes_on_upon_layers_that_a_power_cut_left_without_names(
+    site: PodmanSite, machine: PodmanMachine, damage: str
+) -> None:
+    workload = site.workload(await site.image(below_bytes=LARGE, extra_bytes=1000), SEES_ALL)
+    layers = await cut_off(site, machine, workload)
+    UNNAMED[damage](DamagedStore(site.device), layers)
+    await site.device.boot()
+    await machine.restart_agent()
+    before = await received(site.device)
+    await machine.backend.prepare(workload, ignore)
+    assert await received(site.device) - before < LITTLE
+    assert await whole(machine, workload)
+
+
+async def test_a_layer_that_a_power_cut_left_without_anything_is_told_and_fetched_again(
+    site: PodmanSite, machine: PodmanMachine
+) -> None:
+    workload = site.workload(await site.image(below_bytes=LARGE, extra_bytes=1000), SEES_ALL)
+    layers = await cut_off(site, machine, workload)
+    empty(layers[0] / "lower", *links(layers), layers[-1] / "diff" / "noise-below")
+    await site.device.boot()
+    await machine.restart_agent()
+    with pytest.raises(ArtifactDamaged, match=f"noise-below has 0 bytes instead of {LARGE}"):
+        await machine.backend.prepare(workload, ignore)
+    await machine.backend.prepare(workload, ignore)
+    assert await whole(machine, workload)
 
 
 async def test_a_damaged_database_that_others_need_is_left_alone_and_told(

@@ -1,5 +1,6 @@
 """Podman's storage on a device that is switched off, to be damaged as power cuts and bad flash do."""
 
+import base64
 import json
 import shutil
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from tests.support.devices import SimulatedDevice
 
 INDEXES = {"layers": "overlay-layers/layers.json", "images": "overlay-images/images.json"}
 INDEXES["containers"] = "overlay-containers/containers.json"
+NOTED_OF_FILES = ("big-data-sizes", "big-data-digests")
 
 
 class DamagedStore:
@@ -39,6 +41,15 @@ class DamagedStore:
     def image_files(self, artifact: Artifact) -> list[Path]:
         """Its manifests and its configuration."""
         return sorted((self.root / "overlay-images" / self.image(artifact)["id"]).iterdir())
+
+    def image_file(self, artifact: Artifact, name: str) -> Path:
+        """One of them."""
+        file = name if name == "manifest" else "=" + base64.b64encode(name.encode()).decode()
+        return self.root / "overlay-images" / str(self.image(artifact)["id"]) / file
+
+    def configuration(self, artifact: Artifact) -> str:
+        """The name of that file."""
+        return f"sha256:{self.image(artifact)['id']}"
 
     def layers(self, artifact: Artifact) -> list[Path]:
         """The folders of an image's layers, the topmost first."""
@@ -85,6 +96,28 @@ def overwrite(*paths: Path) -> None:
 def drop(store: DamagedStore, index: str, key: str) -> None:
     """One entry of an index was never written."""
     store.index(index).write_text(json.dumps([entry for entry in store.entries(index) if entry["id"] != key]))
+
+
+def unwrite(store: DamagedStore, artifact: Artifact, name: str) -> None:
+    """A manifest or configuration of an image was never written: it is not there, and the index does not know of it."""
+    unlink(store.image_file(artifact, name))
+    entries, image = store.entries("images"), store.image(artifact)
+    entries[entries.index(image)] = {
+        **image,
+        "big-data-names": [other for other in image["big-data-names"] if other != name],
+        **{key: {other: value for other, value in image[key].items() if other != name} for key in NOTED_OF_FILES},
+    }
+    store.index("images").write_text(json.dumps(entries))
+
+
+def begun(store: DamagedStore, artifact: Artifact) -> list[Path]:
+    """A fetch was cut off before it came to the topmost layer; the folders of the layers that it left, which are those
+    of no image."""
+    top, *left = store.layers(artifact)
+    drop(store, "images", store.image(artifact)["id"])
+    drop(store, "layers", top.name)
+    remove(top)
+    return left
 
 
 def remove(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The short names under which layers are mounted are written again where they were lost."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,26 @@ def test_empty_names_are_written_again(store: Store, content: str) -> None:
     assert not (store.folder("base") / "lower").exists()
 
 
-def test_a_name_that_nobody_knows_is_left_to_podman(store: Store) -> None:
+def test_a_name_that_nobody_knows_is_replaced_by_a_new_one(store: Store) -> None:
     (store.folder("middle") / "link").write_text("")
     (store.root / "overlay/l/MIDDLE").unlink()
-    assert mend_names(store, CHAIN) == ["middle"]
-    assert not (store.folder("middle") / "link").exists()
+    assert mend_names(store, CHAIN) == ["middle", "top"]
+    name = (store.folder("middle") / "link").read_text()
+    assert len(name) == len("MHL3W4GUYNVHSFBTJL7QDGQP7T")
+    assert (store.root / "overlay/l" / name).resolve() == store.content("middle")
+    assert (store.folder("top") / "lower").read_text() == f"l/{name}:l/BASE"
+
+
+def test_names_that_are_gone_altogether_are_replaced(store: Store) -> None:
+    for layer in CHAIN:
+        (store.folder(layer) / "link").write_text("")
+    shutil.rmtree(store.root / "overlay/l")
+    assert mend_names(store, CHAIN) == ["top", "middle", "base", "top", "middle"]
+    links = [store.root / "overlay" / name for name in (store.folder("top") / "lower").read_text().split(":")]
+    assert [link.resolve() for link in links] == [store.content("middle"), store.content("base")]
+
+
+def test_names_below_that_were_read_from_empty_files_are_written_again(store: Store) -> None:
+    (store.folder("top") / "lower").write_text("l:")
+    assert mend_names(store, CHAIN) == ["top"]
+    assert (store.folder("top") / "lower").read_text() == "l/MIDDLE:l/BASE"

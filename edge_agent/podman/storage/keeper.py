@@ -67,6 +67,17 @@ class StorageKeeper:
         """Ids of all that are there."""
         return frozenset(self._store.layers()) if self._store is not None else frozenset()
 
+    def name_layers(self) -> None:
+        """Afterwards what is fetched can be built upon the layers that are there, also upon those of no image: a fetch
+        that was cut off left them. Podman would take them as they are, and not be able to read what it built."""
+        if self._store is None:
+            return
+        # The others are containers' own, or not complete: Podman may be about to write them.
+        layers = {layer.id: layer for layer in self._store.layers().values() if layer.digest}
+        tops = layers.keys() - {layer.parent for layer in layers.values()}
+        if mended := [layer for top in tops for layer in mend_names(self._store, chain(layers, top))]:
+            log.warning("layers_named_again", layers=sorted(set(mended)))
+
     def look(self, digest: str, *, thorough: bool) -> Damage | None:
         """Damage of the image with this digest, if it is there; `thorough` reads all of it. What can be mended without
         fetching anything is."""
@@ -84,16 +95,6 @@ class StorageKeeper:
             return None
         ids = chain(self._store.layers(), image.top)
         return Damage(image.id, what, ids[-1] if ids else "")
-
-    def any_own(self) -> Damage | None:
-        """Damage of any image of this agent: Podman stumbles over one also where it is asked for another."""
-        if self._store is None:
-            return None
-        layers, own = self._store.layers(), self._own_images()
-        for image in self._store.images().values():
-            if image.id in own and (found := structure(self._store, image, layers)) is not None:
-                return Damage(found.image, f"image {image.id[:12]} beside it: {found.what}", found.layer)
-        return None
 
     def secure(self, digest: str, fresh: Set[str]) -> Damage | None:
         """Afterwards a power cut does not damage the image: what was not there before is written out. What was (all but
