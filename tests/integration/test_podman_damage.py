@@ -17,6 +17,7 @@ from tests.support.damaged_store import (
     cut,
     drop,
     empty,
+    nameless,
     overwrite,
     received,
     remove,
@@ -71,7 +72,11 @@ DAMAGED_IMAGES: dict[str, Callable[[DamagedStore, Artifact], None]] = {
         store, artifact, store.configuration(artifact)
     ),
 }
-# Of what a fetch has left that was cut off: layers upon each other, the topmost first.
+# What a fetch leaves that is cut off: layers upon each other, the topmost first.
+LEFT: dict[str, Callable[[DamagedStore, Artifact], list[Path]]] = {
+    "layers of no image": begun,
+    "an image without a name": nameless,
+}
 UNNAMED: dict[str, Callable[[DamagedStore, list[Path]], None]] = {
     "their links are empty": lambda _, layers: empty(*links(layers)),
     "what lies below one is empty": lambda _, layers: empty(layers[0] / "lower"),
@@ -182,13 +187,12 @@ async def test_what_needs_no_fetching_is_mended_without(
     assert await received(site.device) - before < LITTLE
 
 
-async def cut_off(site: PodmanSite, machine: PodmanMachine, workload: Workload) -> list[Path]:
-    """The power fails while the workload's image is fetched; the folders of the layers that are there then, of which
-    nobody knows whether they were written out."""
+async def fetch_until_the_power_fails(site: PodmanSite, machine: PodmanMachine, workload: Workload) -> DamagedStore:
+    """Nobody knows then whether what is there was written out."""
     await machine.backend.prepare(workload, ignore)
     await site.device.power_cut()
     (site.folder / machine.owner / "sound-layers.json").unlink()
-    return begun(DamagedStore(site.device), workload.artifact)
+    return DamagedStore(site.device)
 
 
 async def whole(machine: PodmanMachine, workload: Workload) -> bool:
@@ -197,13 +201,14 @@ async def whole(machine: PodmanMachine, workload: Workload) -> bool:
     return await await_lines(machine.backend, handle, 1) == ["whole"]
 
 
+@pytest.mark.parametrize("left", LEFT)
 @pytest.mark.parametrize("damage", UNNAMED)
-async def test_a_fetch_goes_on_upon_layers_that_a_power_cut_left_without_names(
-    site: PodmanSite, machine: PodmanMachine, damage: str
+async def test_a_fetch_goes_on_upon_layers_that_a_power_cut_left_without_their_names(
+    site: PodmanSite, machine: PodmanMachine, damage: str, left: str
 ) -> None:
     workload = site.workload(await site.image(below_bytes=LARGE, extra_bytes=1000), SEES_ALL)
-    layers = await cut_off(site, machine, workload)
-    UNNAMED[damage](DamagedStore(site.device), layers)
+    store = await fetch_until_the_power_fails(site, machine, workload)
+    UNNAMED[damage](store, LEFT[left](store, workload.artifact))
     await site.device.boot()
     await machine.restart_agent()
     before = await received(site.device)
@@ -212,17 +217,36 @@ async def test_a_fetch_goes_on_upon_layers_that_a_power_cut_left_without_names(
     assert await whole(machine, workload)
 
 
-async def test_a_layer_that_a_power_cut_left_without_anything_is_told_and_fetched_again(
-    site: PodmanSite, machine: PodmanMachine
+@pytest.mark.parametrize("left", LEFT)
+async def test_a_layer_that_a_power_cut_left_without_its_files_is_told_and_fetched_again(
+    site: PodmanSite, machine: PodmanMachine, left: str
 ) -> None:
     workload = site.workload(await site.image(below_bytes=LARGE, extra_bytes=1000), SEES_ALL)
-    layers = await cut_off(site, machine, workload)
+    store = await fetch_until_the_power_fails(site, machine, workload)
+    layers = LEFT[left](store, workload.artifact)
     empty(layers[0] / "lower", *links(layers), layers[-1] / "diff" / "noise-below")
     await site.device.boot()
     await machine.restart_agent()
     with pytest.raises(ArtifactDamaged, match=f"noise-below has 0 bytes instead of {LARGE}"):
         await machine.backend.prepare(workload, ignore)
     await machine.backend.prepare(workload, ignore)
+    assert await whole(machine, workload)
+
+
+async def test_an_image_that_a_power_cut_left_without_a_name_and_a_manifest_is_told_and_fetched_upon_its_layers(
+    site: PodmanSite, machine: PodmanMachine
+) -> None:
+    workload = site.workload(await site.image(below_bytes=LARGE, extra_bytes=1000), SEES_ALL)
+    store = await fetch_until_the_power_fails(site, machine, workload)
+    unwrite(store, workload.artifact, "manifest")
+    nameless(store, workload.artifact)
+    await site.device.boot()
+    await machine.restart_agent()
+    before = await received(site.device)
+    with pytest.raises(ArtifactDamaged, match="manifest is lacking or damaged"):
+        await machine.backend.prepare(workload, ignore)
+    await machine.backend.prepare(workload, ignore)
+    assert await received(site.device) - before < LITTLE
     assert await whole(machine, workload)
 
 

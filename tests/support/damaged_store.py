@@ -36,7 +36,7 @@ class DamagedStore:
         return next(path for path in (self.root / "libpod/bolt_state.db", self.root / "db.sql") if path.exists())
 
     def image(self, artifact: Artifact) -> dict[str, Any]:
-        return next(i for i in self.entries("images") if any(artifact.digest in name for name in i["names"]))
+        return next(i for i in self.entries("images") if any(artifact.digest in name for name in i.get("names", ())))
 
     def image_files(self, artifact: Artifact) -> list[Path]:
         """Its manifests and its configuration."""
@@ -118,6 +118,14 @@ def begun(store: DamagedStore, artifact: Artifact) -> list[Path]:
     drop(store, "layers", top.name)
     remove(top)
     return left
+
+
+def nameless(store: DamagedStore, artifact: Artifact) -> list[Path]:
+    """A fetch was cut off when only the image's name was lacking; the folders of its layers."""
+    entries, image, layers = store.entries("images"), store.image(artifact), store.layers(artifact)
+    entries[entries.index(image)] = {key: value for key, value in image.items() if not key.startswith("names")}
+    store.index("images").write_text(json.dumps(entries))
+    return layers
 
 
 def remove(folder: Path) -> None:

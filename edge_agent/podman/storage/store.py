@@ -33,8 +33,8 @@ class Layer:
 
 @dataclass(frozen=True)
 class Image:
-    """`names` end with the digest in the registry. `files` has the digest of each of its manifests and configurations,
-    by name; empty where it was not recorded."""
+    """`names` end with the digest in the registry; there may be none yet. `files` has the digest of each of its
+    manifests and configurations, by name; empty where it was not recorded."""
 
     id: str
     names: tuple[str, ...]
@@ -42,6 +42,10 @@ class Image:
     files: Mapping[str, str]
 
     def called(self, digest: str) -> bool:
+        """Podman gives an image its name at last. One without, as a fetch leaves it that was cut off, is found by its
+        manifest; Podman does so too."""
+        if not self.names:
+            return f"manifest-{digest}" in self.files
         return any(name.endswith(f"@{digest}") for name in self.names)
 
 
