@@ -6,18 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.runtime.backend import ArtifactDamaged, Handle
+from edge_agent.runtime.backend import Handle
 from edge_agent.runtime.model import Artifact, State, Volume, Workload
-from tests.contract.machine import await_lines, ignore
+from tests.contract.machine import await_lines
 from tests.integration.podman_fixtures import image, machine, site
 from tests.integration.test_reconciler_podman import Agent, agent_on, service
 from tests.support.damaged_store import (
     DamagedStore,
-    begun,
     cut,
     drop,
     empty,
-    nameless,
     overwrite,
     received,
     remove,
@@ -37,7 +35,6 @@ pytestmark = [
 # More than a token, a manifest and what else is asked beside layers; less than any layer here.
 LITTLE = 100_000
 LARGE = 8_000_000
-SEES_ALL = "test -s /noise-below && test -s /noise && echo whole || echo lacking; exec sleep 1000"
 
 SPOILED_CONTAINERS: dict[str, Callable[[DamagedStore, Handle], None]] = {
     "containers.json is empty": lambda store, _: empty(store.index("containers")),
@@ -72,17 +69,6 @@ DAMAGED_IMAGES: dict[str, Callable[[DamagedStore, Artifact], None]] = {
         store, artifact, store.configuration(artifact)
     ),
 }
-# What a fetch leaves that is cut off: layers upon each other, the topmost first.
-LEFT: dict[str, Callable[[DamagedStore, Artifact], list[Path]]] = {
-    "layers of no image": begun,
-    "an image without a name": nameless,
-}
-UNNAMED: dict[str, Callable[[DamagedStore, list[Path]], None]] = {
-    "their links are empty": lambda _, layers: empty(*links(layers)),
-    "what lies below one is empty": lambda _, layers: empty(layers[0] / "lower"),
-    "both are empty": lambda _, layers: empty(layers[0] / "lower", *links(layers)),
-    "nobody knows their names": lambda store, layers: lose_names(store, layers),
-}
 # What Podman mends by itself, and what takes no fetching.
 SCRATCHES: dict[str, Callable[[DamagedStore, Artifact], None]] = {
     "a layer's link is gone": lambda store, artifact: unlink(store.layers(artifact)[0] / "link"),
@@ -97,16 +83,6 @@ SCRATCHES: dict[str, Callable[[DamagedStore, Artifact], None]] = {
 def programs(store: DamagedStore, artifact: Artifact) -> list[Path]:
     """Of the topmost layer."""
     return [path for path in (store.layers(artifact)[0] / "diff").rglob("*") if path.name == "busybox"]
-
-
-def links(layers: list[Path]) -> list[Path]:
-    return [layer / "link" for layer in layers]
-
-
-def lose_names(store: DamagedStore, layers: list[Path]) -> None:
-    """As after Podman 4.3 has deleted one that was not complete, of which the link was empty too."""
-    empty(*links(layers))
-    remove(store.root / "overlay/l")
 
 
 def restarts(agent: Agent, workload: Workload) -> int:
@@ -185,69 +161,6 @@ async def test_what_needs_no_fetching_is_mended_without(
         agent.wish(workload)
         await agent.until(workload, State.RUNNING, "Ready")
     assert await received(site.device) - before < LITTLE
-
-
-async def fetch_until_the_power_fails(site: PodmanSite, machine: PodmanMachine, workload: Workload) -> DamagedStore:
-    """Nobody knows then whether what is there was written out."""
-    await machine.backend.prepare(workload, ignore)
-    await site.device.power_cut()
-    (site.folder / machine.owner / "sound-layers.json").unlink()
-    return DamagedStore(site.device)
-
-
-async def whole(machine: PodmanMachine, workload: Workload) -> bool:
-    """Whether all layers of the image are what a container sees."""
-    handle = await machine.backend.start(workload)
-    return await await_lines(machine.backend, handle, 1) == ["whole"]
-
-
-@pytest.mark.parametrize("left", LEFT)
-@pytest.mark.parametrize("damage", UNNAMED)
-async def test_a_fetch_goes_on_upon_layers_that_a_power_cut_left_without_their_names(
-    site: PodmanSite, machine: PodmanMachine, damage: str, left: str
-) -> None:
-    workload = site.workload(await site.image(below_bytes=LARGE, extra_bytes=1000), SEES_ALL)
-    store = await fetch_until_the_power_fails(site, machine, workload)
-    UNNAMED[damage](store, LEFT[left](store, workload.artifact))
-    await site.device.boot()
-    await machine.restart_agent()
-    before = await received(site.device)
-    await machine.backend.prepare(workload, ignore)
-    assert await received(site.device) - before < LITTLE
-    assert await whole(machine, workload)
-
-
-@pytest.mark.parametrize("left", LEFT)
-async def test_a_layer_that_a_power_cut_left_without_its_files_is_told_and_fetched_again(
-    site: PodmanSite, machine: PodmanMachine, left: str
-) -> None:
-    workload = site.workload(await site.image(below_bytes=LARGE, extra_bytes=1000), SEES_ALL)
-    store = await fetch_until_the_power_fails(site, machine, workload)
-    layers = LEFT[left](store, workload.artifact)
-    empty(layers[0] / "lower", *links(layers), layers[-1] / "diff" / "noise-below")
-    await site.device.boot()
-    await machine.restart_agent()
-    with pytest.raises(ArtifactDamaged, match=f"noise-below has 0 bytes instead of {LARGE}"):
-        await machine.backend.prepare(workload, ignore)
-    await machine.backend.prepare(workload, ignore)
-    assert await whole(machine, workload)
-
-
-async def test_an_image_that_a_power_cut_left_without_a_name_and_a_manifest_is_told_and_fetched_upon_its_layers(
-    site: PodmanSite, machine: PodmanMachine
-) -> None:
-    workload = site.workload(await site.image(below_bytes=LARGE, extra_bytes=1000), SEES_ALL)
-    store = await fetch_until_the_power_fails(site, machine, workload)
-    unwrite(store, workload.artifact, "manifest")
-    nameless(store, workload.artifact)
-    await site.device.boot()
-    await machine.restart_agent()
-    before = await received(site.device)
-    with pytest.raises(ArtifactDamaged, match="manifest is lacking or damaged"):
-        await machine.backend.prepare(workload, ignore)
-    await machine.backend.prepare(workload, ignore)
-    assert await received(site.device) - before < LITTLE
-    assert await whole(machine, workload)
 
 
 async def test_a_damaged_database_that_others_need_is_left_alone_and_told(

@@ -44,12 +44,16 @@ def _is_empty(path: Path) -> bool:
     return path.is_file() and not path.read_text(errors="replace").strip("\0 \n")
 
 
-def _name(store: Store, layer: str) -> str:
-    links = store.root / "overlay" / "l"
+def links_to(store: Store, layer: str) -> list[Path]:
+    """All of a layer's links; there is more than one where its folder was lost and made again."""
+    links, target = store.root / "overlay" / "l", _target(layer)
     if not links.is_dir():
-        return ""
-    target = _target(layer)
-    return next((link.name for link in links.iterdir() if link.is_symlink() and str(link.readlink()) == target), "")
+        return []
+    return [link for link in links.iterdir() if link.is_symlink() and str(link.readlink()) == target]
+
+
+def _name(store: Store, layer: str) -> str:
+    return next((link.name for link in links_to(store, layer)), "")
 
 
 def _new_name(store: Store, layer: str) -> str:

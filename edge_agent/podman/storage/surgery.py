@@ -10,6 +10,7 @@ from collections.abc import Set
 from pathlib import Path
 
 from edge_agent.podman.storage.examine import Damage
+from edge_agent.podman.storage.links import links_to
 from edge_agent.podman.storage.locks import held
 from edge_agent.podman.storage.store import INDEXES, Layer, Store, chain, read_index
 from edge_agent.runtime.files import write_durably
@@ -68,8 +69,8 @@ def _forget(store: Store, index: str, ids: Set[str]) -> None:
 
 
 def _delete(store: Store, layer: Layer) -> None:
-    link = store.folder(layer.id) / "link"
-    if link.is_file() and (name := link.read_text().strip()):
-        (store.root / "overlay" / "l" / name).unlink(missing_ok=True)
+    # Podman 4.3 mends no link of any layer while one leads nowhere.
+    for link in links_to(store, layer.id):
+        link.unlink(missing_ok=True)
     store.recipe(layer.id).unlink(missing_ok=True)
     shutil.rmtree(store.folder(layer.id), ignore_errors=True)
