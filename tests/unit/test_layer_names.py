@@ -38,6 +38,18 @@ def test_empty_names_are_written_again(store: Store, content: str) -> None:
     assert not (store.folder("base") / "lower").exists()
 
 
+def test_a_lacking_name_is_written_again(store: Store) -> None:
+    (store.folder("middle") / "link").unlink()
+    assert mend_names(store, CHAIN) == ["middle"]
+    assert (store.folder("middle") / "link").read_text() == "MIDDLE"
+
+
+def test_a_layer_without_a_folder_gets_none(store: Store) -> None:
+    shutil.rmtree(store.folder("base"))
+    assert mend_names(store, CHAIN) == []
+    assert not store.folder("base").exists()
+
+
 def test_a_name_that_nobody_knows_is_replaced_by_a_new_one(store: Store) -> None:
     (store.folder("middle") / "link").write_text("")
     (store.root / "overlay/l/MIDDLE").unlink()

@@ -17,12 +17,13 @@ NAME_LENGTH = 26
 
 def mend_names(store: Store, chain: Sequence[str]) -> list[str]:
     """Afterwards each layer of a chain, the topmost first, has its short name, and those of the layers below it; the
-    ids of those that had an empty file or other names instead.
+    ids of those that had an empty file, none, or other names instead.
 
+    Where the file is lacking Podman looks for a link, and gives up where any layer's link leads nowhere.
     With an empty file Podman mounts containers without the layer, and writes into what it builds upon it what it cannot
     read any more. Where it deletes a layer with an empty file, Podman 4.3 deletes the symbolic links of all layers.
     """
-    unnamed = [layer for layer in chain if _is_empty(store.folder(layer) / "link")]
+    unnamed = [layer for layer in chain if store.folder(layer).is_dir() and not _has_name(store.folder(layer) / "link")]
     for layer in unnamed:
         write_durably(store.folder(layer) / "link", (_name(store, layer) or _new_name(store, layer)).encode(), 0o644)
     return unnamed + [layer for at, layer in enumerate(chain) if _mend_below(store, layer, chain[at + 1 :])]
@@ -39,9 +40,9 @@ def _mend_below(store: Store, layer: str, below: Sequence[str]) -> bool:
     return True
 
 
-def _is_empty(path: Path) -> bool:
-    """So is a file of zeroes, as some file systems leave it."""
-    return path.is_file() and not path.read_text(errors="replace").strip("\0 \n")
+def _has_name(path: Path) -> bool:
+    """A file of zeroes, as some file systems leave it, has none."""
+    return path.is_file() and bool(path.read_text(errors="replace").strip("\0 \n"))
 
 
 def links_to(store: Store, layer: str) -> list[Path]:
