@@ -86,7 +86,7 @@ async def test_device_that_was_offline_catches_up_and_tells_what_it_did(fleet: F
     await everything_is_told(fleet)
 
 
-@pytest.mark.parametrize("backend", FETCHERS)
+@pytest.mark.parametrize("backend", ["virtualenv", pytest.param("podman", marks=pytest.mark.faults)])
 async def test_fetch_that_a_killed_agent_left_is_resumed_and_not_begun_again(fleet: Fleet, backend: str) -> None:
     """An image by layers, the second of which is on its way; a bundle by bytes."""
     fleet.set_profiles(dict.fromkeys(BACKENDS, "lan"))

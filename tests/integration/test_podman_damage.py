@@ -1,10 +1,11 @@
 """Podman's storage is damaged while a device is off: what was damaged is mended, and nothing else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from edge_agent.runtime.backend import Handle
 from edge_agent.runtime.model import Artifact, State, Volume, Workload
@@ -80,6 +81,21 @@ SCRATCHES: dict[str, Callable[[DamagedStore, Artifact], None]] = {
 }
 
 
+# Of each kind these are tried each time, the others with the slow tests.
+OFTEN = (
+    "its own layer is gone",
+    "Podman's database is cut off",
+    "a layer's files are empty",
+    "a layer's folder is gone",
+    "manifests and configuration are empty",
+    "a layer's link is empty",
+)
+
+
+def kinds(names: Iterable[str]) -> list[ParameterSet]:
+    return [pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow) for name in names]
+
+
 def programs(store: DamagedStore, artifact: Artifact) -> list[Path]:
     """Of the topmost layer."""
     return [path for path in (store.layers(artifact)[0] / "diff").rglob("*") if path.name == "busybox"]
@@ -91,7 +107,7 @@ def restarts(agent: Agent, workload: Workload) -> int:
     return status.restarts
 
 
-@pytest.mark.parametrize("damage", SPOILED_CONTAINERS)
+@pytest.mark.parametrize("damage", kinds(SPOILED_CONTAINERS))
 async def test_a_spoiled_container_is_made_anew_and_nothing_is_fetched(
     site: PodmanSite, image: Artifact, machine: PodmanMachine, tmp_path: Path, damage: str
 ) -> None:
@@ -117,7 +133,7 @@ async def test_a_spoiled_container_is_made_anew_and_nothing_is_fetched(
     assert len(DamagedStore(site.device).entries("containers")) == 2
 
 
-@pytest.mark.parametrize("damage", DAMAGED_IMAGES)
+@pytest.mark.parametrize("damage", kinds(DAMAGED_IMAGES))
 async def test_what_is_damaged_of_an_image_is_fetched_again_and_nothing_else(
     site: PodmanSite, machine: PodmanMachine, tmp_path: Path, damage: str
 ) -> None:
@@ -144,7 +160,7 @@ async def test_what_is_damaged_of_an_image_is_fetched_again_and_nothing_else(
     assert fetched < LARGE or damage == ALL_LOST
 
 
-@pytest.mark.parametrize("scratch", SCRATCHES)
+@pytest.mark.parametrize("scratch", kinds(SCRATCHES))
 async def test_what_needs_no_fetching_is_mended_without(
     site: PodmanSite, image: Artifact, machine: PodmanMachine, tmp_path: Path, scratch: str
 ) -> None:
