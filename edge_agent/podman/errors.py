@@ -9,6 +9,8 @@ NOT_FOUND_TEXTS = ("manifest unknown", "name unknown", "repository name not know
 DENIED_TEXTS = ("unauthorized", "authentication required", "denied", "invalid username/password")
 NO_SPACE = "no space left on device"
 COMMAND_TEXTS = ("executable file not found", "executable file `", "no such file or directory")
+# What is damaged in its storage is mended before the next attempt, whatever file Podman does not find there.
+STORAGE_TEXTS = ("recreating the links", "mounting storage for container", "creating read-write layer")
 NOT_STOPPED = "as it could not be stopped"
 WRONG_FORMAT = "exec format error"
 
@@ -67,6 +69,8 @@ def start_error(workload: Workload, text: str) -> BackendError:
         return BackendError("DeviceMissing", message, retryable=True)
     if "statfs" in lower or "bind source" in lower or "mount source" in lower:
         return BackendError("MountSourceMissing", f"cannot start {workload.name}: {_short(text)}", retryable=False)
+    if any(known in lower for known in STORAGE_TEXTS):
+        return BackendError("StartFailed", f"cannot start {workload.name}: {_short(text)}", retryable=True)
     if any(known in lower for known in COMMAND_TEXTS):
         return BackendError("CommandNotFound", f"cannot start {workload.name}: {_short(text)}", retryable=False)
     if "permission denied" in lower:

@@ -215,6 +215,11 @@ def test_pull_errors_are_told_apart(text: str, reason: str, retryable: int) -> N
         ("cannot listen on the TCP port: listen tcp4 :19090: bind: address already in use", "PortInUse", 1),
         ('runc create failed: exec: "nonesuch": executable file not found in $PATH', "CommandNotFound", 0),
         ("crun: executable file `nonesuch` not found in $PATH: No such file or directory", "CommandNotFound", 0),
+        (
+            'container "4": recreating the links: 1 error: open /s/overlay/9/link: no such file or directory',
+            "StartFailed",
+            1,
+        ),
         ("mkdir /var/lib/containers/x: no space left on device", "DiskFull", 1),
         ("registry:5000/alice/digits@sha256:abc: image not known", "NotPrepared", 0),
         ("exec /bin/x: exec format error", "WrongArchitecture", 0),
