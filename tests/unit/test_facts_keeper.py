@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from edge_agent.runtime.disk import Space
+from edge_agent.runtime.facts import telling
 from edge_agent.runtime.facts.found import Accelerator
 from edge_agent.runtime.facts.keeper import FactsKeeper
 from edge_agent.runtime.facts.nvml import Gpu
@@ -99,6 +101,27 @@ async def test_facts_are_read_again_at_once_when_asked_for_and_told_only_when_th
         (tmp_path / "dev/apex_0").touch()
         keeper.look_soon()
         await until(lambda: told == [2])
+
+
+async def test_free_space_that_changes_all_the_time_is_told_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, free = RASPBERRY_PI_5.plant(tmp_path), [30 * GIB]
+    monkeypatch.setattr(telling, "spaces", lambda _: [Space(Path("/data"), 64 * GIB, free[0])])
+    async with keeping(root, Driver(()), period=0.005, free_period=3600.0) as (keeper, told):
+        free[0] = 20 * GIB
+        await until(lambda: keeper.facts.disks[0].free_bytes == 20 * GIB)
+        free[0] = 10 * GIB
+        (tmp_path / "dev/apex_0").touch()
+        await until(lambda: told == [1, 2])
+        assert keeper.facts.disks[0].free_bytes == 20 * GIB
+        # Another disk is no news of free space.
+        monkeypatch.setattr(telling, "spaces", lambda _: [Space(Path("/other"), 64 * GIB, GIB)])
+        await until(lambda: keeper.facts.disks[0].path == "/other")
+    async with keeping(root, Driver(()), period=0.005, free_period=0.0) as (keeper, _):
+        free[0] = 10 * GIB
+        monkeypatch.setattr(telling, "spaces", lambda _: [Space(Path("/data"), 64 * GIB, free[0])])
+        await until(lambda: keeper.facts.disks[0].free_bytes == 10 * GIB)
 
 
 @pytest.mark.parametrize(

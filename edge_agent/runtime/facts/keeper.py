@@ -1,6 +1,7 @@
 """Keeps the facts of the machine true: read again now and then, and when the backend becomes another one."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,8 @@ from longshore.v1 import device_pb2
 log = structlog.get_logger()
 
 PERIOD = 600.0
+# Free space alone is told no sooner than this after it was told. That a disk is nearly full is told at once, elsewhere.
+FREE_PERIOD = 3600.0
 # A driver that takes longer is taken to hang.
 PATIENCE = 60.0
 
@@ -35,6 +38,7 @@ class FactsKeeper:
         root: Path = ROOT,
         read_gpus: Callable[[], Sequence[Gpu]] = read_gpus,
         period: float = PERIOD,
+        free_period: float = FREE_PERIOD,
         patience: float = PATIENCE,
     ) -> None:
         self._version = agent_version
@@ -43,6 +47,8 @@ class FactsKeeper:
         self._root = root
         self._read_gpus = read_gpus
         self._period = period
+        self._free_period = free_period
+        self._free_told = -free_period
         self._patience = patience
         self._gpus: Sequence[Gpu] = ()
         self._hangs = False
@@ -59,7 +65,7 @@ class FactsKeeper:
         while True:
             self._soon.clear()
             self.accelerators = await self._look()
-            facts = self._tell(self.facts)
+            facts = self._steady(self._tell(self.facts))
             if facts != self.facts:
                 self.facts = facts
                 self._changed()
@@ -69,6 +75,19 @@ class FactsKeeper:
 
     def _tell(self, before: device_pb2.DeviceFacts | None) -> device_pb2.DeviceFacts:
         return device_facts(self._version, self._root, folders=self._folders(), found=self.accelerators, before=before)
+
+    def _steady(self, facts: device_pb2.DeviceFacts) -> device_pb2.DeviceFacts:
+        """The same with the free space that was told last, where that was a short time ago."""
+        known, now = self.facts.disks, time.monotonic()
+        if facts.disks != known:
+            if now < self._free_told + self._free_period and [each.path for each in facts.disks] == [
+                each.path for each in known
+            ]:
+                del facts.disks[:]
+                facts.disks.extend(known)
+            else:
+                self._free_told = now
+        return facts
 
     async def _look(self) -> tuple[Accelerator, ...]:
         """The driver of GPUs is asked only for those of which it has not told yet."""
