@@ -17,6 +17,7 @@ from controller.local.stack import LocalStack
 from controller.settings import Builds
 from longshore.client import Client
 from longshore.v1 import deployment_pb2, event_pb2, mqtt_pb2
+from tests.support.async_waiting import until_holds
 from tests.support.broker_observer import BrokerObserver, onlooker, watch_broker
 from tests.support.building import BASE_CACHE
 from tests.support.device_network import DeviceNetwork
@@ -169,7 +170,13 @@ async def _member(folder: Path, name: str, backend: str, stack: LocalStack, clie
         site = Site(folder, stack, device, client, program=KINDS[backend].program)
         await site.enroll(name)
         await site.start_agent({}, "--keepalive", KEEPALIVE)
+
+        async def told_of_its_backend() -> bool:
+            return bool((await site.call(client.get_device, name)).facts.backend)
+
         try:
+            # Of one that has not told what it runs, the controller takes for granted that it runs images.
+            await until_holds(told_of_its_backend, seconds=60)
             yield Member(site, cable, (await site.call(client.get_device, name)).id)
         finally:
             # What a bad network holds up is not waited for.
