@@ -199,7 +199,7 @@ class PodmanBackend:
         wanted = {port.host_port for port in workload.ports}
         for old in await self._inventory.containers():
             if not self._inventory.runs(old) and wanted & {number for _, number in old.published.values()}:
-                await self._inventory.cleaned_up(old)
+                await _cleaned_up(old)
 
     async def _discard(self, container: str, secret_folder: str) -> None:
         """Removes what a failed start has left, by id or name; best effort, since the caller gets the first error."""
@@ -239,16 +239,11 @@ class PodmanBackend:
         process = machine.open_process(container.pid, container.id)
         if process is None:
             return
-        monitor = machine.open_monitor(container.monitor_pid, container.id)
         try:
             await self._end(container, process, grace)
-            # It takes down the network, rules for ports included, in its own time: never those of a next instance.
-            if monitor is not None and not await wait_for_end(monitor, CLEANUP_SECONDS):
-                log.warning("container_not_cleaned_up", container=container.id, monitor=container.monitor_pid)
         finally:
             os.close(process)
-            if monitor is not None:
-                os.close(monitor)
+        await _cleaned_up(container)
 
     async def _end(self, container: Container, process: int, grace: float) -> None:
         """Its process has ended afterwards. Raises BackendError where it does not."""
@@ -347,3 +342,16 @@ class PodmanBackend:
         self._inventory.deaths.bell.ring()
         self._inventory.deaths.close()
         await asyncio.to_thread(self._connection.close)
+
+
+async def _cleaned_up(container: Container) -> None:
+    """Returns once what has ended has no network any more, or keeps it for too long. Podman takes down by ports what
+    another container at the same ports needs too, rules for them; its monitor does that in its own time, and ends."""
+    monitor = machine.open_monitor(container.monitor_pid, container.id)
+    if monitor is None:
+        return
+    try:
+        if not await wait_for_end(monitor, CLEANUP_SECONDS):
+            log.warning("container_not_cleaned_up", container=container.id, monitor=container.monitor_pid)
+    finally:
+        os.close(monitor)

@@ -16,8 +16,6 @@ EARLY_SECONDS = 30.0
 # Neither is about to run nor runs: what a power cut leaves, and what was never started.
 UNSTARTED = ("created", "configured", "initialized", "unknown")
 RUNNING = ("running", "paused", "stopping")
-# Until it is cleaned up, what has ended is "stopped"; from then on "exited".
-NOT_CLEANED_UP = (*RUNNING, "stopped")
 # By which Podman 5 says that its monitor has died before it wrote down how the container ended.
 UNKNOWN_CODE = -1
 REAL_TIME_SIGNAL = re.compile(r"(RTMIN(?=\+)|RTMAX(?=-))([+-]\d{1,2})")

@@ -20,8 +20,6 @@ from edge_agent.runtime.deaths import DeathWatch
 LIST_AGE = 120.0
 # How long Podman's monitor may take to write down how a dead container ended.
 SETTLE_SECONDS = 3.0
-# How long it may then take to clean up, on a busy device.
-CLEANUP_SECONDS = 10.0
 KILLED = 128 + 9
 
 log = structlog.get_logger()
@@ -65,16 +63,6 @@ class Inventory:
             state = container.state if container else "gone"
             raise ApiError(500, "start", f"podman says that it started the container, but it is {state}")
         self._remember(container)
-
-    async def cleaned_up(self, container: Container) -> None:
-        """Returns once Podman has taken down the network of a container that has ended, or does not in time, since its
-        monitor is gone. It takes down by ports what another container at the same ports needs too."""
-        deadline = time.monotonic() + CLEANUP_SECONDS
-        while (found := await self._inspect(container.id)) is not None and found.state in containers.NOT_CLEANED_UP:
-            if time.monotonic() > deadline:
-                log.warning("container_not_cleaned_up", container=container.id, state=found.state)
-                return
-            await asyncio.sleep(0.02)
 
     def forget(self, container_id: str) -> None:
         """The container was removed."""

@@ -62,10 +62,15 @@ def _foreign(store: Store, own: Set[str]) -> Iterator[str]:
 
 
 def _alive(ids: Set[str]) -> Iterator[str]:
-    """Those of which a process lives, or the monitor of one: all are in control groups named after them."""
-    for path in PROC.glob("[0-9]*/cgroup"):
-        try:
-            groups = path.read_text()
-        except OSError:
-            continue
-        yield from (container for container in ids if container in groups)
+    """Those of which a process lives, or the monitor of one: its control group, its mounts or its command line names
+    the container. Only what this user may read of a process is seen."""
+    for process in PROC.glob("[0-9]*"):
+        told = "".join(_text(process / name) for name in ("cgroup", "cmdline", "mountinfo"))
+        yield from (container for container in ids if container in told)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""

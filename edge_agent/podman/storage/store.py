@@ -96,9 +96,6 @@ class Store:
         plain = PLAIN_NAME.fullmatch(name)
         return self.image_folder(image) / (name if plain else "=" + base64.b64encode(name.encode()).decode())
 
-    def container_folder(self, container: str) -> Path:
-        return self.root / "overlay-containers" / container
-
     def _all(self, name: str) -> Iterator[Mapping[str, Any]]:
         for path in INDEXES[name]:
             yield from read_index(self.root / path) or ()
