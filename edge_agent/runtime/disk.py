@@ -44,17 +44,11 @@ def spaces(folders: Iterable[Path]) -> list[Space]:
     return list(found.values())
 
 
-def rounded(free: int, before: int | None = None, step: int = ROUNDED_TO) -> int:
-    """Free bytes as they are told: whole steps, and as `before` while they are less than two steps above that."""
-    if before is not None and before <= free < before + 2 * step:
+def rounded(free: int, before: int | None = None) -> int:
+    """Free bytes as they are told; as `before` while they are close to that."""
+    if before is not None and before <= free < before + 2 * ROUNDED_TO:
         return before
-    return free - free % step
-
-
-def rough_step(free: int) -> int:
-    """Of what is told again and again, over networks that may be paid by volume: two of these steps are at most an
-    eighth of what is free, or as little as is told at all."""
-    return max(ROUNDED_TO, 1 << max(0, (free // 16).bit_length() - 1))
+    return free - free % ROUNDED_TO
 
 
 def _existing(folder: Path) -> Path:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.runtime import disk_watch
-from edge_agent.runtime.disk import MIB, ROUNDED_TO, Space, rough_step, rounded, spaces
+from edge_agent.runtime.disk import MIB, ROUNDED_TO, Space, rounded, spaces
 from edge_agent.runtime.disk_watch import DiskWatch, least
 
 GIB = 1024 * MIB
@@ -39,19 +39,6 @@ def test_what_is_told_is_close_and_changes_only_with_what_is_so(amounts: list[in
         assert told <= free < told + 2 * ROUNDED_TO
         if before is not None and abs(free - before - ROUNDED_TO) < ROUNDED_TO:
             assert told == before
-
-
-@given(st.lists(st.integers(0, 2**42), min_size=1))
-def test_what_is_told_again_and_again_is_an_eighth_less_than_is_so_at_the_most(amounts: list[int]) -> None:
-    told: int | None = None
-    for free in amounts:
-        told = rounded(free, told, rough_step(free))
-        assert 0 <= free - told < max(free / 8, 2 * ROUNDED_TO) + 1
-
-
-def test_a_disk_that_many_programs_use_is_told_seldom() -> None:
-    told = {rounded(40 * GIB + change, 38 * GIB, rough_step(40 * GIB)) for change in range(-GIB, GIB, 100 * MIB)}
-    assert told == {38 * GIB}
 
 
 def test_small_changes_around_a_limit_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,9 @@ from longshore.v1 import device_pb2
 log = structlog.get_logger()
 
 PERIOD = 600.0
-# Free space alone is told no sooner than this after it was told. That a disk is nearly full is told at once, elsewhere.
-FREE_PERIOD = 3600.0
+# Free space is told again no sooner than this after a change of it was told: on a disk in use each look finds another,
+# and each telling costs a few hundred bytes. That a disk is nearly full is told at once, elsewhere.
+FREE_PERIOD = 7200.0
 # A driver that takes longer is taken to hang.
 PATIENCE = 60.0
 

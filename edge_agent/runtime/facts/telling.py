@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from edge_agent.runtime.disk import Space, rough_step, rounded, spaces
+from edge_agent.runtime.disk import rounded, spaces
 from edge_agent.runtime.facts import machine
 from edge_agent.runtime.facts.accelerators import accelerators
 from edge_agent.runtime.facts.found import Accelerator
@@ -51,11 +51,9 @@ def told(accelerator: Accelerator) -> device_pb2.Accelerator:
 
 def _disks(folders: Iterable[Path], before: device_pb2.DeviceFacts | None) -> list[device_pb2.Disk]:
     known = {disk.path: disk.free_bytes for disk in before.disks} if before is not None else {}
-
-    def free(space: Space) -> int:
-        return rounded(space.free, known.get(str(space.path)), rough_step(space.free))
-
     return [
-        device_pb2.Disk(path=str(space.path), size_bytes=space.size, free_bytes=free(space))
+        device_pb2.Disk(
+            path=str(space.path), size_bytes=space.size, free_bytes=rounded(space.free, known.get(str(space.path)))
+        )
         for space in spaces(folders)
     ]
