@@ -184,9 +184,10 @@ def state_lock(state_dir: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            pid = _noted(descriptor)
+            name = f"process {pid}" if pid > 0 else "of which the process is not known"
             raise AlreadyRunning(
-                f"another agent uses {state_dir} (process {_noted(descriptor)}); stop it, or give this one its own "
-                "--state-dir"
+                f"another agent uses {state_dir} ({name}); stop it, or give this one its own --state-dir"
             ) from None
         _note(descriptor)
         yield
@@ -195,7 +196,8 @@ def state_lock(state_dir: Path) -> Iterator[None]:
 
 
 def _note(descriptor: int) -> None:
-    """Who this is. In place, since a full disk has no room for more; where it takes not even that, nobody is named."""
+    """Who this is. In place, since a full disk has no room for more; where it takes not even that, the note stays the
+    one of who was there before, and the lock is held all the same."""
     with suppress(OSError):
         os.pwrite(descriptor, f"{os.getpid():<10}\n".encode(), 0)
 

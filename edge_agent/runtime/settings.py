@@ -130,8 +130,8 @@ def _read(path: Path) -> dict[str, object]:
 
 
 def _settings(state_dir: Path, values: Mapping[str, object], options: Sequence[Option]) -> AgentSettings:
-    common = {each.name: _kind(each.default) for each in fields(AgentSettings) if each.name not in NOT_SET}
-    known = {**common, **{option.name: _kind(option.default) for option in options}}
+    common = {each.name: KINDS[type(each.default)] for each in fields(AgentSettings) if each.name not in NOT_SET}
+    known = {**common, **{option.name: KINDS[type(option.default)] for option in options}}
     for name, value in values.items():
         if name not in known:
             raise InvalidSettings(f"unknown setting {name!r}; known are {', '.join(known)}")
@@ -143,10 +143,6 @@ def _settings(state_dir: Path, values: Mapping[str, object], options: Sequence[O
         _require(not allowed, option.name, own[option.name], allowed)
     given = {name: value for name, value in values.items() if name in common}
     return AgentSettings(state_dir=state_dir, own=own, **given)  # type: ignore[arg-type]  # checked above
-
-
-def _kind(default: object) -> tuple[tuple[type, ...], str]:
-    return KINDS[type(default)]
 
 
 def _require(holds: bool, name: str, value: object, allowed: str) -> None:
