@@ -3,8 +3,10 @@
 https://docs.kernel.org/admin-guide/cgroup-v2.html and cgroup-v1/
 """
 
+import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,8 @@ MOUNTS = Path("/proc/self/mounts")
 WANTED = ("cpu", "cpuacct", "memory", "pids", "cpuset", "blkio")
 # What of version 2 can be limited.
 WANTED_UNIFIED = ("cpu", "memory", "pids", "cpuset", "io")
+# How long a group of which nothing runs any more may refuse to go.
+REMOVE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,17 @@ class Cgroups:
                 found |= {int(pid) for pid in (folder / "cgroup.procs").read_text().split()}
         return sorted(found)
 
-    def remove(self, name: str) -> None:
+    async def remove(self, name: str) -> None:
         """The group is gone, if nothing runs in it; so is its parent, if that has no other."""
+        deadline = time.monotonic() + REMOVE_SECONDS
+        while True:
+            self._try_removing(name)
+            if not self.folders(name) or time.monotonic() > deadline:
+                return
+            # A process that has ended may be counted for a moment still.
+            await asyncio.sleep(0.01)
+
+    def _try_removing(self, name: str) -> None:
         for folder in dict.fromkeys(self.places(name).values()):
             for empty in (folder, folder.parent):
                 with contextlib.suppress(OSError):
@@ -113,13 +126,13 @@ class Cgroups:
         return [("memory", "memory.limit_in_bytes", str(limit)), both]
 
 
-def find_cgroups(mounts: Path = MOUNTS) -> Cgroups | None:
-    """Those of this machine below which this agent may make groups; None where there are none."""
+def find_cgroups(mounts: Path = MOUNTS) -> Cgroups:
+    """Those of this machine below which this agent may make groups; without hierarchies where it may make none."""
     unified, separate = mounted(mounts)
     if unified is not None and (found := _unified(unified)):
         return found
     writable = {name: place for name, place in separate.items() if name in WANTED and os.access(place, os.W_OK)}
-    return Cgroups(1, writable) if writable else None
+    return Cgroups(1, writable)
 
 
 def mounted(mounts: Path = MOUNTS) -> tuple[Path | None, dict[str, Path]]:

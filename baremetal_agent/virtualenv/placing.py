@@ -3,10 +3,7 @@
 In control groups that the agent makes (here), or in units of systemd (`units`).
 """
 
-import asyncio
-import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Protocol
 
 from baremetal_agent.virtualenv.cgroups import Cgroups, Joined, find_cgroups
@@ -16,8 +13,6 @@ from baremetal_agent.virtualenv.supervised import limits_without_groups
 from edge_agent.runtime.backend import BackendError
 
 RLIMIT = "rlimit"
-# How long a group of which nothing runs any more may refuse to go.
-CLEAR_SECONDS = 2.0
 
 
 class Placing(Protocol):
@@ -26,6 +21,11 @@ class Placing(Protocol):
     @property
     def name(self) -> str:
         """As `Capabilities` calls it, and noted in each instance."""
+        ...
+
+    @property
+    def cgroups(self) -> Cgroups:
+        """The hierarchies in which the control groups of instances are."""
         ...
 
     def limits(self, isolation: str) -> tuple[frozenset[str], str]:
@@ -52,18 +52,6 @@ class Placing(Protocol):
         """What it means that such a command line came to nothing, with its last words."""
         ...
 
-    def folders(self, instance: Instance) -> Sequence[Path]:
-        """The control groups that a process has to be in to be the instance's."""
-        ...
-
-    def places(self, instance: Instance) -> Mapping[str, Path]:
-        """The same by controller."""
-        ...
-
-    def processes(self, instance: Instance) -> list[int]:
-        """Numbers of those that are in its control groups."""
-        ...
-
     async def clear(self, instance: Instance) -> None:
         """Nothing is left of the place of an instance that does not run, nor of what hangs in it."""
         ...
@@ -79,21 +67,19 @@ class Groups:
 
     name = "supervisor"
 
-    def __init__(self, cgroups: Cgroups | None) -> None:
-        self._cgroups = cgroups
+    def __init__(self, cgroups: Cgroups) -> None:
+        self.cgroups = cgroups
 
     def limits(self, isolation: str) -> tuple[frozenset[str], str]:
-        if self._cgroups is None:
+        if not self.cgroups.hierarchies:
             return limits_without_groups(isolation), RLIMIT
-        return self._cgroups.controllers, f"cgroup-v{self._cgroups.version}"
+        return self.cgroups.controllers, f"cgroup-v{self.cgroups.version}"
 
     def group(self, owner: str, instance_id: str) -> str:
         return f"longshore-{owner}/{instance_id}"
 
     def prepare(self, launch: Launch) -> Joined:
-        if self._cgroups is None:
-            return Joined()
-        return self._cgroups.create(launch.instance.cgroup, launch.confinement.resources)
+        return self.cgroups.create(launch.instance.cgroup, launch.confinement.resources)
 
     def starting(self, launch: Launch, argv: Sequence[str]) -> Sequence[str]:
         return argv
@@ -104,23 +90,8 @@ class Groups:
     def refusal(self, what: str, said: str) -> BackendError:
         return BackendError("StartFailed", f"cannot start {what}: {said}", retryable=True)
 
-    def folders(self, instance: Instance) -> Sequence[Path]:
-        return self._cgroups.folders(instance.cgroup) if self._cgroups is not None else ()
-
-    def places(self, instance: Instance) -> Mapping[str, Path]:
-        return self._cgroups.places(instance.cgroup) if self._cgroups is not None else {}
-
-    def processes(self, instance: Instance) -> list[int]:
-        return self._cgroups.processes(instance.cgroup) if self._cgroups is not None else []
-
     async def clear(self, instance: Instance) -> None:
-        deadline = time.monotonic() + CLEAR_SECONDS
-        while self._cgroups is not None:
-            self._cgroups.remove(instance.cgroup)
-            if time.monotonic() > deadline or not any(folder.exists() for folder in self.folders(instance)):
-                return
-            # A process that has ended may be counted for a moment still.
-            await asyncio.sleep(0.01)
+        await self.cgroups.remove(instance.cgroup)
 
     async def leave(self) -> None:
         """Groups go with the last instance."""

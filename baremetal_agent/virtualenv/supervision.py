@@ -170,7 +170,7 @@ class Supervision:
         if started is None or not is_same(started.pid, started.began):
             return
         # Who watches over it has to see its end.
-        group = {*self._placing.processes(instance)} - {self._instances.supervisor(instance)}
+        group = {*self._placing.cgroups.processes(instance.cgroup)} - {self._instances.supervisor(instance)}
         # With the first process of a namespace all others end.
         for pid in [started.init] if started.init else [*group, started.pid]:
             with contextlib.suppress(ProcessLookupError):
@@ -190,7 +190,7 @@ class Supervision:
             # These first: without their parent they are not found by it.
             yield from descendants(hanging)
             yield hanging
-        yield from self._placing.processes(instance)
+        yield from self._placing.cgroups.processes(instance.cgroup)
         if self._instances.started(instance) is None:
             yield from marked(MARKER, instance.id)
 
@@ -200,14 +200,14 @@ class Supervision:
                 yield line
 
     def entering(self, instance: Instance, started: Started, command: Sequence[str], *, terminal: bool) -> list[str]:
-        groups = self._placing.folders(instance)
+        groups = self._placing.cgroups.folders(instance.cgroup)
         return entering(started, instance.confinement, groups, command, apart=instance.apart, terminal=terminal)
 
     def processes(self, instance: Instance, started: Started) -> Iterable[int]:
         return (started.pid, *descendants(started.init or started.pid))
 
     def stats(self, instance: Instance, started: Started) -> Stats:
-        counted = self._meter.of_groups(self._placing.places(instance), started.pid)
+        counted = self._meter.of_groups(self._placing.cgroups.places(instance.cgroup), started.pid)
         return counted or self._meter.of_processes(self.processes(instance, started), started.pid)
 
 

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import structlog
@@ -48,13 +48,13 @@ class Units:
     name = "systemd"
 
     def __init__(self, groups: Cgroups) -> None:
-        self._groups = groups
+        self.cgroups = groups
         kept = {place for controller, place in groups.hierarchies.items() if controller in (*KEPT, *TRACKED)}
         others = {name: place for name, place in groups.hierarchies.items() if place not in kept}
         self._own = Cgroups(groups.version, others if groups.version == 1 else {})
 
     def limits(self, isolation: str) -> tuple[frozenset[str], str]:
-        return self._groups.controllers & {*WANTED, *WANTED_UNIFIED}, f"cgroup-v{self._groups.version}"
+        return self.cgroups.controllers & {*WANTED, *WANTED_UNIFIED}, f"cgroup-v{self.cgroups.version}"
 
     def group(self, owner: str, instance_id: str) -> str:
         return f"{SLICE}/{unit_name(instance_id)}"
@@ -63,18 +63,18 @@ class Units:
         name, resources = launch.instance.cgroup, launch.confinement.resources
         made = self._own.create(name, resources)
         folders = (*made.folders, self._tracked(name))
-        return Joined(folders, self._groups.kills(name), tuple(self._settings(name, resources)), Path(name).name)
+        return Joined(folders, self.cgroups.kills(name), tuple(self._settings(name, resources)), Path(name).name)
 
     def _tracked(self, name: str) -> Path:
         """The folder that is there for as long as the unit is."""
-        places = self._groups.places(name)
+        places = self.cgroups.places(name)
         return next(places[hierarchy] for hierarchy in (*TRACKED, *places) if hierarchy in places)
 
     def _settings(self, name: str, resources: Resources) -> Iterator[tuple[Path, str]]:
         """What systemd cannot be asked for: version 1 without swap beyond the limit, and that the kernel takes the
         workload and not its supervisor when memory runs out, in version 2 all of the workload."""
-        memory = self._groups.places(name).get("memory")
-        unified = self._groups.version == 2
+        memory = self.cgroups.places(name).get("memory")
+        unified = self.cgroups.version == 2
         if memory and resources.memory_bytes and not unified and (memory.parents[1] / SWAP).exists():
             yield memory / SWAP, str(resources.memory_bytes + OWN_BYTES)
         yield Path("/proc/self/oom_score_adj"), "-1000"
@@ -84,33 +84,24 @@ class Units:
     def starting(self, launch: Launch, argv: Sequence[str]) -> Sequence[str]:
         instance = launch.instance
         devices = [node_name(Path(bind.source)) for bind in launch.layout.binds if bind.device]
-        found = properties(launch.confinement.resources, devices, unified=self._groups.version == 2)
+        found = properties(launch.confinement.resources, devices, unified=self.cgroups.version == 2)
         what = f"{instance.name} revision {instance.revision}, {instance.deployment_id}"
         return in_unit(Path(instance.cgroup).name, what, found, argv)
 
     def replacing(self, instance: Instance, argv: Sequence[str]) -> Sequence[str]:
-        return joining(self.folders(instance), argv) if is_unit(instance.cgroup) else argv
+        return joining(self.cgroups.folders(instance.cgroup), argv) if instance.launcher == self.name else argv
 
     def refusal(self, what: str, said: str) -> BackendError:
         message = f"cannot start {what}: systemd does not start units: {said}"
         return BackendUnavailable("SystemdUnavailable", message)
 
-    def folders(self, instance: Instance) -> Sequence[Path]:
-        return self._groups.folders(instance.cgroup)
-
-    def places(self, instance: Instance) -> Mapping[str, Path]:
-        return {name: path for name, path in self._groups.places(instance.cgroup).items() if path.is_dir()}
-
-    def processes(self, instance: Instance) -> list[int]:
-        return self._groups.processes(instance.cgroup)
-
     async def clear(self, instance: Instance) -> None:
-        if not is_unit(instance.cgroup):
-            self._groups.remove(instance.cgroup)
+        if instance.launcher != self.name:
+            await self.cgroups.remove(instance.cgroup)
             return
         if self._tracked(instance.cgroup).is_dir():
             await _stop(Path(instance.cgroup).name)
-        self._own.remove(instance.cgroup)
+        await self._own.remove(instance.cgroup)
 
     async def leave(self) -> None:
         tracked = self._tracked(SLICE)
@@ -146,10 +137,6 @@ async def usable() -> str:
 
 def unit_name(instance_id: str) -> str:
     return f"longshore-{re.sub('[^A-Za-z0-9:_.-]', '_', instance_id)}.scope"
-
-
-def is_unit(group: str) -> bool:
-    return group.endswith(".scope")
 
 
 def node_name(node: Path) -> str:

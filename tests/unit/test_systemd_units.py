@@ -140,11 +140,14 @@ def test_setting_that_is_refused_keeps_those_after_it_from_being_made(tmp_path: 
     assert [(tmp_path / name).read_text() for name in ("one", "three")] == ["1", ""]
 
 
-@pytest.mark.parametrize("group", ["longshore-owner/digits", "longshore.slice/longshore-digits.scope"])
-async def test_removal_leaves_the_slice_to_systemd(tmp_path: Path, group: str) -> None:
+@pytest.mark.parametrize(
+    ("launcher", "group"),
+    [("supervisor", "longshore-owner/digits"), ("systemd", "longshore.slice/longshore-digits.scope")],
+)
+async def test_removal_leaves_the_slice_to_systemd(tmp_path: Path, launcher: str, group: str) -> None:
     units = made(unified(tmp_path))
     (tmp_path / "longshore.slice").mkdir()
     (tmp_path / "longshore-owner/digits").mkdir(parents=True)
-    await units.clear(Instance("digits", "owner", "d-1", 3, "sha256:1", "digits", "boot", units.name, cgroup=group))
+    await units.clear(Instance("digits", "owner", "d-1", 3, "sha256:1", "digits", "boot", launcher, cgroup=group))
     assert (tmp_path / "longshore.slice").is_dir()
-    assert (tmp_path / "longshore-owner").exists() == group.endswith(".scope")
+    assert (tmp_path / "longshore-owner").exists() == (launcher == "systemd")
