@@ -48,7 +48,7 @@ class Placing(Protocol):
         """The same for another supervisor of what runs."""
         ...
 
-    def refusal(self, what: str, said: str) -> BackendError:
+    async def refusal(self, what: str, said: str) -> BackendError:
         """What it means that such a command line came to nothing, with its last words."""
         ...
 
@@ -87,14 +87,19 @@ class Groups:
     def replacing(self, instance: Instance, argv: Sequence[str]) -> Sequence[str]:
         return argv
 
-    def refusal(self, what: str, said: str) -> BackendError:
-        return BackendError("StartFailed", f"cannot start {what}: {said}", retryable=True)
+    async def refusal(self, what: str, said: str) -> BackendError:
+        return start_failed(what, said)
 
     async def clear(self, instance: Instance) -> None:
         await self.cgroups.remove(instance.cgroup)
 
     async def leave(self) -> None:
         """Groups go with the last instance."""
+
+
+def start_failed(what: str, why: str) -> BackendError:
+    """Of one start, that may succeed later."""
+    return BackendError("StartFailed", f"cannot start {what}: {why}", retryable=True)
 
 
 def own_groups() -> Groups:

@@ -18,7 +18,7 @@ from baremetal_agent.virtualenv.cgroups import Joined
 from baremetal_agent.virtualenv.entering import entering
 from baremetal_agent.virtualenv.instances import LOG, Ended, Instance, Instances, Started
 from baremetal_agent.virtualenv.launcher import Launch, Means
-from baremetal_agent.virtualenv.placing import RLIMIT, Placing
+from baremetal_agent.virtualenv.placing import RLIMIT, Placing, start_failed
 from baremetal_agent.virtualenv.processes import descendants, end_all, is_same, marked
 from baremetal_agent.virtualenv.starting import MARKER
 from baremetal_agent.virtualenv.supervised import described
@@ -108,7 +108,7 @@ class Supervision:
             argv += [str(self._instances.path(instance.id)), str(lock), str(writing), *mode]
             problem = await _begin(place(argv), (lock, writing))
             if problem is not None:
-                raise self._placing.refusal(instance.name, problem)
+                raise await self._placing.refusal(instance.name, problem)
             # The lock stays for as long as the supervisor has the file open.
             given.close()
             await _await_report(instance, reading)
@@ -256,7 +256,7 @@ async def _await_report(instance: Instance, reading: int) -> None:
             await end_all(lambda: (*descendants(hanging), hanging), KILL_SECONDS)
     outcome = said.decode(errors="replace").partition("\n")[2] or "its supervisor ended at once"
     if outcome != "ok":
-        raise BackendError("StartFailed", f"cannot start {instance.name}: {outcome}", retryable=True)
+        raise start_failed(instance.name, outcome)
 
 
 async def _readable(descriptor: int) -> bytes:

@@ -20,6 +20,7 @@ from baremetal_agent.virtualenv.commands import NOT_FOUND, Ended, run
 from baremetal_agent.virtualenv.entering import joining
 from baremetal_agent.virtualenv.instances import Instance
 from baremetal_agent.virtualenv.launcher import Launch
+from baremetal_agent.virtualenv.placing import start_failed
 from edge_agent.runtime.backend import BackendError, BackendUnavailable
 from edge_agent.runtime.model import Resources
 
@@ -91,9 +92,12 @@ class Units:
     def replacing(self, instance: Instance, argv: Sequence[str]) -> Sequence[str]:
         return joining(self.cgroups.folders(instance.cgroup), argv) if instance.launcher == self.name else argv
 
-    def refusal(self, what: str, said: str) -> BackendError:
-        message = f"cannot start {what}: systemd does not start units: {said}"
-        return BackendUnavailable("SystemdUnavailable", message)
+    async def refusal(self, what: str, said: str) -> BackendError:
+        if lacking := await usable():
+            message = f"cannot start {what}: systemd does not start units: {lacking}"
+            return BackendUnavailable("SystemdUnavailable", message)
+        # It is this one that cannot be: nothing else is to wait for it.
+        return start_failed(what, said)
 
     async def clear(self, instance: Instance) -> None:
         if instance.launcher != self.name:

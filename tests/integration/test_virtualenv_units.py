@@ -275,6 +275,16 @@ async def test_systemd_that_does_not_answer_refuses_starts_for_now_and_disturbs_
     assert len(await machine.backend.list()) == 1
 
 
+async def test_start_that_systemd_refuses_is_no_failure_of_the_device(machine: UnitsMachine) -> None:
+    workload = machine.workload(resources=Resources(memory_bytes=2**70))
+    await machine.backend.prepare(workload, ignore)
+    with pytest.raises(BackendError, match="MemoryMax") as caught:
+        await machine.backend.start(workload)
+    assert (caught.value.reason, isinstance(caught.value, BackendUnavailable)) == ("StartFailed", False)
+    assert await machine.backend.list() == []
+    await machine.launch()
+
+
 async def test_workload_from_before_units_goes_on_and_is_removed_whole(machine: UnitsMachine, tmp_path: Path) -> None:
     await machine.close_agent()
     old = replace(machine.site.options(machine.owner), environment={"PATH": path_without("systemd-run", tmp_path)})
