@@ -22,7 +22,7 @@ from baremetal_agent.virtualenv.launcher import Launcher, Means
 from baremetal_agent.virtualenv.packages import Packages
 from baremetal_agent.virtualenv.placing import own_groups
 from baremetal_agent.virtualenv.ports import first_unprivileged, refuse_mapped
-from baremetal_agent.virtualenv.processes import is_same, open_process, send
+from baremetal_agent.virtualenv.processes import KILL_SECONDS, is_same, open_process, send
 from baremetal_agent.virtualenv.releases import Release
 from baremetal_agent.virtualenv.sessions import PipeSession, TerminalSession, run_to_end
 from baremetal_agent.virtualenv.starting import Starter
@@ -54,8 +54,6 @@ from edge_agent.runtime.secret_files import place
 from edge_agent.runtime.sockets import holds, listeners
 
 NAME = "virtualenv"
-# A killed process that is in the middle of a system call ends with a delay.
-KILL_SECONDS = 10.0
 
 
 class VirtualenvBackend:

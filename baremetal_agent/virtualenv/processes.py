@@ -9,6 +9,8 @@ from pathlib import Path
 from edge_agent.runtime.deaths import wait_for_end
 
 PROC = Path("/proc")
+# A killed process that is in the middle of a system call ends with a delay.
+KILL_SECONDS = 10.0
 
 
 def start_ticks(pid: int) -> int:
@@ -42,10 +44,10 @@ def send(process: int, number: int) -> None:
         return
 
 
-async def end_all(find: Callable[[], Iterable[int]], seconds: float) -> bool:
-    """Whether none of those that `find` tells runs any more, within that time: they are killed, and so are those that
-    they started meanwhile."""
-    deadline = time.monotonic() + seconds
+async def end_all(find: Callable[[], Iterable[int]]) -> bool:
+    """Whether none of those that `find` tells runs any more: they are killed, and so are those that they started
+    meanwhile. False where one still does after KILL_SECONDS."""
+    deadline = time.monotonic() + KILL_SECONDS
     while running := [(pid, began) for pid in find() if (began := start_ticks(pid))]:
         for pid, began in running:
             process = open_process(pid, began)

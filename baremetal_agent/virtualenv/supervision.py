@@ -32,8 +32,6 @@ log = structlog.get_logger()
 # How long a supervisor may take to write down how a dead workload ended.
 SETTLE_SECONDS = 5.0
 START_SECONDS = 30.0
-# A killed process that is in the middle of a system call ends with a delay.
-KILL_SECONDS = 10.0
 PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
     "from baremetal_agent.supervisor.main import main; sys.exit(main(sys.argv[2:]))"
@@ -177,7 +175,7 @@ class Supervision:
                 os.kill(pid, signal.SIGKILL)
 
     async def clear(self, instance: Instance) -> None:
-        if not await end_all(lambda: self._left(instance), KILL_SECONDS):
+        if not await end_all(lambda: self._left(instance)):
             log.error("instance_does_not_end", instance=instance.id, deployment=instance.deployment_id)
         await self._placing.clear(instance)
 
@@ -253,7 +251,7 @@ async def _await_report(instance: Instance, reading: int) -> None:
         said += b"nothing is heard of it"
         if said.partition(b"\n")[0].isdigit():
             hanging = int(said.partition(b"\n")[0])
-            await end_all(lambda: (*descendants(hanging), hanging), KILL_SECONDS)
+            await end_all(lambda: (*descendants(hanging), hanging))
     outcome = said.decode(errors="replace").partition("\n")[2] or "its supervisor ended at once"
     if outcome != "ok":
         raise start_failed(instance.name, outcome)
