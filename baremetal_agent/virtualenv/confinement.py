@@ -7,9 +7,7 @@ from edge_agent.runtime.backend import Unsupported
 from edge_agent.runtime.model import Resources, Workload
 
 ROOT, WRITABLE_ROOT, HOST_PID, HOST_IPC = "root", "writable-root", "host-pid", "host-ipc"
-NEW_PRIVILEGES, SECCOMP_UNCONFINED = "new-privileges", "seccomp-unconfined"
-# The device's network is the only one there is.
-HOST_NETWORK = "host-network"
+NEW_PRIVILEGES = "new-privileges"
 NET_BIND_SERVICE = "CAP_NET_BIND_SERVICE"
 FIRST_UNPRIVILEGED_PORT = 1024
 SETPRIV = "/usr/bin/setpriv"

@@ -13,8 +13,10 @@ from typing import Any
 from baremetal_agent.virtualenv.layout import Bind
 from baremetal_agent.virtualenv.system import SHOWN
 from edge_agent.runtime.backend import BackendError, Unsupported
+from edge_agent.runtime.facts import cdi
 
-FOLDERS = (Path("/etc/cdi"), Path("/var/run/cdi"))
+# Those whose names the device tells.
+FOLDERS = tuple(Path("/", folder) for folder in cdi.FOLDERS)
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,13 @@ class Granted:
     groups: tuple[int, ...] = ()
 
 
-def grant(workload: str, names: Iterable[str], *, apart: bool, folders: Iterable[Path] = FOLDERS) -> Granted:
+def grant(workload: str, names: Iterable[str], *, apart: bool) -> Granted:
     """All that the devices consist of. `apart`: the workload can be shown something elsewhere than it is. Raises
     BackendError "DeviceMissing", retryable, where this device has none of that name, or not all of it; Unsupported."""
     wanted = list(names)
     if not wanted:
         return Granted()
-    known = {name: edits for path in _files(folders) for name, edits in _devices(path)}
+    known = {name: edits for path in _files() for name, edits in _devices(path)}
     if missing := [name for name in wanted if name not in known]:
         what = f"this device has no {', '.join(missing)}; make the CDI file of its accelerator in {FOLDERS[0]}"
         raise BackendError("DeviceMissing", f"cannot start {workload}: {what}", retryable=True)
@@ -58,8 +60,8 @@ def _require(workload: str, wanted: Iterable[str], binds: Iterable[Bind], *, apa
         raise Unsupported(f"cannot start {workload}: {what}")
 
 
-def _files(folders: Iterable[Path]) -> Iterator[Path]:
-    for folder in folders:
+def _files() -> Iterator[Path]:
+    for folder in FOLDERS:
         if folder.is_dir():
             yield from sorted(path for path in folder.iterdir() if path.suffix in (".json", ".yaml", ".yml"))
 
