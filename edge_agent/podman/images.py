@@ -116,7 +116,9 @@ class Images:
             idle = await self._idle()
             await self._connection.in_lasting_thread(self._keeper.take_out, damage, artifact.reference, idle)
             self._facts.pop(artifact.digest, None)
-            message = f"{artifact.reference} is damaged on this device ({damage.what}); that part is fetched again"
+            message = (
+                f"{artifact.reference} is damaged on this device ({damage.what}); what is damaged is fetched again"
+            )
             raise ArtifactDamaged(message)
 
     def suspect(self, digest: str) -> None:

@@ -28,7 +28,7 @@ PROFILES = {"ship": "satellite", "mast": "3g", "barn": "on-off"}
 FETCHERS = {"podman": "barn", "virtualenv": "mast"}
 LAYERS = ("head -c 1500000 /dev/urandom > /first",)
 SMALL, LARGE = 250_000, 1_500_000
-# What a fetch costs at most beyond its bytes, for TLS, manifests, and what TCP sends again. A second fetch costs more.
+# What a fetch costs at most beyond its bytes, for TLS, manifests, and what TCP sends again. Twice LARGE is more.
 WASTE = 0.8
 
 

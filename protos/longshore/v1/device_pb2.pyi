@@ -227,8 +227,8 @@ class Disk(_message.Message):
     """Where it is mounted: of the agent's state, and of the artifacts."""
     size_bytes: _builtins.int
     free_bytes: _builtins.int
-    """Free for ordinary users, rounded down to 64 MiB. A change of it alone is told at most each two hours: on a disk in
-    use it changes all the time, and networks may be paid by volume.
+    """Free for ordinary users, in whole 64 MiB: less than 128 MiB below what was so when it was told. A change of it alone
+    is told at most each two hours: on a disk in use it changes all the time, and networks may be paid by volume.
     """
     def __init__(
         self,
