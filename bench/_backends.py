@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.fault_site import KINDS
 from tests.support.site import Site, running_site, spec_text
 
 BYTE_CODE = Path(__file__).parents[1] / ".tools" / "byte-code"
@@ -22,9 +23,9 @@ class Backend:
     program: str
     artifact: str
 
-    def spec(self, name: str, *, host: object = "auto") -> str:
+    def spec(self, name: str) -> str:
         """A deployment.yml of the service of the tests."""
-        return spec_text(name, host=host, artifact=self.artifact)
+        return spec_text(name, artifact=self.artifact)
 
     @asynccontextmanager
     async def site(self) -> AsyncIterator[Site]:
@@ -51,7 +52,4 @@ def _compiled() -> Iterator[None]:
         os.environ.update(before)
 
 
-BACKENDS = (
-    Backend("podman", "edge_agent.main", "image"),
-    Backend("virtualenv", "baremetal_agent.main", "bundle"),
-)
+BACKENDS = tuple(Backend(name, kind.program, kind.artifact) for name, kind in KINDS.items())

@@ -10,7 +10,7 @@ import pytest_asyncio
 from edge_agent.runtime.fail_points import VARIABLE
 from longshore.v1 import deployment_pb2
 from tests.support.fault_scenarios import CASES, Scenario
-from tests.support.fault_site import BACKENDS, FaultSite, fault_site
+from tests.support.fault_site import KINDS, FaultSite, fault_site
 from tests.support.site import fetch, status_of
 
 pytestmark = [
@@ -28,7 +28,7 @@ def _parameter(scenario: Scenario, point: str) -> Any:
     return pytest.param(scenario, point, marks=marks, id=f"{scenario.name}-{point}")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=BACKENDS)
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=KINDS)
 async def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[FaultSite]:
     async with fault_site(tmp_path_factory.mktemp("points"), request.param) as made:
         yield made

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.fault_cycles import Cycles
-from tests.support.fault_site import BACKENDS, FaultSite, fault_site
+from tests.support.fault_site import KINDS, FaultSite, fault_site
 
 pytestmark = [
     pytest.mark.podman,
@@ -22,7 +22,7 @@ ROUNDS = int(os.environ.get("LONGSHORE_FAULT_ROUNDS", "200"))
 FEW = 3
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=BACKENDS)
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=KINDS)
 async def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[FaultSite]:
     async with fault_site(tmp_path_factory.mktemp("kills"), request.param) as made:
         yield made

@@ -134,6 +134,6 @@ def remove(folder: Path) -> None:
 
 async def received(device: SimulatedDevice) -> int:
     """Bytes that came to the device by its network since it was booted."""
-    listed = await device.run("sh", "-c", "cat /sys/class/net/*/statistics/rx_bytes /proc/net/dev | tail -n +1")
+    listed = await device.run("cat", "/proc/net/dev")
     lines = [line.split(":") for line in listed.splitlines() if ":" in line and "lo:" not in line]
     return sum(int(counts.split()[0]) for _, counts in lines)

@@ -17,7 +17,6 @@ from longshore.v1 import deployment_pb2
 from tests.support.broker_observer import BrokerObserver, onlooker
 from tests.support.site import PROJECT, Site, fetch, running_site, spec_text, status_of
 
-BACKENDS = ("podman", "virtualenv")
 SECRET = b"of the service alone"
 
 
