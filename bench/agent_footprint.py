@@ -93,12 +93,13 @@ async def _measure(backend: Backend) -> str:
     ours = {pid: process for pid, process in after.items() if pid != FIRST and process.words[-1:] != (WORKLOAD,)}
     for pid, process in sorted(ours.items()):
         print(f"{backend.name}: {pid} {process.pss:.1f} MB PSS: {' '.join(process.words)[:100]}", flush=True)
+    (agent,) = (process for process in ours.values() if backend.program in process.words)
     own = sum(process.own - _before(pid, before).own for pid, process in ours.items())
     ended = sum(after[pid].children - _before(pid, before).children for pid in (FIRST, *ours))
     return (
         f"agent_footprint: backend={backend.name} value={sum(one.pss for one in ours.values()):.1f} unit=MB_PSS "
         f"uss_mb={sum(one.private for one in ours.values()):.1f} alone_mb={_alone(ours.values()):.1f} "
-        f"agent_mb={max(one.pss for one in ours.values()):.1f} processes={len(ours)} "
+        f"agent_mb={agent.pss:.1f} processes={len(ours)} "
         f"cpu_percent={(own + ended) / seconds * 100:.3f} ended_children_cpu_percent={ended / seconds * 100:.3f} "
         f"control_cpu_percent={(waking - idle) / seconds * 100:.3f} seconds={seconds:.0f} rounds=1 "
         "(one workload, idle)"

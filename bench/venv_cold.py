@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from baremetal_agent.virtualenv.environments import uv_program
@@ -41,12 +41,14 @@ VERSION = "3.11"
 
 @dataclass(frozen=True)
 class Comparison:
-    """The same wheels in a registry, as a bundle, and in a folder; each round has a folder of its own."""
+    """The same wheels in a registry, as a bundle, and in a folder; each round has a folder of its own. `fetches` are
+    seconds of ours until all was on the device."""
 
     shop: BundleShop
     artifact: Artifact
     wheels: Path
     python: Path
+    fetches: list[float] = field(default_factory=list)
 
     async def ours(self, folder: Path) -> float:
         installer = Installer(folder, self._credentials, self.shop.registry.ca_file, Packages(False), boot_id())
@@ -65,7 +67,7 @@ class Comparison:
             await installer.settled()
         finally:
             await installer.close()
-        FETCHES.append(fetched - began)
+        self.fetches.append(fetched - began)
         return seconds
 
     async def uv(self, folder: Path) -> float:
@@ -102,10 +104,6 @@ class Comparison:
         return self.shop.registry.device_credentials("bench")
 
 
-# Seconds of ours until all was on the device.
-FETCHES: list[float] = []
-
-
 def main() -> str:
     with tempfile.TemporaryDirectory(prefix="longshore-bench-") as folder:
         return asyncio.run(_measure(Path(folder)))
@@ -130,11 +128,12 @@ async def _measure(folder: Path) -> str:
             order = [*order[1:], order[0]]
         size = sum(path.stat().st_size for path in comparison.wheels.iterdir())
     ours, uv, uv_fetching, pip = (statistics.median(found[name]) * 1000 for name in kinds)
+    fetched = statistics.median(comparison.fetches) * 1000
     return (
         f"venv_cold: ratio={_ratio(found['ours'], found['uv']):.3f} "
         f"ratio_to_uv_fetching={_ratio(found['ours'], found['uv_fetching']):.3f} "
         f"faster_than_pip={_ratio(found['pip'], found['ours']):.1f} ours_ms={ours:.0f} "
-        f"fetched_ms={statistics.median(FETCHES) * 1000:.0f} uv_ms={uv:.0f} uv_fetching_ms={uv_fetching:.0f} "
+        f"fetched_ms={fetched:.0f} uv_ms={uv:.0f} uv_fetching_ms={uv_fetching:.0f} "
         f"pip_ms={pip:.0f} wheels_mb={size / 1e6:.1f} rounds={ROUNDS} "
         "(medians; ours fetches, uv and venv with pip have the wheels already)"
     )
