@@ -109,6 +109,12 @@ async def launch(machine: HasBackend, workload: Workload) -> Handle:
     return await machine.backend.start(workload)
 
 
+async def inside(machine: HasBackend, handle: Handle, script: str) -> str:
+    """What a shell in the instance says."""
+    result = await machine.backend.exec(handle, ["sh", "-c", script], 20)
+    return result.output.decode().strip()
+
+
 async def find(backend: DeployBackend, handle: Handle) -> Observed | None:
     return next((seen for seen in await backend.list() if seen.handle == handle), None)
 

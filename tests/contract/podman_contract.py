@@ -1,14 +1,11 @@
 """What the contract over real Podman on a simulated device needs, besides a `site`."""
 
-import itertools
 from collections.abc import AsyncIterator
 
 import pytest_asyncio
 
 from tests.contract.scripted_machine import POLITE, Artifacts, ScriptedMachine
 from tests.support.podman_machine import PodmanMachine, PodmanSite
-
-OWNERS = itertools.count(1)
 
 
 class ContractMachine(ScriptedMachine[PodmanSite], PodmanMachine):
@@ -25,9 +22,5 @@ async def images(site: PodmanSite) -> Artifacts:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def machine(site: PodmanSite, images: Artifacts) -> AsyncIterator[ContractMachine]:
-    made = ContractMachine(site, f"owner-{next(OWNERS)}", images)
-    await made.open()
-    try:
+    async with ContractMachine(site, f"owner-{next(site.numbers)}", images) as made:
         yield made
-    finally:
-        await made.close()

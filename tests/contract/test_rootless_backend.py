@@ -6,7 +6,7 @@ import pytest
 import pytest_asyncio
 
 from tests.contract.backend_contract import BackendContract
-from tests.contract.podman_contract import OWNERS, ContractMachine, images
+from tests.contract.podman_contract import ContractMachine, images
 from tests.contract.scripted_machine import Artifacts
 from tests.support.rootless_podman import RootlessMachine, RootlessSite, rootless_site
 
@@ -25,12 +25,8 @@ async def site(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixture
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def machine(site: RootlessSite, images: Artifacts) -> AsyncIterator[RootlessContractMachine]:
-    made = RootlessContractMachine(site, f"owner-{next(OWNERS)}", images)
-    await made.open()
-    try:
+    async with RootlessContractMachine(site, f"owner-{next(site.numbers)}", images) as made:
         yield made
-    finally:
-        await made.close()
 
 
 @pytest.mark.podman

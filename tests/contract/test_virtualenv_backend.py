@@ -1,6 +1,5 @@
 """The contract over real processes on a simulated device, with real bundles from a real registry."""
 
-import itertools
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -10,8 +9,6 @@ import pytest_asyncio
 from tests.contract.backend_contract import BackendContract
 from tests.contract.scripted_machine import Artifacts, ScriptedMachine
 from tests.support.virtualenv_machine import VirtualenvMachine, VirtualenvSite, virtualenv_site
-
-OWNERS = itertools.count(1)
 
 
 class ContractMachine(ScriptedMachine[VirtualenvSite], VirtualenvMachine):
@@ -35,12 +32,8 @@ async def bundles(site: VirtualenvSite) -> Artifacts:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def machine(site: VirtualenvSite, bundles: Artifacts) -> AsyncIterator[ContractMachine]:
-    made = ContractMachine(site, f"owner-{next(OWNERS)}", bundles)
-    await made.open()
-    try:
+    async with ContractMachine(site, f"owner-{next(site.numbers)}", bundles) as made:
         yield made
-    finally:
-        await made.close()
 
 
 @pytest.mark.podman

@@ -1,16 +1,17 @@
 """The contract over bundles in units of systemd: on a simulated device that systemd runs, by the same tests."""
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import pytest
 import pytest_asyncio
 
 from tests.contract.backend_contract import BackendContract
 from tests.contract.scripted_machine import Artifacts
-from tests.contract.test_virtualenv_backend import OWNERS, ContractMachine
+from tests.contract.test_virtualenv_backend import ContractMachine, bundles
 from tests.support import device_systemd
 from tests.support.virtualenv_machine import VirtualenvSite, virtualenv_site
+
+__all__ = ["bundles"]
 
 pytestmark = [
     pytest.mark.podman,
@@ -25,21 +26,11 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Virtua
         yield made
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def bundles(site: VirtualenvSite) -> Artifacts:
-    foreign = await site.bundle(profile="arm64-cpu")
-    return Artifacts(await site.bundle(), replace(foreign, platform="linux/amd64"))
-
-
 @pytest_asyncio.fixture(loop_scope="module")
 async def machine(site: VirtualenvSite, bundles: Artifacts) -> AsyncIterator[ContractMachine]:
-    made = ContractMachine(site, f"owner-{next(OWNERS)}", bundles)
-    await made.open()
-    try:
+    async with ContractMachine(site, f"owner-{next(site.numbers)}", bundles) as made:
         assert (await made.backend.probe()).capabilities.supervision == "systemd"
         yield made
-    finally:
-        await made.close()
 
 
 @pytest.mark.asyncio(loop_scope="module")

@@ -25,9 +25,5 @@ async def image(site: PodmanSite) -> Artifact:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def machine(site: PodmanSite) -> AsyncIterator[PodmanMachine]:
-    made = PodmanMachine(site, f"agent-{next(OWNERS)}")
-    await made.open()
-    try:
+    async with PodmanMachine(site, f"agent-{next(OWNERS)}") as made:
         yield made
-    finally:
-        await made.close()

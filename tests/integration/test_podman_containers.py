@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.runtime.backend import BackendError, Handle, LogQuery
+from edge_agent.runtime.backend import BackendError, LogQuery
 from edge_agent.runtime.model import Artifact, Mount, Port, Resources
-from tests.contract.machine import await_lines, await_observed, find, has_ended, ignore, launch
+from tests.contract.machine import await_lines, await_observed, find, has_ended, ignore, inside, launch
 from tests.integration.podman_fixtures import image, machine, site
 from tests.support.podman_machine import PodmanMachine, PodmanSite, until
 from tests.support.remote_backend import RemoteBackend
@@ -28,11 +28,6 @@ POLITE = "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"
 MEBIBYTE = 1024 * 1024
 # linux/capability.h
 CAP_SYS_RESOURCE = 24
-
-
-async def inside(machine: PodmanMachine, handle: Handle, script: str) -> str:
-    result = await machine.backend.exec(handle, ["sh", "-c", script], 20)
-    return result.output.decode().strip()
 
 
 async def answers(machine: PodmanMachine, address: tuple[str, int]) -> str:

@@ -8,7 +8,7 @@ import pytest
 from edge_agent.podman.spec import volume_name
 from edge_agent.runtime.backend import Handle
 from edge_agent.runtime.model import Artifact, Resources, Secret, Volume
-from tests.contract.machine import launch
+from tests.contract.machine import inside, launch
 from tests.integration.podman_fixtures import image, machine, site
 from tests.support.podman_machine import PodmanMachine
 
@@ -20,11 +20,6 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
 ]
 POLITE = "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"
-
-
-async def inside(machine: PodmanMachine, handle: Handle, script: str) -> str:
-    result = await machine.backend.exec(handle, ["sh", "-c", script], 20)
-    return result.output.decode().strip()
 
 
 async def status_of(machine: PodmanMachine, handle: Handle) -> dict[str, str]:

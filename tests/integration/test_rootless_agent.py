@@ -10,7 +10,7 @@ import pytest_asyncio
 from edge_agent.runtime.backend import BackendError, Unsupported
 from edge_agent.runtime.model import Artifact, Resources
 from tests.contract.machine import await_observed, find, has_ended, ignore
-from tests.integration.podman_fixtures import OWNERS, image
+from tests.integration.podman_fixtures import image
 from tests.support.podman_machine import until
 from tests.support.rootless_podman import HOME, RootlessMachine, RootlessSite, as_user, rootless_site
 
@@ -51,12 +51,8 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rootle
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def machine(site: RootlessSite) -> AsyncIterator[RootlessMachine]:
-    made = RootlessMachine(site, f"agent-{next(OWNERS)}")
-    await made.open()
-    try:
+    async with RootlessMachine(site, f"agent-{next(site.numbers)}") as made:
         yield made
-    finally:
-        await made.close()
 
 
 async def test_limits_that_cannot_be_kept_are_no_capabilities_and_are_refused(

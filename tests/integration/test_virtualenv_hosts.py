@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from edge_agent.runtime.backend import BackendError, Handle, Unsupported
+from edge_agent.runtime.backend import BackendError, Unsupported
 from edge_agent.runtime.model import Artifact, Mount, Resources, Secret, Volume, Workload
-from tests.contract.machine import await_lines, await_observed, has_ended, ignore, launch
+from tests.contract.machine import await_lines, await_observed, has_ended, ignore, inside, launch
 from tests.support.virtualenv_machine import VirtualenvMachine, VirtualenvSite, virtualenv_site
 
 pytestmark = [
@@ -35,12 +35,8 @@ async def artifact(site: VirtualenvSite) -> Artifact:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def machine(site: VirtualenvSite) -> AsyncIterator[VirtualenvMachine]:
-    made = VirtualenvMachine(site, f"owner-{next(site.numbers)}")
-    await made.open()
-    try:
+    async with VirtualenvMachine(site, f"owner-{next(site.numbers)}") as made:
         yield made
-    finally:
-        await made.close()
 
 
 async def test_device_with_an_empty_opt_runs_bundles(machine: VirtualenvMachine, artifact: Artifact) -> None:
@@ -82,10 +78,6 @@ async def plugged_in(machine: VirtualenvMachine, document: Any = LAMP) -> AsyncI
         yield
     finally:
         await device.run("rm", "-rf", "/run/lamp", "/run/cdi")
-
-
-async def inside(machine: VirtualenvMachine, handle: Handle, script: str) -> str:
-    return (await machine.backend.exec(handle, ["sh", "-c", script], 20)).output.decode().strip()
 
 
 async def refusal(machine: VirtualenvMachine, workload: Workload) -> BackendError:

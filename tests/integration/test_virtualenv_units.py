@@ -1,7 +1,6 @@
 """Bundles in units of systemd, on a simulated device that it runs: their limits, their sandbox, what is left of them,
 and what becomes of them when systemd itself fails."""
 
-import itertools
 import json
 import os
 import shlex
@@ -16,7 +15,7 @@ import pytest_asyncio
 
 from edge_agent.runtime.backend import BackendError, BackendUnavailable, Handle, LogQuery, Observed, Phase
 from edge_agent.runtime.model import Artifact, Resources, Volume, Workload
-from tests.contract.machine import await_lines, await_observed, has_ended, ignore
+from tests.contract.machine import await_lines, await_observed, has_ended, ignore, inside, launch
 from tests.support import device_systemd
 from tests.support.async_waiting import until_holds
 from tests.support.remote_backend import RemoteBackend
@@ -31,7 +30,6 @@ pytestmark = [
 POLITE = "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"
 COUNTS = "trap 'exit 4' TERM; n=0; while :; do n=$((n+1)); echo line $n; sleep 0.02; done"
 LIMITS = Resources(memory_bytes=64 * 2**20, pids=20, cpu_millis=200, cpu_set="0")
-OWNERS = itertools.count(1)
 # A character device that everybody may use and no unit has by default: the one that makes network interfaces.
 LAMP = {
     "cdiVersion": "0.5.0",
@@ -51,14 +49,10 @@ class UnitsMachine(VirtualenvMachine):
         return replace(self.site.workload(self.artifact, script), **changes)
 
     async def launch(self, script: str = POLITE, **changes: Any) -> Handle:
-        return await self.start(self.workload(script, **changes))
-
-    async def start(self, workload: Workload) -> Handle:
-        await self.backend.prepare(workload, ignore)
-        return await self.backend.start(workload)
+        return await launch(self, self.workload(script, **changes))
 
     async def inside(self, handle: Handle, script: str) -> str:
-        return (await self.backend.exec(handle, ["sh", "-c", script], 20)).output.decode().strip()
+        return await inside(self, handle, script)
 
     async def outside(self, script: str) -> str:
         """What a shell of the device says, whether or not it succeeds."""
@@ -100,12 +94,8 @@ async def artifact(site: VirtualenvSite) -> Artifact:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def machine(site: VirtualenvSite, artifact: Artifact) -> AsyncIterator[UnitsMachine]:
-    made = UnitsMachine(site, f"owner-{next(OWNERS)}", artifact)
-    await made.open()
-    try:
+    async with UnitsMachine(site, f"owner-{next(site.numbers)}", artifact) as made:
         yield made
-    finally:
-        await made.close()
 
 
 @asynccontextmanager

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from edge_agent.runtime.backend import Handle, Phase, TerminalSize, Unsupported
+from edge_agent.runtime.backend import Phase, TerminalSize, Unsupported
 from edge_agent.runtime.model import Artifact, Mount, Port, Resources, Secret, Volume
-from tests.contract.machine import await_lines, await_observed, has_ended, ignore, launch
+from tests.contract.machine import await_lines, await_observed, has_ended, ignore, inside, launch
 from tests.support.virtualenv_machine import VirtualenvSite, virtualenv_site
 from tests.support.virtualenv_user import HOME, RUNTIME, USER, UserMachine
 
@@ -35,16 +35,8 @@ async def artifact(site: VirtualenvSite) -> Artifact:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def machine(site: VirtualenvSite) -> AsyncIterator[UserMachine]:
-    made = UserMachine(site, f"owner-{next(site.numbers)}")
-    await made.open()
-    try:
+    async with UserMachine(site, f"owner-{next(site.numbers)}") as made:
         yield made
-    finally:
-        await made.close()
-
-
-async def inside(machine: UserMachine, handle: Handle, script: str) -> str:
-    return (await machine.backend.exec(handle, ["sh", "-c", script], 20)).output.decode().strip()
 
 
 async def test_it_says_what_it_can_limit(machine: UserMachine) -> None:

@@ -16,7 +16,7 @@ import pytest_asyncio
 from baremetal_agent.virtualenv.backend import VirtualenvBackend
 from edge_agent.runtime.backend import BackendError, Handle, LogQuery, Observed
 from edge_agent.runtime.model import Artifact, ArtifactKind, Check, CommandProbe, Workload
-from tests.contract.machine import await_observed, has_ended, ignore
+from tests.contract.machine import await_observed, has_ended, ignore, inside, launch
 from tests.support.bundling import BundleShop, open_bundle_shop
 from tests.support.virtualenv_machine import REPOSITORY
 from tests.support.wheel_index import wheel
@@ -45,8 +45,7 @@ class LocalMachine:
         return replace(made, **changes)
 
     async def launch(self, workload: Workload) -> Handle:
-        await self.backend.prepare(workload, ignore)
-        return await self.backend.start(workload)
+        return await launch(self, workload)
 
     async def refusal(self, workload: Workload) -> BackendError:
         """What the start says, of which nothing is left."""
@@ -58,8 +57,7 @@ class LocalMachine:
         return caught.value
 
     async def inside(self, handle: Handle, script: str) -> str:
-        result = await self.backend.exec(handle, ["sh", "-c", script], 20)
-        return result.output.decode().strip()
+        return await inside(self, handle, script)
 
     async def status(self, handle: Handle) -> dict[str, str]:
         """/proc/PID/status of the workload's own process, as the device tells it."""

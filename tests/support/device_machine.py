@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 from edge_agent.runtime.backend import DeployBackend, Handle
 from edge_agent.runtime.model import Artifact, Check, CommandProbe, Port, Workload
@@ -53,7 +53,7 @@ SiteT = TypeVar("SiteT", bound=DeviceSite)
 
 
 class DeviceMachine(ABC, Generic[SiteT]):
-    """One owner's part of a site; `close` ends its instances."""
+    """One owner's part of a site; as a context manager it is open inside, and nothing of it runs afterwards."""
 
     def __init__(self, site: SiteT, owner: str) -> None:
         self.site = site
@@ -73,10 +73,18 @@ class DeviceMachine(ABC, Generic[SiteT]):
         assert self._agent is not None
         return self._agent
 
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
     async def open(self) -> None:
         self._agent = await self.site.agent(self.owner)
 
     async def close(self) -> None:
+        """Ends its instances, and the agent."""
         for seen in await self.backend.list():
             await self.backend.remove(seen.handle)
         await self.close_agent()
