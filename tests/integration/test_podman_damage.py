@@ -17,9 +17,11 @@ from tests.support.damaged_store import (
     cut,
     drop,
     empty,
+    little_fetched,
     overwrite,
     received,
     remove,
+    switched_off,
     unlink,
     unwrite,
 )
@@ -33,8 +35,6 @@ pytestmark = [
     pytest.mark.xdist_group("podman-damage"),
     pytest.mark.asyncio(loop_scope="module"),
 ]
-# More than a token, a manifest and what else is asked beside layers; less than any layer here.
-LITTLE = 100_000
 LARGE = 8_000_000
 
 SPOILED_CONTAINERS: dict[str, Callable[[DamagedStore, Handle], None]] = {
@@ -113,21 +113,12 @@ async def test_a_spoiled_container_is_made_anew_and_nothing_is_fetched(
 ) -> None:
     spoiled, sound = service(site, image), service(site, image)
     async with agent_on(machine, tmp_path) as agent:
-        agent.wish(spoiled, sound)
-        await agent.until(spoiled, State.RUNNING, "Ready")
-        await agent.until(sound, State.RUNNING, "Ready")
-        handle = agent.reconciler.handle_of(spoiled.deployment_id)
-        assert handle is not None
-    await site.device.power_cut()
-    SPOILED_CONTAINERS[damage](DamagedStore(site.device), handle)
-    await site.device.boot()
-    await machine.restart_agent()
-    before = await received(site.device)
-    async with agent_on(machine, tmp_path) as agent:
-        agent.wish(spoiled, sound)
-        await agent.until(spoiled, State.RUNNING, "Ready")
-        await agent.until(sound, State.RUNNING, "Ready")
-    assert await received(site.device) - before < LITTLE
+        await agent.settle(spoiled, sound)
+        handle = agent.handle(spoiled)
+    async with switched_off(machine) as store:
+        SPOILED_CONTAINERS[damage](store, handle)
+    async with little_fetched(site.device), agent_on(machine, tmp_path) as agent:
+        await agent.settle(spoiled, sound)
     assert len(await machine.backend.list()) == 2
     # Nothing is left of those that they replace.
     assert len(DamagedStore(site.device).entries("containers")) == 2
@@ -140,20 +131,14 @@ async def test_what_is_damaged_of_an_image_is_fetched_again_and_nothing_else(
     artifact = await site.image(below_bytes=LARGE)
     damaged, sound = service(site, artifact), service(site, await site.image())
     async with agent_on(machine, tmp_path) as agent:
-        agent.wish(damaged, sound)
-        await agent.until(damaged, State.RUNNING, "Ready")
-        await agent.until(sound, State.RUNNING, "Ready")
-        starts = {workload: restarts(agent, workload) for workload in (damaged, sound)}
-    await site.device.power_cut()
-    DAMAGED_IMAGES[damage](DamagedStore(site.device), artifact)
-    await site.device.boot()
-    await machine.restart_agent()
+        await agent.settle(damaged, sound)
+        starts = restarts(agent, sound)
+    async with switched_off(machine) as store:
+        DAMAGED_IMAGES[damage](store, artifact)
     before = await received(site.device)
     async with agent_on(machine, tmp_path) as agent:
-        agent.wish(damaged, sound)
-        await agent.until(sound, State.RUNNING, "Ready")
-        await agent.until(damaged, State.RUNNING, "Ready")
-        assert restarts(agent, sound) == starts[sound] + 1
+        await agent.settle(damaged, sound)
+        assert restarts(agent, sound) == starts + 1
         # That an image is not there at all may have any cause.
         assert ("ArtifactDamaged" in [reason for _, _, reason in agent.told()]) is (damage not in VANISHED)
     fetched = await received(site.device) - before
@@ -166,17 +151,11 @@ async def test_what_needs_no_fetching_is_mended_without(
 ) -> None:
     workload = service(site, image)
     async with agent_on(machine, tmp_path) as agent:
-        agent.wish(workload)
-        await agent.until(workload, State.RUNNING, "Ready")
-    await site.device.power_cut()
-    SCRATCHES[scratch](DamagedStore(site.device), image)
-    await site.device.boot()
-    await machine.restart_agent()
-    before = await received(site.device)
-    async with agent_on(machine, tmp_path) as agent:
-        agent.wish(workload)
-        await agent.until(workload, State.RUNNING, "Ready")
-    assert await received(site.device) - before < LITTLE
+        await agent.settle(workload)
+    async with switched_off(machine) as store:
+        SCRATCHES[scratch](store, image)
+    async with little_fetched(site.device), agent_on(machine, tmp_path) as agent:
+        await agent.settle(workload)
 
 
 async def test_a_damaged_database_that_others_need_is_left_alone_and_told(
@@ -184,16 +163,12 @@ async def test_a_damaged_database_that_others_need_is_left_alone_and_told(
 ) -> None:
     workload = service(site, image)
     async with agent_on(machine, tmp_path) as agent:
-        agent.wish(workload)
-        await agent.until(workload, State.RUNNING, "Ready")
+        await agent.settle(workload)
     await site.device.run("podman", "create", "--name", "somebodys", image.reference)
-    await site.device.power_cut()
-    store = DamagedStore(site.device)
-    whole = store.database.read_bytes()
-    overwrite(store.database)
-    damaged = store.database.read_bytes()
-    await site.device.boot()
-    await machine.restart_agent()
+    async with switched_off(machine) as store:
+        whole = store.database.read_bytes()
+        overwrite(store.database)
+        damaged = store.database.read_bytes()
     async with agent_on(machine, tmp_path) as agent:
         agent.wish(workload)
         await until(lambda: agent.reconciler.condition.startswith("StorageDamaged: "), seconds=60)
@@ -210,18 +185,12 @@ async def test_a_volume_outlives_podmans_database(
     keeps = "cat /data/kept 2>/dev/null || echo precious > /data/kept; touch /tmp/ready; exec sleep 1000"
     workload = replace(service(site, image, keeps), volumes=(Volume("data", "/data"),))
     async with agent_on(machine, tmp_path) as agent:
-        agent.wish(workload)
-        await agent.until(workload, State.RUNNING, "Ready")
-    await site.device.power_cut()
-    overwrite(DamagedStore(site.device).database)
-    await site.device.boot()
-    await machine.restart_agent()
+        await agent.settle(workload)
+    async with switched_off(machine) as store:
+        overwrite(store.database)
     async with agent_on(machine, tmp_path) as agent:
-        agent.wish(workload)
-        await agent.until(workload, State.RUNNING, "Ready")
-        handle = agent.reconciler.handle_of(workload.deployment_id)
-        assert handle is not None
-        assert await await_lines(machine.backend, handle, 1) == ["precious"]
+        await agent.settle(workload)
+        assert await await_lines(machine.backend, agent.handle(workload), 1) == ["precious"]
 
 
 async def test_a_container_that_is_spoiled_beside_one_that_runs_is_told_and_replaced_alone(
@@ -229,19 +198,14 @@ async def test_a_container_that_is_spoiled_beside_one_that_runs_is_told_and_repl
 ) -> None:
     spoiled, sound = service(site, image), service(site, image)
     async with agent_on(machine, tmp_path) as agent:
-        agent.wish(spoiled, sound)
-        await agent.until(spoiled, State.RUNNING, "Ready")
-        await agent.until(sound, State.RUNNING, "Ready")
-        handles = [agent.reconciler.handle_of(workload.deployment_id) for workload in (spoiled, sound)]
-    assert handles[0] is not None
+        await agent.settle(spoiled, sound)
+        before, kept = agent.handle(spoiled), agent.handle(sound)
     # Nobody sees it end: its files go before the agent is back.
-    await machine.backend.stop(handles[0], 0.0)
-    remove(DamagedStore(site.device).writable(handles[0]))
+    await machine.backend.stop(before, 0.0)
+    remove(DamagedStore(site.device).writable(before))
     await machine.restart_agent()
     async with agent_on(machine, tmp_path) as agent:
-        agent.wish(spoiled, sound)
-        await agent.until(spoiled, State.RUNNING, "Ready")
-        await agent.until(sound, State.RUNNING, "Ready")
-        assert agent.reconciler.handle_of(sound.deployment_id) == handles[1]
-        assert agent.reconciler.handle_of(spoiled.deployment_id) != handles[0]
+        await agent.settle(spoiled, sound)
+        assert agent.handle(sound) == kept
+        assert agent.handle(spoiled) != before
         assert (1, State.BACKOFF, "InstanceDamaged") in agent.told()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from edge_agent.runtime.backend import LogQuery
+from edge_agent.runtime.backend import Handle, LogQuery
 from edge_agent.runtime.database import AgentDatabase
 from edge_agent.runtime.kept_logs import KeptLogs
 from edge_agent.runtime.model import Artifact, Check, CommandProbe, Desired, Port, State, Workload
@@ -46,12 +46,8 @@ async def artifact(site: PodmanSite) -> Artifact:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def machine(site: PodmanSite) -> AsyncIterator[PodmanMachine]:
-    made = PodmanMachine(site, f"reconciled-{next(OWNERS)}")
-    await made.open()
-    try:
+    async with PodmanMachine(site, f"reconciled-{next(OWNERS)}") as made:
         yield made
-    finally:
-        await made.close()
 
 
 class Agent:
@@ -73,6 +69,17 @@ class Agent:
     def status(self, workload: Workload) -> InstanceStatus | None:
         statuses = self.reconciler.statuses()
         return next((s for s in statuses if s.deployment_id == workload.deployment_id), None)
+
+    def handle(self, workload: Workload) -> Handle:
+        found = self.reconciler.handle_of(workload.deployment_id)
+        assert found is not None
+        return found
+
+    async def settle(self, *workloads: Workload) -> None:
+        """Wishes for these; returns once each of them is ready."""
+        self.wish(*workloads)
+        for workload in workloads:
+            await self.until(workload, State.RUNNING, "Ready")
 
     async def until(self, workload: Workload, state: State, reason: str, revision: int = 1) -> InstanceStatus:
         def so() -> bool:
@@ -124,17 +131,15 @@ async def test_an_update_replaces_a_container_and_a_restart_of_the_agent_leaves_
     first = service(site, artifact)
     second = revised(first, SERVES)
     async with agent_on(machine, tmp_path) as agent:
-        agent.wish(first)
-        await agent.until(first, State.RUNNING, "Ready")
+        await agent.settle(first)
         agent.wish(second)
         await agent.until(second, State.RUNNING, "Ready", revision=2)
-        handle = agent.reconciler.handle_of(first.deployment_id)
-        assert handle is not None
+        handle = agent.handle(first)
         told = agent.told()
     async with agent_on(machine, tmp_path) as agent:
         agent.wish(second)
         await agent.until(second, State.RUNNING, "Ready", revision=2)
-        assert agent.reconciler.handle_of(first.deployment_id) == handle
+        assert agent.handle(first) == handle
         assert agent.told() == told
         await until(lambda: agent.previous_lines(first) == ["serving"], seconds=60)
         agent.wish()
@@ -149,8 +154,7 @@ async def test_an_update_that_crashes_at_start_returns_to_the_container_before(
     first = service(site, artifact)
     second = revised(first, CRASHES)
     async with agent_on(machine, tmp_path) as agent:
-        agent.wish(first)
-        await agent.until(first, State.RUNNING, "Ready")
+        await agent.settle(first)
         agent.wish(second)
         status = await agent.until(second, State.RUNNING, "RolledBack", revision=1)
         assert status.ready
@@ -201,11 +205,8 @@ async def test_a_container_that_is_killed_is_started_again(
 ) -> None:
     workload = service(site, artifact)
     async with agent_on(machine, tmp_path) as agent:
-        agent.wish(workload)
-        await agent.until(workload, State.RUNNING, "Ready")
-        handle = agent.reconciler.handle_of(workload.deployment_id)
-        assert handle is not None
-        await machine.backend.stop(handle, 0.0)
+        await agent.settle(workload)
+        await machine.backend.stop(agent.handle(workload), 0.0)
         await agent.until(workload, State.BACKOFF, "Exited")
         status = await agent.until(workload, State.RUNNING, "Ready")
         assert status.restarts == 1
@@ -216,8 +217,7 @@ async def test_after_a_power_cut_with_no_network_the_container_runs_again_at_onc
 ) -> None:
     workload = service(site, artifact)
     async with agent_on(machine, tmp_path) as agent:
-        agent.wish(workload)
-        await agent.until(workload, State.RUNNING, "Ready")
+        await agent.settle(workload)
         told = agent.told()
     await site.device.power_cut()
     await site.device.boot()

@@ -3,16 +3,21 @@
 import base64
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from edge_agent.runtime.backend import Handle
 from edge_agent.runtime.model import Artifact
 from tests.support.devices import SimulatedDevice
+from tests.support.podman_machine import PodmanMachine
 
 INDEXES = {"layers": "overlay-layers/layers.json", "images": "overlay-images/images.json"}
 INDEXES["containers"] = "overlay-containers/containers.json"
+# More than a token, a manifest and what else is asked beside layers; less than a layer with a
+# program.
+LITTLE = 100_000
 NOTED_OF_FILES = ("big-data-sizes", "big-data-digests")
 
 
@@ -68,6 +73,15 @@ class DamagedStore:
 
     def userdata(self, handle: Handle) -> Path:
         return self.root / "overlay-containers" / handle.value
+
+
+@asynccontextmanager
+async def switched_off(machine: PodmanMachine) -> AsyncIterator[DamagedStore]:
+    """Within the block the device is off, as a power cut leaves it; afterwards it and its agent are there again."""
+    await machine.site.device.power_cut()
+    yield DamagedStore(machine.site.device)
+    await machine.site.device.boot()
+    await machine.restart_agent()
 
 
 def empty(*paths: Path) -> None:
@@ -130,6 +144,14 @@ def nameless(store: DamagedStore, artifact: Artifact) -> list[Path]:
 
 def remove(folder: Path) -> None:
     shutil.rmtree(folder)
+
+
+@asynccontextmanager
+async def little_fetched(device: SimulatedDevice) -> AsyncIterator[None]:
+    """What the block does fetches no more than `LITTLE`."""
+    before = await received(device)
+    yield
+    assert await received(device) - before < LITTLE
 
 
 async def received(device: SimulatedDevice) -> int:
