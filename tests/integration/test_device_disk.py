@@ -10,9 +10,12 @@ import pytest
 from edge_agent.runtime.backend import BackendError
 from edge_agent.runtime.disk_watch import DiskWatch
 from edge_agent.runtime.model import State
+from tests.integration.fake_fixtures import device
 from tests.support.agent_on_fake import Agent, Device
 from tests.support.small_disk import MIB, SmallDisk, small_disk
 from tests.support.workloads import digest_of, make_workload, until
+
+__all__ = ["device"]
 
 pytestmark = pytest.mark.podman  # needs root
 # Pruning that is not urgent does not happen in the time of a test.
@@ -23,14 +26,6 @@ OPTIONS = {"prune_after_quiet": 10_000.0, "prune_interval": 10_000.0}
 def disk(tmp_path: Path) -> Iterator[SmallDisk]:
     with small_disk(tmp_path / "disk", 400) as made:
         yield made
-
-
-@pytest.fixture
-async def device(tmp_path: Path) -> AsyncIterator[Device]:
-    device = Device(tmp_path)
-    await device.service.listen()
-    yield device
-    await device.service.refuse()
 
 
 @asynccontextmanager

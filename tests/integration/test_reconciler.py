@@ -1,8 +1,6 @@
 """The reconciler over a fake engine: from a wish to what runs, and what is told of it."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -10,27 +8,14 @@ import pytest
 from edge_agent.runtime.backend import BackendError, ExecResult
 from edge_agent.runtime.convert import Broken
 from edge_agent.runtime.fake_backend import FakeBackend, FakeInstance, FakeProgram
-from edge_agent.runtime.model import (
-    Check,
-    CommandProbe,
-    Desired,
-    RestartPolicy,
-    State,
-    TcpProbe,
-    Workload,
-)
+from edge_agent.runtime.model import Check, CommandProbe, Desired, RestartPolicy, State, TcpProbe, Workload
+from tests.integration.fake_fixtures import device
 from tests.support.agent_on_fake import CRASHES, Device, no_network
 from tests.support.workloads import make_workload, until
 
+__all__ = ["device"]
+
 SHORT_DEADLINE = Check(TcpProbe("http"), period=0.05, timeout=0.5, deadline=0.3)
-
-
-@pytest.fixture
-async def device(tmp_path: Path) -> AsyncIterator[Device]:
-    device = Device(tmp_path)
-    await device.service.listen()
-    yield device
-    await device.service.refuse()
 
 
 async def test_a_wish_becomes_a_ready_instance_and_each_step_is_told(device: Device) -> None:

@@ -1,23 +1,17 @@
 """What is kept for a deployment beyond its instances, logs and volumes, and when it goes."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from edge_agent.runtime.backend import BackendError, LogLine, LogQuery
 from edge_agent.runtime.fake_backend import FakeProgram
 from edge_agent.runtime.model import State, UpdateStrategy, Volume
+from tests.integration.fake_fixtures import device
 from tests.support.agent_on_fake import Device
 from tests.support.workloads import make_workload, until
 
-
-@pytest.fixture
-async def device(tmp_path: Path) -> AsyncIterator[Device]:
-    device = Device(tmp_path)
-    await device.service.listen()
-    yield device
-    await device.service.refuse()
+__all__ = ["device"]
 
 
 def previous_lines(device: Device) -> list[str] | None:

@@ -2,9 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -14,16 +12,11 @@ from edge_agent.runtime.database import AgentDatabase
 from edge_agent.runtime.fake_backend import FakeBackend
 from edge_agent.runtime.model import Desired, State, Workload
 from longshore.v1.agent_pb2 import DesiredState, DesiredWorkload
+from tests.integration.fake_fixtures import device
 from tests.support.agent_on_fake import CRASHES, Device, no_network
 from tests.support.workloads import make_workload, until
 
-
-@pytest.fixture
-async def device(tmp_path: Path) -> AsyncIterator[Device]:
-    device = Device(tmp_path)
-    await device.service.listen()
-    yield device
-    await device.service.refuse()
+__all__ = ["device"]
 
 
 def store(device: Device, generation: int, *workloads: Workload) -> None:
