@@ -114,6 +114,23 @@ async def first(asking: AsyncIterator[agent_pb2.ChannelRequest]) -> agent_pb2.Ch
     return await anext(asking)
 
 
+async def heard_once(meeting: Meeting) -> "tuple[AsyncIterator[agent_pb2.ChannelRequest], asyncio.Task[None]]":
+    """A call that has heard the first of lines without end, and the device that goes on to send them."""
+    asking = meeting.ask()
+    begun = asyncio.create_task(first(asking))
+    await until(lambda: meeting.invited)
+    serving = meeting.serve(None)
+    await begun
+    return asking, serving
+
+
+async def cut_off(serving: "asyncio.Task[None]") -> None:
+    """The device's connection breaks."""
+    serving.cancel()
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
 async def hear(asking: AsyncIterator[agent_pb2.ChannelRequest], heard: list[str]) -> None:
     async for message in asking:
         heard.append(message.log_line.text)
@@ -172,17 +189,10 @@ async def test_a_refusal_is_raised_for_what_it_means(said: str, kind: type[Domai
 @pytest.mark.parametrize("cut", [True, False])
 async def test_nothing_waits_for_an_asker_that_left_with_lines_unread(cut: bool) -> None:
     meeting = Meeting()
-    asking = meeting.ask()
-    begun = asyncio.create_task(first(asking))
-    await until(lambda: meeting.invited)
-    serving = meeting.serve(None)
-    await begun
+    asking, serving = await heard_once(meeting)
     await until(meeting.session._room.locked)
     if cut:
-        # The device's connection breaks.
-        serving.cancel()
-        for _ in range(10):
-            await asyncio.sleep(0)
+        await cut_off(serving)
     await asking.aclose()  # type: ignore[attr-defined]
     await asyncio.wait([serving], timeout=10)
     assert serving.done()
@@ -190,17 +200,11 @@ async def test_nothing_waits_for_an_asker_that_left_with_lines_unread(cut: bool)
 
 async def test_an_asker_that_reads_slowly_hears_the_end_of_a_connection_that_was_cut_off_twice() -> None:
     meeting = Meeting()
-    asking = meeting.ask()
-    begun = asyncio.create_task(first(asking))
-    await until(lambda: meeting.invited)
-    serving = meeting.serve(None)
-    await begun
+    asking, serving = await heard_once(meeting)
     await until(meeting.session._room.locked)
     # As where the device's connection breaks while the controller stops.
     for _ in range(2):
-        serving.cancel()
-        for _ in range(10):
-            await asyncio.sleep(0)
+        await cut_off(serving)
     heard: list[str] = []
     with pytest.raises(Unavailable, match="dev-1 broke before the end"):
         await asyncio.wait_for(hear(asking, heard), 10)
@@ -222,11 +226,7 @@ async def test_another_device_cannot_take_a_session() -> None:
 
 async def test_a_device_that_is_deleted_is_cut_off_while_it_speaks() -> None:
     meeting = Meeting()
-    asking = meeting.ask()
-    begun = asyncio.create_task(first(asking))
-    await until(lambda: meeting.invited)
-    serving = meeting.serve(None)
-    await begun
+    asking, serving = await heard_once(meeting)
     meeting.sessions.heard(DeviceDeleted("dev-2"))
     for _ in range(WINDOW):
         await anext(asking)
