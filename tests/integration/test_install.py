@@ -39,12 +39,8 @@ async def test_one_line_installs_an_agent_that_outlives_kills_and_power_cuts(sit
 
     deployment = await site.deploy(spec_text("installed", ANSWER="here"))
     assert await fetch(await site.reaches(deployment, "READY")) == "here"
-    before, pid = await site.containers(), await agent.pid()
-    await site.device.run("systemctl", "restart", agent.unit)
-    await agent.until_other(pid)
-    pid = await agent.pid()
-    await site.device.run("kill", "-KILL", str(pid))
-    await agent.until_other(pid)
+    before = await site.containers()
+    await agent.restarted_and_killed()
     await site.reaches(deployment, "READY")
     assert await site.containers() == before
 

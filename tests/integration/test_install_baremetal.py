@@ -1,5 +1,6 @@
 """The bare-metal agent as a service of a machine that systemd runs: its workloads are in units of their own."""
 
+import re
 import sys
 from collections.abc import AsyncIterator
 
@@ -10,6 +11,7 @@ from tests.support import device_systemd
 from tests.support.async_waiting import until_holds
 from tests.support.installed_agent import InstalledAgent
 from tests.support.site import Site, fetch, running_site, spec_text
+from tests.support.virtualenv_machine import systemd_deaf
 
 pytestmark = [
     pytest.mark.podman,
@@ -32,20 +34,16 @@ def agent(site: Site) -> InstalledAgent:
     return InstalledAgent(site, "longshore-baremetal-agent")
 
 
-async def outside(site: Site, script: str) -> str:
-    return (await site.device.run("sh", "-c", f"({script}) 2>&1 || true")).strip()
-
-
 async def processes(site: Site) -> str:
     """Number and start of all that runs in units of workloads."""
     groups = "cat /sys/fs/cgroup/longshore.slice/*/cgroup.procs /sys/fs/cgroup/*/longshore.slice/*/cgroup.procs"
     each = "echo $p $(cut -d' ' -f22 /proc/$p/stat)"
-    return await outside(site, f"for p in $({groups} 2>/dev/null | sort -u); do {each}; done")
+    return await site.device.shell(f"for p in $({groups} 2>/dev/null | sort -u); do {each}; done")
 
 
 async def answers(site: Site) -> bool:
     """Whether the service does, as the device itself hears it."""
-    return "here" in await outside(site, f'{sys.executable} -c "{ASK}"')
+    return "here" in await site.device.shell(f'{sys.executable} -c "{ASK}"')
 
 
 async def test_workloads_are_in_units_that_outlive_the_agents_and_come_back_without_a_network(
@@ -58,15 +56,13 @@ async def test_workloads_are_in_units_that_outlive_the_agents_and_come_back_with
 
     deployment = await site.deploy(spec_text("bundled", artifact="bundle", ANSWER="here"), build=True)
     assert await fetch(await site.reaches(deployment, "READY")) == "here"
-    before, pid = await processes(site), await agent.pid()
+    before = await processes(site)
     # The supervisor, the sandbox's own two, and the service.
     assert len(before.splitlines()) == 4
-    assert await outside(site, f"systemd-cgls --no-pager -u {agent.unit} | grep -c -e bwrap -e server.py") == "0"
-    await site.device.run("systemctl", "restart", agent.unit)
-    await agent.until_other(pid)
-    pid = await agent.pid()
-    await site.device.run("kill", "-KILL", str(pid))
-    await agent.until_other(pid)
+    listed = await site.device.shell(f"systemd-cgls --no-pager --full -u {agent.unit}")
+    assert "longshore-baremetal-agent run" in listed
+    assert not re.search("bwrap|server.py", listed)
+    await agent.restarted_and_killed()
     await site.reaches(deployment, "READY")
     assert await processes(site) == before
 
@@ -84,11 +80,8 @@ async def test_doctor_says_that_units_can_be_started(site: Site, agent: Installe
     assert "problem" not in said
     assert "workloads run in units of systemd, below longshore.slice" in said
     assert "kept to themselves by bubblewrap" in said
-    await site.device.run("mv", "/run/systemd/private", "/run/systemd/hidden")
-    try:
-        said = await outside(site, f"{agent.program} doctor --state-dir {site.folder / 'agent'}")
-    finally:
-        await site.device.run("mv", "/run/systemd/hidden", "/run/systemd/private")
+    async with systemd_deaf(site.device):
+        said = await site.device.shell(f"{agent.program} doctor {' '.join(agent.state)}")
     assert "systemd starts no units: Failed to connect to bus" in said
 
 
@@ -100,9 +93,7 @@ async def test_nothing_is_left_once_the_service_is_uninstalled_and_the_device_ha
     assert await processes(site) == before != ""
     assert "has left: 1 instance(s)" in await agent("leave", *agent.state)
     assert await processes(site) == ""
-    assert await outside(site, "systemctl list-units --all --no-legend --plain 'longshore*'") == ""
-    assert (
-        await outside(site, "find /sys/fs/cgroup /run -name 'longshore-*' -o -name 'longshore.*' -o -name 'secrets-*'")
-        == ""
-    )
+    assert await site.device.shell("systemctl list-units --all --no-legend --plain 'longshore*'") == ""
+    left = "find /sys/fs/cgroup /run -name 'longshore-*' -o -name 'longshore.*' -o -name 'secrets-*'"
+    assert await site.device.shell(left) == ""
     assert not (site.folder / "agent").exists()

@@ -5,7 +5,6 @@ import json
 import os
 import shlex
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from tests.contract.machine import await_lines, await_observed, has_ended, ignor
 from tests.support import device_systemd
 from tests.support.async_waiting import until_holds
 from tests.support.remote_backend import RemoteBackend
-from tests.support.virtualenv_machine import VirtualenvMachine, VirtualenvSite, virtualenv_site
+from tests.support.virtualenv_machine import VirtualenvMachine, VirtualenvSite, systemd_deaf, virtualenv_site
 
 pytestmark = [
     pytest.mark.podman,
@@ -55,8 +54,7 @@ class UnitsMachine(VirtualenvMachine):
         return await inside(self, handle, script)
 
     async def outside(self, script: str) -> str:
-        """What a shell of the device says, whether or not it succeeds."""
-        return (await self.site.device.run("sh", "-c", f"({script}) 2>&1 || true")).strip()
+        return await self.site.device.shell(script)
 
     async def end_of(self, handle: Handle) -> Observed:
         return await await_observed(self.backend, handle, has_ended)
@@ -96,16 +94,6 @@ async def artifact(site: VirtualenvSite) -> Artifact:
 async def machine(site: VirtualenvSite, artifact: Artifact) -> AsyncIterator[UnitsMachine]:
     async with UnitsMachine(site, f"owner-{next(site.numbers)}", artifact) as made:
         yield made
-
-
-@asynccontextmanager
-async def systemd_deaf(machine: UnitsMachine) -> AsyncIterator[None]:
-    """Within the block nobody reaches systemd."""
-    await machine.site.device.run("mv", "/run/systemd/private", "/run/systemd/hidden")
-    try:
-        yield
-    finally:
-        await machine.site.device.run("mv", "/run/systemd/hidden", "/run/systemd/private")
 
 
 async def test_limits_are_those_of_the_unit_and_stay_when_systemd_loads_anew(machine: UnitsMachine) -> None:
@@ -250,7 +238,7 @@ async def test_unit_that_somebody_stops_does_not_pass_for_a_failure(machine: Uni
 async def test_systemd_that_does_not_answer_refuses_starts_for_now_and_disturbs_nothing(machine: UnitsMachine) -> None:
     running, fresh = await machine.launch("echo here; " + POLITE), machine.workload()
     await machine.backend.prepare(fresh, ignore)
-    async with systemd_deaf(machine):
+    async with systemd_deaf(machine.site.device):
         with pytest.raises(BackendUnavailable) as caught:
             await machine.backend.start(fresh)
         assert (caught.value.reason, caught.value.retryable) == ("SystemdUnavailable", True)

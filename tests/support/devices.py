@@ -190,6 +190,10 @@ class SimulatedDevice:
         assert process.returncode == 0, f"{' '.join(argv)} in {self.name} ended with {process.returncode}: {output}"
         return output
 
+    async def shell(self, script: str) -> str:
+        """What a shell inside says, with its errors and whether or not it succeeds."""
+        return (await self.run("sh", "-c", f"({script}) 2>&1 || true")).strip()
+
     def console(self) -> str:
         """What the device wrote while it booted."""
         return (self.folder / "console.log").read_text(errors="replace")

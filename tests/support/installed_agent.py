@@ -24,10 +24,17 @@ class InstalledAgent:
         """Of the service; 0 where it does not run."""
         return int((await self._site.device.run("systemctl", "show", "-p", "MainPID", "--value", self.unit)).strip())
 
-    async def until_other(self, pid: int) -> None:
-        """Until another process serves."""
+    async def replaced_by(self, *command: str) -> None:
+        """Runs a command on the device; returns once another process serves."""
+        before = await self.pid()
+        await self._site.device.run(*command)
 
         async def other() -> bool:
-            return await self.pid() not in (0, pid)
+            return await self.pid() not in (0, before)
 
         await until_holds(other, seconds=60)
+
+    async def restarted_and_killed(self) -> None:
+        """Returns once another process serves after each."""
+        await self.replaced_by("systemctl", "restart", self.unit)
+        await self.replaced_by("kill", "-KILL", str(await self.pid()))

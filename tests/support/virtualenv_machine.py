@@ -73,6 +73,16 @@ async def until_up(device: SimulatedDevice) -> None:
     await until_holds(answers)
 
 
+@asynccontextmanager
+async def systemd_deaf(device: SimulatedDevice) -> AsyncIterator[None]:
+    """Within the block nobody reaches systemd."""
+    await device.run("mv", "/run/systemd/private", "/run/systemd/hidden")
+    try:
+        yield
+    finally:
+        await device.run("mv", "/run/systemd/hidden", "/run/systemd/private")
+
+
 class VirtualenvMachine(DeviceMachine[VirtualenvSite]):
     """Whose instances are processes."""
 
