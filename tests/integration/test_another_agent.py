@@ -41,7 +41,8 @@ async def test_an_agent_of_a_backend_that_nobody_knows_has_all_commands_and_its_
     around: Surroundings,
 ) -> None:
     token = around.controller.token("twice")
-    assert await command("enroll", around, token) != (0, ""), "it is a device already"
+    code, said = await command("enroll", around, token)
+    assert (code, "is enrolled as crane-7; --force makes it another device" in said) == (1, True), said
     code, said = await command("enroll", around, "--force", "--name", "crane-8", token)
     assert (code, "enrolled as crane-8" in said) == (0, True), said
     assert '#last_line = ""' in (around.state_dir / "agent.toml").read_text()
