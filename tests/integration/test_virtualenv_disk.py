@@ -94,17 +94,19 @@ def unfinished(machine: LocalMachine) -> list[Path]:
     return [*machine.state.glob("*/.new-*"), *machine.state.glob("*/.old-*")]
 
 
-def at(count: Callable[[Progress], bool], act: Callable[[], None]) -> Callable[[Progress], None]:
-    """Acts once, as soon as so much has come."""
-    done = False
+async def full_once_it_has_come(machine: LocalMachine, disk: SmallDisk, leave: int) -> None:
+    """The disk fills as soon as all of the bundle is there: that is told, nothing half made is left, and with the room
+    that there was before the bundle runs."""
 
-    def seen(progress: Progress) -> None:
-        nonlocal done
-        if not done and count(progress):
-            done = True
-            act()
+    def fill(progress: Progress) -> None:
+        if progress.fetched_bytes == progress.total_bytes:
+            disk.fill(leave)
 
-    return seen
+    error = await full(machine, fill)
+    assert "disk full (free " in error.message
+    assert unfinished(machine) == []
+    disk.free_again()
+    assert await runs(machine)
 
 
 async def test_bundle_that_cannot_fit_is_refused_with_the_numbers_before_it_comes(
@@ -144,25 +146,12 @@ async def test_disk_that_fills_while_a_bundle_comes_is_told_and_what_came_is_not
     assert await runs(machine)
 
 
+# With half of that an environment without packages has room, and the packages have not.
+@pytest.mark.parametrize("leave", [0, NOISE // 2])
 async def test_disk_that_fills_while_an_environment_is_made_is_told_and_nothing_half_made_is_left(
-    machine: LocalMachine, disk: SmallDisk
+    machine: LocalMachine, disk: SmallDisk, leave: int
 ) -> None:
-    error = await full(machine, at(lambda seen: seen.fetched_bytes == seen.total_bytes, disk.fill))
-    assert "disk full (free " in error.message
-    assert unfinished(machine) == []
-    disk.free_again()
-    assert await runs(machine)
-
-
-async def test_disk_that_fills_while_packages_are_installed_is_told_and_nothing_half_made_is_left(
-    machine: LocalMachine, disk: SmallDisk
-) -> None:
-    # An environment without packages has room, and the packages have not.
-    error = await full(machine, at(lambda seen: seen.fetched_bytes == seen.total_bytes, lambda: disk.fill(NOISE // 2)))
-    assert "disk full (free " in error.message
-    assert unfinished(machine) == []
-    disk.free_again()
-    assert await runs(machine)
+    await full_once_it_has_come(machine, disk, leave)
 
 
 async def test_disk_that_fills_while_files_are_unpacked_is_told_and_nothing_half_made_is_left(
@@ -170,11 +159,7 @@ async def test_disk_that_fills_while_files_are_unpacked_is_told_and_nothing_half
 ) -> None:
     await prepare(machine)
     machine.artifact = await bundle(machine.shop, noise=random.Random(1).randbytes(3 * MIB))
-    error = await full(machine, at(lambda seen: seen.fetched_bytes == seen.total_bytes, lambda: disk.fill(MIB)))
-    assert "disk full (free " in error.message
-    assert unfinished(machine) == []
-    disk.free_again()
-    assert await runs(machine)
+    await full_once_it_has_come(machine, disk, MIB)
 
 
 async def test_start_on_a_full_disk_is_told_and_leaves_nothing(machine: LocalMachine, disk: SmallDisk) -> None:

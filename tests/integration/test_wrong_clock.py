@@ -41,6 +41,14 @@ def agent_of(around: Surroundings, clock: WrongClock) -> FakeAgent:
     return FakeAgent(around.state_dir, "--poll-interval", "1", env=clock.env)
 
 
+def command(clock: WrongClock, *words: str) -> "subprocess.CompletedProcess[str]":
+    """A command of an agent, to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "edge_agent.main", *words],
+        cwd=ROOT, env={**os.environ, **clock.env}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
 def since(text: str, mark: str) -> str:
     """What a log says after the last of these marks."""
     return text.rpartition(mark)[2]
@@ -121,12 +129,8 @@ async def test_clock_by_which_the_device_would_have_ended_changes_nothing_while_
 
 async def test_enrolling_by_a_clock_that_is_years_off_says_so(around: Surroundings, clock: WrongClock) -> None:
     clock.set(AHEAD)
-    command = [sys.executable, "-m", "edge_agent.main", "enroll", around.controller.token("another")]
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [*command, "--state-dir", str(around.state_dir / "other")],
-        cwd=ROOT, env={**os.environ, **clock.env}, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    token, other = around.controller.token("another"), around.state_dir / "other"
+    done = await asyncio.to_thread(command, clock, "enroll", token, "--state-dir", str(other))
     assert done.returncode == 1
     assert "the certificate of the controller at" in done.stderr
     assert "has ended; set the clock" in done.stderr
@@ -134,10 +138,7 @@ async def test_enrolling_by_a_clock_that_is_years_off_says_so(around: Surroundin
 
 def doctors_words(around: Surroundings, clock: WrongClock) -> dict[str, str]:
     """What the doctor finds wrong, and what to do."""
-    done = subprocess.run(
-        [sys.executable, "-m", "edge_agent.main", "doctor", "--json", "--state-dir", str(around.state_dir)],
-        cwd=ROOT, env={**os.environ, **clock.env}, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = command(clock, "doctor", "--json", "--state-dir", str(around.state_dir))
     return {found["what"]: found["mend"] for found in json.loads(done.stdout) if found["level"] == "problem"}
 
 
