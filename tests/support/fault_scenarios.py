@@ -8,6 +8,8 @@ from longshore.v1 import deployment_pb2
 from tests.support.fault_site import FaultSite
 
 _numbers = itertools.count(1)
+# Of a service of which only one instance at a time can serve.
+FIXED_PORT = {"host": 18080, "port": 18080}
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,7 @@ class Scenario:
     fixed_port: bool = False
 
     def spec(self, site: FaultSite, **choices: str) -> str:
-        fixed = {"host": 18080, "port": 18080} if self.fixed_port else {}
-        return site.spec("subject", **fixed, **choices)
+        return site.spec("subject", **(FIXED_PORT if self.fixed_port else {}), **choices)
 
 
 async def _update(site: FaultSite, _: deployment_pb2.Deployment) -> Outcome:
@@ -54,7 +55,7 @@ async def _fail(site: FaultSite, _: deployment_pb2.Deployment) -> Outcome:
 
 
 async def _fail_alone(site: FaultSite, _: deployment_pb2.Deployment) -> Outcome:
-    await site.deploy(site.spec("subject", host=18080, port=18080, deadline="2s", MODE="never-ready"))
+    await site.deploy(site.spec("subject", **FIXED_PORT, deadline="2s", MODE="never-ready"))
     return Outcome("before", "FAILED", "RolledBack")
 
 
