@@ -9,8 +9,6 @@ from controller.devices.facts import Abilities, abilities
 from controller.devices.model import Device
 from controller.spec.model import MinimumSpec
 
-# How the facts of a bare-metal agent name its backend.
-BUNDLES = "virtualenv"
 GIB = 2**30
 
 
@@ -24,11 +22,11 @@ def unfit(device: Device, minimum: MinimumSpec, kind: ArtifactKind) -> LeftOut |
 
 
 def _wrong_backend(facts: Abilities, kind: ArtifactKind) -> Iterator[tuple[str, str]]:
-    runs_bundles = facts.backend.startswith(BUNDLES)
-    if kind is ArtifactKind.BUNDLE and not runs_bundles:
-        yield "NoSuchBackend", f"it does not run bundles (its backend: {facts.backend or 'not known yet'})"
-    if kind is ArtifactKind.IMAGE and runs_bundles:
-        yield "NoSuchBackend", f"it does not run images (its backend: {facts.backend})"
+    """Most devices run images: one that has not told what it runs is taken for one of these."""
+    if kind not in (facts.artifacts or {ArtifactKind.IMAGE}):
+        others = f"it runs {', '.join(f'{each}s' for each in sorted(facts.artifacts))}"
+        known = others if facts.artifacts else "what it runs is not known yet"
+        yield "NoSuchBackend", f"it does not run {kind}s ({known})"
 
 
 def _too_small(facts: Abilities, minimum: MinimumSpec) -> Iterator[tuple[str, str]]:

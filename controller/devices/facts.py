@@ -6,13 +6,16 @@ from dataclasses import dataclass
 
 from longshore.v1 import device_pb2
 
+# Among the capabilities of a device: "artifact:bundle".
+ARTIFACT = "artifact:"
+
 
 @dataclass(frozen=True)
 class Abilities:
-    """What of a device's facts decides which workloads it can have; 0 and "" where it has not told. `accelerators`: how
-    many of each CDI kind."""
+    """What of a device's facts decides which workloads it can have; 0 and empty where it has not told. `artifacts`: the
+    kinds that it runs, as an ArtifactKind names them; `accelerators`: how many of each CDI kind."""
 
-    backend: str
+    artifacts: frozenset[str]
     cpus: int
     memory_bytes: int
     accelerators: Mapping[str, int]
@@ -21,7 +24,8 @@ class Abilities:
 def abilities(facts: bytes) -> Abilities:
     told = device_pb2.DeviceFacts.FromString(facts)
     kinds = Counter(accelerator.kind for accelerator in told.accelerators)
-    return Abilities(told.backend, told.cpus, told.memory_bytes, kinds)
+    artifacts = (word.removeprefix(ARTIFACT) for word in told.capabilities if word.startswith(ARTIFACT))
+    return Abilities(frozenset(artifacts), told.cpus, told.memory_bytes, kinds)
 
 
 def merged(before: bytes, news: device_pb2.DeviceFacts) -> bytes:

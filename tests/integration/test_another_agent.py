@@ -17,7 +17,14 @@ from tests.support.agent_links import Surroundings, surroundings, workload
 from tests.support.async_waiting import until
 from tests.support.fake_agent import COMMAND, LINES, ROOT, FakeAgent
 
-SHARED = ("edge_agent/runtime", "edge_agent/host", "controller/rpc", "controller/devices", "controller/mqtt")
+SHARED = (
+    "edge_agent/runtime",
+    "edge_agent/host",
+    "controller/rpc",
+    "controller/devices",
+    "controller/mqtt",
+    "controller/deployments",
+)
 # Of the backends that there are; `fake` is the one with which the shared code is tested.
 NAMES = re.compile("podman|virtualenv|baremetal", re.IGNORECASE)
 

@@ -50,9 +50,9 @@ def facts(**told: Any) -> bytes:
     return device_pb2.DeviceFacts(**told).SerializeToString()
 
 
-SMALL = facts(cpus=2, memory_bytes=2**30, backend="podman 4.3.1")
-LARGE = facts(cpus=8, memory_bytes=8 * 2**30, backend="podman 5.0")
-BARE = facts(cpus=8, memory_bytes=8 * 2**30, backend="virtualenv 0.1")
+SMALL = facts(cpus=2, memory_bytes=2**30, capabilities=["artifact:image", "exec"])
+LARGE = facts(cpus=8, memory_bytes=8 * 2**30, capabilities=["artifact:image"])
+BARE = facts(cpus=8, memory_bytes=8 * 2**30, capabilities=["artifact:bundle"])
 
 
 @pytest.mark.parametrize(
@@ -137,6 +137,20 @@ def test_bundles_go_to_bare_metal_and_images_to_podman() -> None:
     image, bundle = TargetSpec(profile="x86-cpu"), TargetSpec(profile="x86-cpu", artifact="bundle")
     assert select((bundle, image), devices).targets == {"podman": "x86-cpu", "bare": "x86-cpu.bundle"}
     (left,) = select((bundle,), devices).left_out
-    assert (left.device_name, left.reason) == ("podman", "NoSuchBackend")
+    assert left == LeftOut("podman", "NoSuchBackend", "it does not run bundles (it runs images)")
     (left,) = select((image,), devices).left_out
-    assert left == LeftOut("bare", "NoSuchBackend", "it does not run images (its backend: virtualenv 0.1)")
+    assert left == LeftOut("bare", "NoSuchBackend", "it does not run images (it runs bundles)")
+
+
+def test_a_device_that_has_not_told_what_it_runs_is_taken_to_run_images() -> None:
+    devices = {"x86-cpu": [device("silent")]}
+    assert select((TargetSpec(profile="x86-cpu"),), devices).targets == {"silent": "x86-cpu"}
+    (left,) = select((TargetSpec(profile="x86-cpu", artifact="bundle"),), devices).left_out
+    assert left == LeftOut("silent", "NoSuchBackend", "it does not run bundles (what it runs is not known yet)")
+
+
+def test_a_device_that_runs_both_gets_either() -> None:
+    both = replace(device("both"), facts=facts(capabilities=["artifact:bundle", "artifact:image"]))
+    for artifact in ("image", "bundle"):
+        target = TargetSpec(profile="x86-cpu", artifact=artifact)
+        assert set(select((target,), {"x86-cpu": [both]}).targets) == {"both"}
