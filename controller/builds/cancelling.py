@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import ParamSpec, TypeVar
 
 # What the cancel of a build says that is no wish of its user: it is taken up again, and may find what it has made.
@@ -23,6 +23,20 @@ async def despite_cancel(work: Awaitable[Result]) -> Result:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.shield(asyncio.wait([task]))
     return task.result()
+
+
+@contextlib.asynccontextmanager
+async def aside(work: Coroutine[None, None, Result]) -> AsyncIterator[asyncio.Task[Result]]:
+    """Does `work` while the block does something else; nothing of it runs when the block has ended."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await despite_cancel(asyncio.wait([task]))
+        # Where the block failed first, nobody asks how this ended.
+        if not task.cancelled():
+            task.exception()
 
 
 async def in_thread(

@@ -9,13 +9,14 @@ from pathlib import Path
 from controller.builds import host, registry
 from controller.builds.annotations import annotation_options
 from controller.builds.bases import Base, BaseResolver, require_allowed
-from controller.builds.cancelling import in_thread, is_stop
+from controller.builds.blobs import Blob
+from controller.builds.cancelling import aside, in_thread, is_stop
 from controller.builds.context import make_context
 from controller.builds.emulation import check_needed, own_architecture
 from controller.builds.host_settings import HostSettings
 from controller.builds.log import BuildLog
 from controller.builds.machine import Machine
-from controller.builds.materials import attach, reading_materials
+from controller.builds.materials import attach, image_materials, send_materials
 from controller.builds.model import (
     BuildFailed,
     BuildResult,
@@ -99,18 +100,20 @@ class ImageBuild:
         self, profile: TargetProfile, image: str, on_state: OnState, log: BuildLog
     ) -> tuple[BuiltArtifact | None, bytes]:
         """The image in the registry, where it is to be pushed, and its bill of materials."""
-        async with reading_materials(self._machine.podman, image, self._job, log) as reading:
-            if not self._job.spec.push:
+        job = self._job
+        async with aside(image_materials(self._machine.podman, image, job, log)) as reading:
+            if not job.spec.push:
                 return None, await reading
             on_state(BuildState.PUSHING)
-            digest = await self._push(image, log)
-            # One session for all that follows: further connections and tokens cost more bytes than questions.
-            async with RegistrySession(self._job.repository, self._bench.access, pushes=True) as session:
+            # One session for all: further connections and tokens cost more bytes than questions. A push may take long.
+            async with (
+                RegistrySession(job.repository, self._bench.access, timeout=None, pushes=True) as session,
+                aside(_send_materials(session, reading)) as sending,
+            ):
+                digest = await self._push(image, log)
                 manifest = await self._pushed(session, digest, log)
-                materials = await reading
-                await attach(session, manifest, materials)
-        artifact = BuiltArtifact(self._job.repository, digest, profile.platform, manifest.size_bytes)
-        return artifact, materials
+                await attach(session, manifest, await sending)
+            return BuiltArtifact(job.repository, digest, profile.platform, manifest.size_bytes), await reading
 
     async def context(self, on_line: OnLine) -> Path:
         """The folder of the whole build context, with nothing built yet. Raises BuildFailed."""
@@ -220,6 +223,11 @@ class ImageBuild:
         with contextlib.suppress(registry.RegistryUnreachable):
             if earlier := await registry.get_manifest(self._job.repository, tag, self._bench.access):
                 await self._tell(earlier.digest)
+
+
+async def _send_materials(session: RegistrySession, reading: asyncio.Task[bytes]) -> Blob:
+    # Who waits no longer for what is read does not end the reading.
+    return await send_materials(session, await asyncio.shield(reading))
 
 
 def kept_as(job: TargetJob) -> str:

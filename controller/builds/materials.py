@@ -1,10 +1,10 @@
 """What is inside an image: a CycloneDX bill of materials, read from its files, and attached to the artifact."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import contextlib
+from collections.abc import Iterator
 
-from controller.builds.cancelling import despite_cancel
+from controller.builds.blobs import Blob
 from controller.builds.log import BuildLog
 from controller.builds.materials_document import MEDIA_TYPE, document, packages_only
 from controller.builds.materials_image import CannotRead, image_root
@@ -12,7 +12,7 @@ from controller.builds.materials_reading import Package, TooMuch, has_rpm, insta
 from controller.builds.materials_rpm import rpm_listing
 from controller.builds.model import BuildFailed, TargetJob
 from controller.builds.podman import Podman
-from controller.builds.referrers import add_referrer
+from controller.builds.referrers import add_referrer, send_document
 from controller.builds.registry import Manifest
 from controller.builds.registry_session import RegistrySession, RegistryUnreachable
 
@@ -34,39 +34,31 @@ async def image_materials(podman: Podman, image_id: str, job: TargetJob, log: Bu
     return await asyncio.to_thread(document, job, packages, job.files)
 
 
-@asynccontextmanager
-async def reading_materials(
-    podman: Podman, image_id: str, job: TargetJob, log: BuildLog
-) -> AsyncIterator[asyncio.Task[bytes]]:
-    """As image_materials, while the block does something else; nothing of it runs when the block has ended."""
-    reading = asyncio.create_task(image_materials(podman, image_id, job, log))
-    try:
-        yield reading
-    finally:
-        reading.cancel()
-        await despite_cancel(asyncio.wait([reading]))
-        # Where the block failed first, nobody asks how this ended.
-        if not reading.cancelled():
-            reading.exception()
-
-
-async def attach(session: RegistrySession, artifact: Manifest, materials: bytes) -> None:
-    """Afterwards the bill of the artifact's packages lies in the registry as a referrer of it; again is harmless.
+async def send_materials(session: RegistrySession, materials: bytes) -> Blob:
+    """Afterwards the bill of packages is in the registry, not yet as a referrer of anything; again is harmless.
 
     Without the user's own files, whose digests would make it another one with each change of code: it is sent only
     where packages have changed. `session` is one that pushes. Raises BuildFailed.
     """
-    if not materials:
-        return
+    packages = await asyncio.to_thread(packages_only, materials)
+    with _attaching(f"{session.host}/{session.name}"):
+        return await send_document(session, packages, MEDIA_TYPE)
+
+
+async def attach(session: RegistrySession, artifact: Manifest, materials: Blob) -> None:
+    """Afterwards the bill that was sent is a referrer of the artifact; again is harmless. Raises BuildFailed."""
     subject = {"mediaType": artifact.media_type, "digest": artifact.digest, "size": len(artifact.body)}
+    with _attaching(f"{session.host}/{session.name}@{artifact.digest}"):
+        await add_referrer(session, subject, materials)
+
+
+@contextlib.contextmanager
+def _attaching(artifact: str) -> Iterator[None]:
     try:
-        packages = await asyncio.to_thread(packages_only, materials)
-        await add_referrer(session, subject, packages, MEDIA_TYPE)
+        yield
     except RegistryUnreachable as error:
         raise BuildFailed(
-            "RegistryUnreachable",
-            f"cannot attach the bill of materials to {session.host}/{session.name}@{artifact.digest}: {error}",
-            retryable=True,
+            "RegistryUnreachable", f"cannot attach the bill of materials to {artifact}: {error}", retryable=True
         ) from error
 
 

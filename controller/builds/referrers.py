@@ -33,19 +33,24 @@ async def attach_document(
     those with it too: they list it by its subject. Raises RegistryUnreachable.
     """
     async with RegistrySession(repository, access, pushes=True) as session:
-        return await add_referrer(session, await _subject(session, digest), document, media_type)
+        subject = await _subject(session, digest)
+        return await add_referrer(session, subject, await send_document(session, document, media_type))
 
 
-async def add_referrer(
-    session: RegistrySession, subject: Mapping[str, object], document: bytes, media_type: str
-) -> str:
-    """As attach_document, as one of several requests of a session that pushes; `subject` describes the artifact."""
+async def send_document(session: RegistrySession, document: bytes, media_type: str) -> Blob:
+    """Afterwards all is there that a referrer with this document names, but not yet what it refers to. `session` is one
+    that pushes. Raises RegistryUnreachable."""
     blob = blob_of(media_type, document)
     await push_blob(session, blob)
     await push_blob(session, EMPTY)
-    body = _referrer(subject, blob)
+    return blob
+
+
+async def add_referrer(session: RegistrySession, subject: Mapping[str, object], document: Blob) -> str:
+    """As attach_document, of a document that was sent; `subject` describes the artifact."""
+    body = _referrer(subject, document)
     await send_manifest(session, digest_of(body), body, MANIFEST_TYPE)
-    await _list(session, str(subject["digest"]), body, media_type)
+    await _list(session, str(subject["digest"]), body, document.media_type)
     return digest_of(body)
 
 

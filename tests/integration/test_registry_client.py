@@ -13,7 +13,7 @@ import pytest
 
 from controller.builds import blobs, registry
 from controller.builds.blobs import blob_of, has_blob, push_blob
-from controller.builds.materials import attach
+from controller.builds.materials import attach, send_materials
 from controller.builds.materials_document import document
 from controller.builds.materials_reading import Package
 from controller.builds.model import ContextFile, RegistryAccess, TargetJob
@@ -103,7 +103,8 @@ async def test_a_bill_of_the_same_packages_is_not_sent_again(access: RegistryAcc
         )  # fmt: skip
         async with RegistrySession(repository, access, pushes=True) as session:
             manifest = await registry.checked_manifest(session, subject)
-            await attach(session, manifest, document(job, [Package("pkg:pypi/a@1", "a", "1")], job.files))
+            bill = document(job, [Package("pkg:pypi/a@1", "a", "1")], job.files)
+            await attach(session, manifest, await send_materials(session, bill))
         (entry,) = await referrers(repository, subject, access)
         made = await registry.read_manifest(repository, entry["digest"], access)
         held.append(json.loads(made.body)["layers"])

@@ -22,7 +22,7 @@ from controller.builds.full_disk import waiting_for_room
 from controller.builds.host_settings import HostSettings
 from controller.builds.layers import file_layers
 from controller.builds.log import BuildLog
-from controller.builds.materials import attach
+from controller.builds.materials import attach, send_materials
 from controller.builds.model import (
     ArtifactKind,
     BuildFailed,
@@ -109,7 +109,8 @@ class BundleBuilder:
         size = sum(blob.size_bytes for blob in (*layers, config))
         async with RegistrySession(job.repository, self._access, timeout=None, pushes=True) as session:
             await push_bundle(job, [*layers, config], body, session, log)
-            await attach(session, Manifest(digest_of(body), size, body, MANIFEST_TYPE), materials)
+            sent = await send_materials(session, materials)
+            await attach(session, Manifest(digest_of(body), size, body, MANIFEST_TYPE), sent)
         artifact = BuiltArtifact(job.repository, digest_of(body), profile.platform, size, ArtifactKind.BUNDLE)
         return BuildResult(artifact, notes, materials)
 
