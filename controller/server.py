@@ -32,6 +32,7 @@ from controller.builds.reuse import Reuse
 from controller.builds.service import BuildService
 from controller.builds.targets import load_profiles
 from controller.builds.uploads import UploadStore
+from controller.deployments.history import HistoryService
 from controller.deployments.service import DeploymentService
 from controller.devices.service import DeviceService
 from controller.errors import OperatorError
@@ -174,7 +175,10 @@ class Controller:
         )
         build_pb2_grpc.add_BuildServiceServicer_to_server(BuildServicer(parts), server)
         deployment_pb2_grpc.add_DeploymentServiceServicer_to_server(
-            DeploymentServicer(self._deployments, self._store, self._sessions), server
+            DeploymentServicer(
+                self._deployments, HistoryService(self._store, self._secrets), self._store, self._sessions
+            ),
+            server,
         )
         device_pb2_grpc.add_DeviceServiceServicer_to_server(
             DeviceServicer(self._devices, self._ca, self.settings.public.address), server

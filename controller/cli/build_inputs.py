@@ -26,7 +26,7 @@ def secret_values(given: Iterable[str], spec: Spec) -> dict[str, bytes]:
     Raises UsageProblem where a name is missing, is not one of the spec's, or its value cannot be had. Messages never
     have a value.
     """
-    values = _values(given)
+    values = given_values(given)
     _refuse_unknown(values, {"build.secrets": spec.build.secrets})
     _require_all(values, spec)
     return values
@@ -38,7 +38,7 @@ def deploy_secrets(given: Iterable[str], spec: Spec, *, built: bool) -> Secrets:
     Raises UsageProblem where no part names one, one of the build's is missing, or its value cannot be had. What
     `deploy.secrets` lacks is for the controller to judge: it may know the value from the revision before.
     """
-    values = _values(given)
+    values = given_values(given)
     running = [secret.name for secret in spec.deploy.secrets]
     _refuse_unknown(values, {"build.secrets": spec.build.secrets, "deploy.secrets": running})
     if built and (useless := sorted(values.keys() - set(running))):
@@ -49,7 +49,8 @@ def deploy_secrets(given: Iterable[str], spec: Spec, *, built: bool) -> Secrets:
     return Secrets(*({name: values[name] for name in names if name in values} for names in (building, running)))
 
 
-def _values(given: Iterable[str]) -> dict[str, bytes]:
+def given_values(given: Iterable[str]) -> dict[str, bytes]:
+    """Values by name, whoever asks for them. Raises UsageProblem."""
     values: dict[str, bytes] = {}
     for text in given:
         name, equals, source = text.partition("=")

@@ -62,13 +62,17 @@ def deploy(
             file, here.project, files=files, build_id=build_id, secrets=secrets.deploy, build_secrets=secrets.build,
             on_progress=view.upload,
         )  # fmt: skip
-        answer = _await_ready(here, applied, view, limit) if wait else Answer(deployment=applied.deployment)
-    _tell(answer, form, time.monotonic() - began if wait else None)
+        answer = await_ready(here, applied, view, limit) if wait else Answer(deployment=applied.deployment)
+    tell(answer, form, time.monotonic() - began if wait else None)
 
 
-def _await_ready(
-    here: Session, applied: deployment_pb2.ApplyDeploymentResponse, view: Progress, limit: float | None
+def await_ready(
+    here: Session,
+    applied: deployment_pb2.ApplyDeploymentResponse | deployment_pb2.UndoDeploymentResponse,
+    view: Progress,
+    limit: float | None,
 ) -> Answer:
+    """The deployment once its new revision is ready. Raises Failed and WaitTimeout, with what it waited for."""
     deployment = applied.deployment
     if deployment.build_id:
         _watch_build(here.client, deployment.build_id, view)
@@ -108,7 +112,8 @@ def _with_build(client: Client, deployment: deployment_pb2.Deployment, failed: F
     return failed
 
 
-def _tell(answer: Answer, form: Format, took: float | None) -> None:
+def tell(answer: Answer, form: Format, took: float | None) -> None:
+    """What became of it, on stdout; `took`: the seconds until it was ready, None where nobody waited."""
     deployment = answer.deployment
     if form is Format.NAME:
         output.write_one(deployment, deployment.name, form)

@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from controller.cli import build_group, builds, catalogue, deploying, deployments, devices, events, inside, login, top
+from controller.cli import (
+    build_group,
+    builds,
+    catalogue,
+    deploying,
+    deployment_group,
+    deployments,
+    devices,
+    events,
+    inside,
+    login,
+    top,
+)
 from controller.cli.errors import Exit, Interrupted, InvalidFile, UsageProblem, report, report_unexpected
 from controller.cli.session import Address
 from longshore.failures import LongshoreError
@@ -21,7 +33,7 @@ app = typer.Typer(
 )
 app.command()(deploying.deploy)
 app.add_typer(build_group.app)
-app.command()(deployments.deployments)
+app.add_typer(deployment_group.app)
 app.command()(deployments.instances)
 app.command()(top.top)
 app.add_typer(devices.app)

@@ -68,6 +68,20 @@ class Deployment:
 
 
 @dataclass(frozen=True)
+class Revision:
+    """One accepted change of a deployment. `author` is the name of an API token; `undo_of` the earlier revision that
+    this one is equal to, or 0."""
+
+    deployment_id: str
+    revision: int
+    build_id: str
+    spec: bytes
+    created: float
+    author: str
+    undo_of: int
+
+
+@dataclass(frozen=True)
 class WorkloadRow:
     """What one device should run of a deployment. `workload_spec` is a serialized `longshore.v1.WorkloadSpec`."""
 

@@ -20,6 +20,8 @@ from controller.store.rows import Page
 from controller.store.workloads import Placement
 from longshore.errors import Reason
 
+ACCEPTED = Condition(DeploymentState.PENDING, "Accepted", "")
+
 
 @dataclass(frozen=True)
 class Applied:
@@ -42,6 +44,7 @@ class Request:
     knows_all: bool = False
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     build_secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    author: str = ""
 
 
 class DeploymentService:
@@ -53,7 +56,7 @@ class DeploymentService:
     async def apply(self, request: Request) -> Applied:
         """Makes a deployment or a new revision of it. A repeated request id is answered with the deployment that it
         made, whatever else has changed. Errors: InvalidSpec, InvalidRequest, FailedPrecondition, NotFound."""
-        if earlier := await self._store.transact(lambda tx: _earlier(tx, request)):
+        if earlier := await self._store.transact(lambda tx: earlier_call(tx, request.project, request.request_id)):
             return earlier
         if request.build_id and request.build_secrets:
             raise InvalidRequest("build_secrets", f"build {request.build_id} has had its secrets; leave them out")
@@ -68,7 +71,7 @@ class DeploymentService:
 
     async def get(self, deployment_id: str) -> Deployment:
         """Raises NotFound."""
-        return await self._store.transact(lambda tx: _existing(tx, deployment_id))
+        return await self._store.transact(lambda tx: existing(tx, deployment_id))
 
     async def by_name(self, project: Project, name: str) -> Deployment:
         """The one that is not deleted. Raises NotFound."""
@@ -104,7 +107,7 @@ class DeploymentService:
         return await self._builds.accept(wanted)
 
     def _apply(self, tx: Transaction, request: Request, spec: Spec, accepted: Accepted | None) -> Applied:
-        if earlier := _earlier(tx, request):
+        if earlier := earlier_call(tx, request.project, request.request_id):
             return earlier
         events_from = tx.events.last_number(request.project)
         if accepted is not None:
@@ -118,17 +121,17 @@ class DeploymentService:
         present = tx.deployments.by_name(request.project, spec.name)
         before = None if present is None else tx.deployments.secrets(present.id, present.revision)
         sealed = sealed_values(self._secrets, spec, request.secrets, before)
-        deployment = _next_revision(present, request, spec.name, build_id)
+        deployment = _deployment(present, request, spec.name, build_id)
         (tx.deployments.add if present is None else tx.deployments.change)(deployment)
-        tx.deployments.add_revision(deployment, request.request_id, sealed)
+        tx.deployments.add_revision(deployment, request.request_id, sealed, request.author)
         tx.events.append(state_event(deployment))
         return Applied(reassess(tx, place(tx, deployment)), events_from)
 
 
-def _earlier(tx: Transaction, request: Request) -> Applied | None:
+def earlier_call(tx: Transaction, project: Project, request_id: str) -> Applied | None:
     """What this request made already."""
-    made = tx.deployments.by_request(request.project, request.request_id) if request.request_id else None
-    return None if made is None else Applied(made, tx.events.last_number(request.project))
+    made = tx.deployments.by_request(project, request_id) if request_id else None
+    return None if made is None else Applied(made, tx.events.last_number(project))
 
 
 def _require_profiles(spec: Spec, build: Build) -> None:
@@ -139,21 +142,26 @@ def _require_profiles(spec: Spec, build: Build) -> None:
         raise InvalidRequest("build_id", message)
 
 
-def _next_revision(present: Deployment | None, request: Request, name: str, build_id: str) -> Deployment:
+def _deployment(present: Deployment | None, request: Request, name: str, build_id: str) -> Deployment:
+    if present is not None:
+        return next_revision(present, request.spec, build_id)
     now = time.time()
-    accepted = Condition(DeploymentState.PENDING, "Accepted", "")
-    if present is None:
-        return Deployment(
-            id=new_id("dep"), project=request.project, name=name, revision=1, wish=Wish.RUN, condition=accepted,
-            since=now, build_id=build_id, created=now, updated=now, spec=request.spec,
-        )  # fmt: skip
-    return replace(
-        present, revision=present.revision + 1, wish=Wish.RUN, condition=accepted, since=now, build_id=build_id,
-        updated=now, spec=request.spec,
+    return Deployment(
+        id=new_id("dep"), project=request.project, name=name, revision=1, wish=Wish.RUN, condition=ACCEPTED,
+        since=now, build_id=build_id, created=now, updated=now, spec=request.spec,
     )  # fmt: skip
 
 
-def _existing(tx: Transaction, deployment_id: str) -> Deployment:
+def next_revision(present: Deployment, spec: bytes, build_id: str) -> Deployment:
+    """The deployment once this change of it is accepted."""
+    now = time.time()
+    return replace(
+        present, revision=present.revision + 1, wish=Wish.RUN, condition=ACCEPTED, since=now, build_id=build_id,
+        updated=now, spec=spec,
+    )  # fmt: skip
+
+
+def existing(tx: Transaction, deployment_id: str) -> Deployment:
     deployment = tx.deployments.get(deployment_id)
     if deployment is None:
         raise NotFound(Reason.NO_SUCH_DEPLOYMENT, f"no deployment {deployment_id}")
@@ -161,7 +169,7 @@ def _existing(tx: Transaction, deployment_id: str) -> Deployment:
 
 
 def _wish(tx: Transaction, deployment_id: str, wish: Wish) -> Deployment:
-    deployment = _existing(tx, deployment_id)
+    deployment = existing(tx, deployment_id)
     if deployment.wish in (wish, Wish.DELETE):
         return deployment
     deployment = replace(deployment, wish=wish, updated=time.time())

@@ -8,7 +8,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from controller.builds.logs import BuildLogLine
 from controller.builds.model import Build, BuildState, BuildTarget, BuiltArtifact, ContextFile
 from controller.builds.service import Positions
+from controller.deployments.changes import FieldChange
 from controller.deployments.condition import ready
+from controller.deployments.history import Change
 from controller.deployments.model import Deployment, Wish
 from controller.devices.model import Device, Presence
 from controller.errors import InvalidRequest
@@ -41,7 +43,11 @@ def project_from(message: types_pb2.Project) -> Project:
     return Project(message.user_id, message.project_id)
 
 
-def request_id_from(message: build_pb2.CreateBuildRequest | deployment_pb2.ApplyDeploymentRequest) -> str:
+def request_id_from(
+    message: build_pb2.CreateBuildRequest
+    | deployment_pb2.ApplyDeploymentRequest
+    | deployment_pb2.UndoDeploymentRequest,
+) -> str:
     """Raises InvalidRequest for one that is longer than the contract allows."""
     if len(message.request_id) > LONGEST_REQUEST_ID:
         raise InvalidRequest("request_id", f"at most {LONGEST_REQUEST_ID} characters are allowed")
@@ -146,6 +152,23 @@ def deployment_to(deployment: Deployment, placements: list[Placement]) -> deploy
         spec=deployment.spec,
         instances_wanted=len(wanted),
         instances_ready=sum(ready(deployment, place) for place in wanted),
+    )
+
+
+def change_to(change: FieldChange) -> deployment_pb2.FieldChange:
+    return deployment_pb2.FieldChange(**vars(change))
+
+
+def revision_to(change: Change) -> deployment_pb2.Revision:
+    revision = change.revision
+    return deployment_pb2.Revision(
+        revision=revision.revision,
+        created=timestamp(revision.created),
+        author=revision.author,
+        build_id=revision.build_id,
+        spec=revision.spec,
+        undo_of=revision.undo_of,
+        changes=map(change_to, change.fields),
     )
 
 

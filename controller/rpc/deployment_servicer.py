@@ -3,12 +3,14 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
+from controller.deployments.history import Comparison, HistoryService, Undo
 from controller.deployments.model import Deployment
 from controller.deployments.service import DeploymentService, Request
 from controller.errors import InvalidRequest
 from controller.rpc import convert
 from controller.rpc.access import require_project, require_visible, visible_user
 from controller.rpc.instance_sessions import InstanceSessions
+from controller.rpc.interceptor import caller
 from controller.rpc.sessions import Sessions
 from controller.store import Store
 from controller.store.workloads import Placement
@@ -17,8 +19,11 @@ from longshore.v1 import deployment_pb2, deployment_pb2_grpc
 
 
 class DeploymentServicer(deployment_pb2_grpc.DeploymentServiceServicer):
-    def __init__(self, deployments: DeploymentService, store: Store, sessions: Sessions) -> None:
+    def __init__(
+        self, deployments: DeploymentService, history: HistoryService, store: Store, sessions: Sessions
+    ) -> None:
         self._deployments = deployments
+        self._history = history
         self._store = store
         self._instances = InstanceSessions(deployments, sessions)
 
@@ -31,7 +36,7 @@ class DeploymentServicer(deployment_pb2_grpc.DeploymentServiceServicer):
         known = not visible_user()
         wanted = Request(
             project, request.spec, files, request.build_id, convert.request_id_from(request), known,
-            convert.secrets_from(request.secrets), convert.secrets_from(request.build_secrets),
+            convert.secrets_from(request.secrets), convert.secrets_from(request.build_secrets), caller.get().name,
         )  # fmt: skip
         applied = await self._deployments.apply(wanted)
         message = await self._message(applied.deployment)
@@ -93,6 +98,39 @@ class DeploymentServicer(deployment_pb2_grpc.DeploymentServiceServicer):
         await self._visible(request.id)
         deleted = await self._deployments.delete(request.id)
         return deployment_pb2.DeleteDeploymentResponse(deployment=await self._message(deleted))
+
+    async def ListRevisions(
+        self, request: deployment_pb2.ListRevisionsRequest, context: Any
+    ) -> deployment_pb2.ListRevisionsResponse:
+        await self._visible(request.id)
+        found, token = await self._history.page(request.id, convert.page_from(request.page))
+        return deployment_pb2.ListRevisionsResponse(revisions=map(convert.revision_to, found), next_page_token=token)
+
+    async def DiffDeployment(
+        self, request: deployment_pb2.DiffDeploymentRequest, context: Any
+    ) -> deployment_pb2.DiffDeploymentResponse:
+        await self._visible(request.id)
+        files = convert.files_from(list(request.files))
+        found = await self._history.compare(
+            Comparison(request.id, request.from_revision, request.to_revision, request.spec, files)
+        )
+        return deployment_pb2.DiffDeploymentResponse(
+            from_revision=found.from_revision,
+            to_revision=found.to_revision,
+            changes=map(convert.change_to, found.fields),
+        )
+
+    async def UndoDeployment(
+        self, request: deployment_pb2.UndoDeploymentRequest, context: Any
+    ) -> deployment_pb2.UndoDeploymentResponse:
+        await self._visible(request.id)
+        wanted = Undo(
+            request.id, request.to_revision, convert.request_id_from(request), caller.get().name,
+            convert.secrets_from(request.secrets),
+        )  # fmt: skip
+        undone = await self._history.undo(wanted)
+        message = await self._message(undone.deployment)
+        return deployment_pb2.UndoDeploymentResponse(deployment=message, events_from=undone.events_from)
 
     async def ReadInstanceLog(
         self, request: deployment_pb2.ReadInstanceLogRequest, context: Any

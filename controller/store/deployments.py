@@ -25,8 +25,15 @@ class DeploymentTable:
         """Stores this deployment as it is now."""
         self._connection.execute(update(TABLE).where(TABLE.c.id == deployment.id).values(**_values(deployment)))
 
-    def add_revision(self, deployment: Deployment, request_id: str, secrets: bytes | None = None) -> None:
-        """Keeps the present revision for the history. `secrets`: sealed values."""
+    def add_revision(
+        self,
+        deployment: Deployment,
+        request_id: str,
+        secrets: bytes | None = None,
+        author: str = "",
+        undo_of: int = 0,
+    ) -> None:
+        """Keeps the present revision for the history. `secrets`: sealed values; `undo_of` as of `Revision`."""
         self._connection.execute(
             insert(REVISIONS).values(
                 deployment_id=deployment.id,
@@ -38,6 +45,8 @@ class DeploymentTable:
                 created=deployment.updated,
                 request_id=request_id or None,
                 secrets=secrets,
+                author=author,
+                undo_of=undo_of,
             )
         )
 

@@ -187,6 +187,9 @@ revisions = Table(
     Column("request_id", Text),
     # Values of the secrets of a running service, encrypted; gone once no device is wished to run the revision.
     Column("secrets", LargeBinary),
+    # Name of the token with which it was made; the revision that it is equal to, where one was returned to.
+    Column("author", Text, nullable=False),
+    Column("undo_of", Integer, nullable=False),
     PrimaryKeyConstraint("deployment_id", "revision"),
     UniqueConstraint("user_id", "project_id", "request_id", name="revisions_request"),
 )

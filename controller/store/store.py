@@ -28,6 +28,7 @@ from controller.store.events import EventTable
 from controller.store.images import ImageTable
 from controller.store.keeping import KeepingTable
 from controller.store.patience import Patience, not_stored
+from controller.store.revisions import RevisionTable
 from controller.store.signals import Signal
 from controller.store.tags import TagTable
 from controller.store.workloads import WorkloadTable
@@ -50,6 +51,7 @@ class Transaction:
         self.tags = TagTable(connection)
         self.keeping = KeepingTable(connection)
         self.deployments = DeploymentTable(connection)
+        self.revisions = RevisionTable(connection)
         self.workloads = WorkloadTable(connection)
 
 

@@ -129,6 +129,48 @@ class Client(BuildCalls):
         for page in self._pages(self._deployments.ListInstances, request, deployment_pb2.ListInstancesResponse):
             yield from page.instances
 
+    def list_revisions(self, deployment_id: str) -> Iterator[deployment_pb2.Revision]:
+        """Newest first: who made each, when, and what it changed; also of one that is deleted."""
+        request = deployment_pb2.ListRevisionsRequest(id=deployment_id)
+        for page in self._pages(self._deployments.ListRevisions, request, deployment_pb2.ListRevisionsResponse):
+            yield from page.revisions
+
+    def diff_revisions(
+        self, deployment_id: str, *, from_revision: int = 0, to_revision: int = 0
+    ) -> deployment_pb2.DiffDeploymentResponse:
+        """What differs between two revisions; those that are not given are the present one and the one before."""
+        request = deployment_pb2.DiffDeploymentRequest(
+            id=deployment_id, from_revision=from_revision, to_revision=to_revision
+        )
+        return self._call(self._deployments.DiffDeployment, request, deployment_pb2.DiffDeploymentResponse)
+
+    def diff_with_file(
+        self, deployment_id: str, path: Path, *, files: Iterable[str] = (), from_revision: int = 0
+    ) -> deployment_pb2.DiffDeploymentResponse:
+        """What a deployment.yml and its files would change; nothing is uploaded. Without `files` only its fields are
+        compared."""
+        request = deployment_pb2.DiffDeploymentRequest(
+            id=deployment_id,
+            from_revision=from_revision,
+            spec=read_file(path),
+            files=[source.entry for source in collect(path.parent, files)],
+        )
+        return self._call(self._deployments.DiffDeployment, request, deployment_pb2.DiffDeploymentResponse)
+
+    def undo(
+        self,
+        deployment_id: str,
+        to_revision: int = 0,
+        *,
+        secrets: Mapping[str, bytes] | None = None,
+        request_id: str = "",
+    ) -> deployment_pb2.UndoDeploymentResponse:
+        """Makes a new revision that is equal to an earlier one: to this one, or else to the newest that can be run."""
+        request = deployment_pb2.UndoDeploymentRequest(
+            id=deployment_id, to_revision=to_revision, request_id=request_id or new_request_id(), secrets=secrets
+        )
+        return self._call(self._deployments.UndoDeployment, request, deployment_pb2.UndoDeploymentResponse)
+
     def stop(self, deployment_id: str) -> deployment_pb2.Deployment:
         """Accepted: devices stop it and keep what they fetched."""
         request = deployment_pb2.StopDeploymentRequest(id=deployment_id)

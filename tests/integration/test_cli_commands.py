@@ -62,6 +62,22 @@ def test_deployment_is_accepted_listed_stopped_and_deleted(shell: Shell, tmp_pat
     assert shell("deployments", "--include-deleted", "-o", "name").stdout == "digits\n"
 
 
+def test_history_and_difference_of_a_deployment_are_shown(shell: Shell, tmp_path: Path) -> None:
+    file = spec_file(tmp_path)
+    shell("deploy", "-f", str(file))
+    file.write_text(file.read_text().replace("8080", "8081"))
+    new = shell("deployments", "diff", "digits", "-f", str(file)).stdout.splitlines()
+    assert new[2:] == ["- deploy.network.ports[http].container: 8080", "+ deploy.network.ports[http].container: 8081"]
+    shell("deploy", "-f", str(file))
+    assert shell("deployments", "diff", "digits").stdout.splitlines()[2:] == new[2:]
+    assert shell("deployments", "history", "digits", "-o", "name").stdout == "2\n1\n"
+    newest = shell("deployments", "history", "digits").stdout.splitlines()[1]
+    assert newest.endswith("deploy.network.ports[http].container")
+    assert " admin " in newest
+    assert "has no revision before 2" in shell("deployments", "undo", "digits", code=1).stderr
+    shell("delete", "digits")
+
+
 def test_waiting_deploy_ends_with_3_at_its_timeout_and_says_what_it_waits_for(shell: Shell, tmp_path: Path) -> None:
     done = shell("deploy", "-f", str(spec_file(tmp_path)), "--wait", "--timeout", "1s", code=3)
     assert "digits revision 1 is not ready in time: BUILDING" in done.stderr

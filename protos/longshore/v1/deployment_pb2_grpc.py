@@ -65,6 +65,21 @@ class DeploymentServiceStub:
                 request_serializer=longshore_dot_v1_dot_deployment__pb2.DeleteDeploymentRequest.SerializeToString,
                 response_deserializer=longshore_dot_v1_dot_deployment__pb2.DeleteDeploymentResponse.FromString,
                 _registered_method=True)
+        self.ListRevisions = channel.unary_unary(
+                '/longshore.v1.DeploymentService/ListRevisions',
+                request_serializer=longshore_dot_v1_dot_deployment__pb2.ListRevisionsRequest.SerializeToString,
+                response_deserializer=longshore_dot_v1_dot_deployment__pb2.ListRevisionsResponse.FromString,
+                _registered_method=True)
+        self.DiffDeployment = channel.unary_unary(
+                '/longshore.v1.DeploymentService/DiffDeployment',
+                request_serializer=longshore_dot_v1_dot_deployment__pb2.DiffDeploymentRequest.SerializeToString,
+                response_deserializer=longshore_dot_v1_dot_deployment__pb2.DiffDeploymentResponse.FromString,
+                _registered_method=True)
+        self.UndoDeployment = channel.unary_unary(
+                '/longshore.v1.DeploymentService/UndoDeployment',
+                request_serializer=longshore_dot_v1_dot_deployment__pb2.UndoDeploymentRequest.SerializeToString,
+                response_deserializer=longshore_dot_v1_dot_deployment__pb2.UndoDeploymentResponse.FromString,
+                _registered_method=True)
         self.ReadInstanceLog = channel.unary_stream(
                 '/longshore.v1.DeploymentService/ReadInstanceLog',
                 request_serializer=longshore_dot_v1_dot_deployment__pb2.ReadInstanceLogRequest.SerializeToString,
@@ -135,6 +150,33 @@ class DeploymentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListRevisions(self, request, context):
+        """The revisions of a deployment, newest first, also of one that is deleted: who made each, when, and what it changed.
+        Errors: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiffDeployment(self, request, context):
+        """What differs, field by field, between two revisions, or between a revision and a deployment.yml. Nothing changes.
+        Errors: NOT_FOUND; INVALID_ARGUMENT with every problem of the spec.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndoDeployment(self, request, context):
+        """Makes a new revision that is equal to an earlier one: the same spec, with what was built for it. The same
+        request_id of the same project answers with what the first call made.
+        Errors: NOT_FOUND (no such deployment, no such revision, or none before the present one), FAILED_PRECONDITION with
+        reason REVISION_UNUSABLE (the deployment is deleted, or the build of the revision has not succeeded or is not kept
+        any more), INVALID_ARGUMENT (the revision is the present one, or a secret that it names has no value any more).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReadInstanceLog(self, request, context):
         """The output of one instance, read on its device; with `follow` until the client leaves or the instance is gone.
         Errors: NOT_FOUND, FAILED_PRECONDITION (several devices run it and none is named), UNAVAILABLE (the device
@@ -197,6 +239,21 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
                     servicer.DeleteDeployment,
                     request_deserializer=longshore_dot_v1_dot_deployment__pb2.DeleteDeploymentRequest.FromString,
                     response_serializer=longshore_dot_v1_dot_deployment__pb2.DeleteDeploymentResponse.SerializeToString,
+            ),
+            'ListRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRevisions,
+                    request_deserializer=longshore_dot_v1_dot_deployment__pb2.ListRevisionsRequest.FromString,
+                    response_serializer=longshore_dot_v1_dot_deployment__pb2.ListRevisionsResponse.SerializeToString,
+            ),
+            'DiffDeployment': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiffDeployment,
+                    request_deserializer=longshore_dot_v1_dot_deployment__pb2.DiffDeploymentRequest.FromString,
+                    response_serializer=longshore_dot_v1_dot_deployment__pb2.DiffDeploymentResponse.SerializeToString,
+            ),
+            'UndoDeployment': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndoDeployment,
+                    request_deserializer=longshore_dot_v1_dot_deployment__pb2.UndoDeploymentRequest.FromString,
+                    response_serializer=longshore_dot_v1_dot_deployment__pb2.UndoDeploymentResponse.SerializeToString,
             ),
             'ReadInstanceLog': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadInstanceLog,
@@ -377,6 +434,87 @@ class DeploymentService:
             '/longshore.v1.DeploymentService/DeleteDeployment',
             longshore_dot_v1_dot_deployment__pb2.DeleteDeploymentRequest.SerializeToString,
             longshore_dot_v1_dot_deployment__pb2.DeleteDeploymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/longshore.v1.DeploymentService/ListRevisions',
+            longshore_dot_v1_dot_deployment__pb2.ListRevisionsRequest.SerializeToString,
+            longshore_dot_v1_dot_deployment__pb2.ListRevisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiffDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/longshore.v1.DeploymentService/DiffDeployment',
+            longshore_dot_v1_dot_deployment__pb2.DiffDeploymentRequest.SerializeToString,
+            longshore_dot_v1_dot_deployment__pb2.DiffDeploymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndoDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/longshore.v1.DeploymentService/UndoDeployment',
+            longshore_dot_v1_dot_deployment__pb2.UndoDeploymentRequest.SerializeToString,
+            longshore_dot_v1_dot_deployment__pb2.UndoDeploymentResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,21 @@ class DeploymentServiceStub:
     name is free at once.
     Errors: NOT_FOUND.
     """
+    ListRevisions: _aio.UnaryUnaryMultiCallable[_deployment_pb2.ListRevisionsRequest, _deployment_pb2.ListRevisionsResponse]
+    """The revisions of a deployment, newest first, also of one that is deleted: who made each, when, and what it changed.
+    Errors: NOT_FOUND.
+    """
+    DiffDeployment: _aio.UnaryUnaryMultiCallable[_deployment_pb2.DiffDeploymentRequest, _deployment_pb2.DiffDeploymentResponse]
+    """What differs, field by field, between two revisions, or between a revision and a deployment.yml. Nothing changes.
+    Errors: NOT_FOUND; INVALID_ARGUMENT with every problem of the spec.
+    """
+    UndoDeployment: _aio.UnaryUnaryMultiCallable[_deployment_pb2.UndoDeploymentRequest, _deployment_pb2.UndoDeploymentResponse]
+    """Makes a new revision that is equal to an earlier one: the same spec, with what was built for it. The same
+    request_id of the same project answers with what the first call made.
+    Errors: NOT_FOUND (no such deployment, no such revision, or none before the present one), FAILED_PRECONDITION with
+    reason REVISION_UNUSABLE (the deployment is deleted, or the build of the revision has not succeeded or is not kept
+    any more), INVALID_ARGUMENT (the revision is the present one, or a secret that it names has no value any more).
+    """
     ReadInstanceLog: _aio.UnaryStreamMultiCallable[_deployment_pb2.ReadInstanceLogRequest, _deployment_pb2.ReadInstanceLogResponse]
     """The output of one instance, read on its device; with `follow` until the client leaves or the instance is gone.
     Errors: NOT_FOUND, FAILED_PRECONDITION (several devices run it and none is named), UNAVAILABLE (the device
@@ -116,6 +131,39 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Devices stop and remove it; the deployment stays readable, in DELETED, until its history is trimmed. Its
         name is free at once.
         Errors: NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ListRevisions(
+        self,
+        request: _deployment_pb2.ListRevisionsRequest,
+        context: _aio.ServicerContext[_deployment_pb2.ListRevisionsRequest, _abc.Awaitable[_deployment_pb2.ListRevisionsResponse]],
+    ) -> _abc.Awaitable[_deployment_pb2.ListRevisionsResponse]:
+        """The revisions of a deployment, newest first, also of one that is deleted: who made each, when, and what it changed.
+        Errors: NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def DiffDeployment(
+        self,
+        request: _deployment_pb2.DiffDeploymentRequest,
+        context: _aio.ServicerContext[_deployment_pb2.DiffDeploymentRequest, _abc.Awaitable[_deployment_pb2.DiffDeploymentResponse]],
+    ) -> _abc.Awaitable[_deployment_pb2.DiffDeploymentResponse]:
+        """What differs, field by field, between two revisions, or between a revision and a deployment.yml. Nothing changes.
+        Errors: NOT_FOUND; INVALID_ARGUMENT with every problem of the spec.
+        """
+
+    @_abc_1.abstractmethod
+    def UndoDeployment(
+        self,
+        request: _deployment_pb2.UndoDeploymentRequest,
+        context: _aio.ServicerContext[_deployment_pb2.UndoDeploymentRequest, _abc.Awaitable[_deployment_pb2.UndoDeploymentResponse]],
+    ) -> _abc.Awaitable[_deployment_pb2.UndoDeploymentResponse]:
+        """Makes a new revision that is equal to an earlier one: the same spec, with what was built for it. The same
+        request_id of the same project answers with what the first call made.
+        Errors: NOT_FOUND (no such deployment, no such revision, or none before the present one), FAILED_PRECONDITION with
+        reason REVISION_UNUSABLE (the deployment is deleted, or the build of the revision has not succeeded or is not kept
+        any more), INVALID_ARGUMENT (the revision is the present one, or a secret that it names has no value any more).
         """
 
     @_abc_1.abstractmethod
