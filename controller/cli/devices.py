@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from controller.cli import output, session, words
+from controller.cli import device_steering, output, session, words
 from controller.cli.default_group import DefaultGroup
-from controller.cli.errors import UsageProblem
+from controller.cli.device_steering import pairs
 from controller.cli.output import Format
 from longshore.v1 import device_pb2
 
@@ -21,7 +21,10 @@ class DevicesGroup(DefaultGroup):
 
 
 app = typer.Typer(
-    cls=DevicesGroup, name="devices", help="List enrolled devices; show, examine or delete one.", no_args_is_help=False
+    cls=DevicesGroup,
+    name="devices",
+    help="List enrolled devices; show, examine, label, drain or delete one.",
+    no_args_is_help=False,
 )
 
 
@@ -95,6 +98,12 @@ def delete(
     print(f"{name} is no device any more")
 
 
+app.command()(device_steering.label)
+app.command()(device_steering.cordon)
+app.command()(device_steering.drain)
+app.command()(device_steering.uncordon)
+
+
 def enroll_token(
     name: Annotated[str, typer.Option(help="Name of the device; else it proposes one.", show_default=False)] = "",
     label: Label = None,
@@ -128,17 +137,6 @@ def enroll_token(
     output.note(f"good once, until {words.clock(made.expires)} UTC: longshore-edge-agent enroll TOKEN")
 
 
-def pairs(given: list[str] | None) -> dict[str, str]:
-    """Labels from `key=value` texts; UsageProblem for anything else."""
-    found: dict[str, str] = {}
-    for text in given or []:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise UsageProblem(f"'{text}' is no label; expected key=value")
-        found[key] = value
-    return found
-
-
 def _show(device: device_pb2.Device, form: Format) -> None:
     if not form.for_people:
         output.write_one(device, device.name, form)
@@ -146,4 +144,6 @@ def _show(device: device_pb2.Device, form: Format) -> None:
     output.draw(words.devices([device], datetime.now(UTC)))
     print()
     output.draw(words.device_facts(device.facts))
+    if told := words.scheduling_told(device):
+        print(f"\n{told}")
     print(f"\ndesired state: generation {device.generation}, the device has {device.observed_generation}")

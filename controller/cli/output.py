@@ -28,6 +28,9 @@ _STYLES = {
     "OFFLINE": "red",
     "PENDING": "yellow",
     "CANCELLED": "yellow",
+    "CORDONED": "yellow",
+    "DRAINING": "yellow",
+    "DRAINED": "yellow",
     "STOPPED": "dim",
     "DELETED": "dim",
 }

@@ -55,6 +55,20 @@ def presence(device: device_pb2.Device) -> str:
     return device_pb2.DevicePresence.Name(device.presence).removeprefix("DEVICE_PRESENCE_")
 
 
+def scheduling(device: device_pb2.Device) -> str:
+    """ "-" where the controller is older than cordons are."""
+    name = device_pb2.DeviceScheduling.Name(device.scheduling).removeprefix("DEVICE_SCHEDULING_")
+    return "-" if name == "UNSPECIFIED" else name
+
+
+def scheduling_told(device: device_pb2.Device) -> str:
+    """Who said so, when and why, and what it waits for; "" where all may be placed there."""
+    if device.scheduling <= device_pb2.DEVICE_SCHEDULING_OPEN:
+        return ""
+    said = f"{scheduling(device)} by {device.scheduling_by or '-'}, {clock(device.scheduling_since)} UTC"
+    return ": ".join(part for part in (said, device.scheduling_reason, device.scheduling_message) if part)
+
+
 def endpoint(entry: types_pb2.Endpoint) -> str:
     """An address that can be pasted into a browser or curl."""
     host = f"[{entry.host}]" if ":" in entry.host else entry.host
@@ -170,12 +184,13 @@ def _accelerator(accelerator: device_pb2.Accelerator) -> str:
 
 def devices(entries: Sequence[device_pb2.Device], now: datetime, *, wide: bool = False) -> Sheet:
     """`wide`: with what the devices tell of themselves."""
-    columns = ("NAME", "PRESENCE", "PROFILE", "LAST SEEN", "LABELS", "ID")
+    columns = ("NAME", "PRESENCE", "SCHEDULING", "PROFILE", "LAST SEEN", "LABELS", "ID")
     told = ("ARCH", "CPUS", "MEMORY", "MODEL", "ACCELERATORS", "BACKEND") if wide else ()
     rows = tuple(
         (
             entry.name,
             presence(entry),
+            scheduling(entry),
             entry.profile or "-",
             age(entry.last_seen, now),
             labels(entry.labels),

@@ -13,7 +13,8 @@ def reassess(tx: Transaction, deployment: Deployment) -> Deployment:
     """Stores the state that the evidence supports now; answers the deployment with it."""
     placements = tx.workloads.placements(deployment_id=deployment.id)
     if deployment.wish is Wish.RUN:
-        placements = [place for place in placements if place.workload.wish is not Wish.DELETE]
+        # Stopped are those on devices that are drained: nothing is expected of them.
+        placements = [place for place in placements if place.workload.wish is Wish.RUN]
     now = condition(deployment, tx.builds.get(deployment.build_id), placements)
     if now == deployment.condition:
         return deployment

@@ -6,7 +6,7 @@ from controller.builds.model import ArtifactKind
 from controller.builds.targets import load_profiles
 from controller.deployments.model import LeftOut
 from controller.devices.facts import Abilities, abilities
-from controller.devices.model import Device
+from controller.devices.model import Device, Scheduling
 from controller.spec.model import MinimumSpec
 
 GIB = 2**30
@@ -18,6 +18,18 @@ def unfit(device: Device, minimum: MinimumSpec, kind: ArtifactKind) -> LeftOut |
     lacking = _unaccelerated(device, facts, minimum)
     for reason, text in (*_wrong_backend(facts, kind), *_too_small(facts, minimum), *lacking):
         return LeftOut(device.name, reason, text)
+    return None
+
+
+def closed(device: Device, *, has_it: bool) -> LeftOut | None:
+    """Why a device that is fit gets no workload all the same: its operator says so. `has_it`: the deployment is there
+    already. None where it may have one."""
+    told = f" by {device.scheduling_by}" if device.scheduling_by else ""
+    why = f": {device.scheduling_reason}" if device.scheduling_reason else ""
+    if device.scheduling.drains:
+        return LeftOut(device.name, "DeviceDrained", f"it was drained{told}{why}")
+    if device.scheduling is Scheduling.CORDONED and not has_it:
+        return LeftOut(device.name, "DeviceCordoned", f"it was cordoned{told}{why}")
     return None
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from controller.builds.model import ArtifactKind, BuildState, BuiltArtifact
 from controller.builds.targets import load_profiles, wanted_devices
-from controller.deployments.fitness import unfit
+from controller.deployments.fitness import closed, unfit
 from controller.deployments.model import Deployment, LeftOut, Wish, WorkloadRow
 from controller.devices.model import Device
 from controller.spec.loader import load_spec
@@ -18,18 +18,22 @@ ANY_DEVICE = MinimumSpec()
 
 @dataclass(frozen=True)
 class Choice:
-    """Which device gets what: device id -> key of its target; and the devices that match and are not fit."""
+    """Which device gets what: device id -> key of its target; the devices that match and do not get it; and those of
+    them that are drained, and have it stopped."""
 
     targets: Mapping[str, str]
     left_out: tuple[LeftOut, ...]
+    drained: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Change:
-    """What `difference` found: workloads to put, and devices that should not run the deployment any more."""
+    """What `difference` found: workloads to put, devices that should not have the deployment any more, and those that
+    are to stop it and to keep what they have of it."""
 
     put: tuple[WorkloadRow, ...]
     drop: tuple[str, ...]
+    halt: tuple[str, ...] = ()
 
 
 def place(tx: Transaction, deployment: Deployment) -> Deployment:
@@ -45,15 +49,18 @@ def place(tx: Transaction, deployment: Deployment) -> Deployment:
     artifacts = {target.key: target.artifact for target in build.targets if target.artifact is not None}
     devices = {target.profile: tx.devices.matching(target.profile, {}) for target in spec.targets}
     present = {row.device_id: row for row in tx.workloads.of_deployment(deployment.id)}
-    chosen = select(tuple(spec.targets), devices, spec.build.minimum, _holding(deployment, present.values()))
+    having = frozenset(key for key, row in present.items() if row.wish is not Wish.DELETE)
+    holding = _holding(deployment, present.values())
+    chosen = select(tuple(spec.targets), devices, spec.build.minimum, holding, having)
     wished = _wished(deployment, spec, artifacts, chosen.targets)
-    change = difference(wished, present)
+    change = difference(wished, present, chosen.drained)
     for workload in change.put:
         tx.workloads.put(workload)
         tx.devices.advance(workload.device_id)
-    for device_id in change.drop:
-        tx.workloads.wish(deployment.id, device_id, Wish.DELETE)
-        tx.devices.advance(device_id)
+    for wish, devices_of_it in ((Wish.DELETE, change.drop), (Wish.STOP, change.halt)):
+        for device_id in devices_of_it:
+            tx.workloads.wish(deployment.id, device_id, wish)
+            tx.devices.advance(device_id)
     # From now on no device is told of an older revision; those that return to one have kept what it needs.
     tx.deployments.wipe_secrets(deployment.id, before=deployment.revision)
     if chosen.left_out == deployment.left_out:
@@ -76,28 +83,39 @@ def select(
     devices: Mapping[str, list[Device]],
     minimum: MinimumSpec = ANY_DEVICE,
     holding: Collection[str] = (),
+    having: Collection[str] = (),
 ) -> Choice:
     """Of the targets that match a device, the first for which it is fit. `devices`: those of each profile; `holding`:
-    those that have the revision already, which keep it although they say that they have less than before."""
+    those that have the revision already, which keep it although they say that they have less than before; `having`:
+    those that have any revision, which keep the deployment although they are cordoned."""
     chosen: dict[str, str] = {}
     refused: dict[str, LeftOut] = {}
+    drained: set[str] = set()
     for target in targets:
         for device in devices[target.profile]:
             if device.id in chosen or not target.labels.items() <= device.labels.items():
                 continue
             needed = ANY_DEVICE if device.id in holding else minimum
-            if (why := unfit(device, needed, ArtifactKind(target.artifact))) is None:
+            why = unfit(device, needed, ArtifactKind(target.artifact))
+            if why is None and (why := closed(device, has_it=device.id in having)) is None:
                 chosen[device.id] = target.key
-            else:
-                refused.setdefault(device.id, why)
-    return Choice(chosen, tuple(why for device_id, why in refused.items() if device_id not in chosen))
+                continue
+            refused.setdefault(device.id, why)
+            if why.reason == "DeviceDrained":
+                drained.add(device.id)
+    left_out = tuple(why for device_id, why in refused.items() if device_id not in chosen)
+    return Choice(chosen, left_out, frozenset(drained))
 
 
-def difference(wished: Mapping[str, WorkloadRow], present: Mapping[str, WorkloadRow]) -> Change:
-    """What has to change so that `present` becomes `wished`; both by device id."""
+def difference(
+    wished: Mapping[str, WorkloadRow], present: Mapping[str, WorkloadRow], drained: Collection[str] = ()
+) -> Change:
+    """What has to change so that `present` becomes `wished`; both by device id. `drained`: devices that keep theirs,
+    but do not run it."""
     put = tuple(row for device_id, row in wished.items() if present.get(device_id) != row)
-    drop = tuple(key for key, row in present.items() if key not in wished and row.wish is not Wish.DELETE)
-    return Change(put, drop)
+    others = {key: row.wish for key, row in present.items() if key not in wished}
+    drop = tuple(key for key, wish in others.items() if key not in drained and wish is not Wish.DELETE)
+    return Change(put, drop, tuple(key for key, wish in others.items() if key in drained and wish is Wish.RUN))
 
 
 def _holding(deployment: Deployment, present: Iterable[WorkloadRow]) -> frozenset[str]:

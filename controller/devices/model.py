@@ -13,6 +13,19 @@ class Presence(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
+class Scheduling(StrEnum):
+    """Names as in `longshore.v1.DeviceScheduling`, without prefix."""
+
+    OPEN = "OPEN"
+    CORDONED = "CORDONED"
+    DRAINING = "DRAINING"
+    DRAINED = "DRAINED"
+
+    @property
+    def drains(self) -> bool:
+        return self in (Scheduling.DRAINING, Scheduling.DRAINED)
+
+
 @dataclass(frozen=True)
 class Device:
     """An enrolled machine. `facts` is a serialized `longshore.v1.DeviceFacts`."""
@@ -32,6 +45,10 @@ class Device:
     snapshot_sequence: int = 0
     journal_id: str = ""
     journal_number: int = 0
+    scheduling: Scheduling = Scheduling.OPEN
+    scheduling_since: float = 0.0
+    scheduling_by: str = ""
+    scheduling_reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,11 @@ from dataclasses import replace
 import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from controller.deployments.assess import reassess, reassess_all
+from controller.deployments.assess import reassess_all
 from controller.deployments.model import InstanceRow, Measurement, Wish
-from controller.deployments.placing import place
 from controller.devices.facts import abilities, merged
 from controller.devices.model import Device, Presence
-from controller.devices.service import device_event
+from controller.devices.scheduling import assess_drain, device_event, place_all
 from controller.events.model import EventKind, NewEvent
 from controller.store import Transaction
 from longshore.v1 import mqtt_pb2, types_pb2
@@ -69,8 +68,8 @@ def store_snapshot(tx: Transaction, device_id: str, snapshot: mqtt_pb2.StatusSna
         touched |= _forget_deleted(tx, device_id, {status.deployment_id for status in snapshot.instances})
     reassess_all(tx, touched)
     if abilities(facts) != abilities(device.facts):
-        for deployment in tx.deployments.running():
-            reassess(tx, place(tx, deployment))
+        place_all(tx)
+    assess_drain(tx, device_id)
 
 
 def store_journal(tx: Transaction, device_id: str, batch: mqtt_pb2.JournalBatch) -> mqtt_pb2.JournalAck | None:
@@ -98,6 +97,7 @@ def store_journal(tx: Transaction, device_id: str, batch: mqtt_pb2.JournalBatch)
         # What an older snapshot says, which comes after it, is not true any more.
         tx.devices.change(device_id, snapshot_sequence=newest)
         reassess_all(tx, touched)
+        assess_drain(tx, device_id)
     return mqtt_pb2.JournalAck(journal_id=journal_id, number=last)
 
 

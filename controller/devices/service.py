@@ -2,16 +2,16 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
 from controller.access import hash_secret, new_id, new_secret
-from controller.deployments.assess import reassess, reassess_all
-from controller.deployments.placing import place
-from controller.devices.model import Device, EnrollToken, SpentToken
+from controller.deployments.assess import reassess_all
+from controller.devices import scheduling
+from controller.devices.model import Device, EnrollToken, Scheduling, SpentToken
+from controller.devices.scheduling import device_event, place_all
 from controller.errors import InvalidRequest, NotFound, PermissionDenied, Unauthenticated
-from controller.events.model import NO_PROJECT, EventKind, NewEvent
 from controller.pki import CertificateAuthority
 from controller.pki.authority import CLIENT_LIFETIME, InvalidCertificateRequest, key_hash
 from controller.spec.fields import LABEL
@@ -26,6 +26,7 @@ DEVICE_NAME = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")
 # Ids and names stand for each other wherever a device is named.
 DEVICE_ID = re.compile(r"dev-[0-9a-f]{16}")
 MOST_LABELS, LONGEST_LABEL = 64, 63
+LONGEST_REASON = 200
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,51 @@ class DeviceService:
 
         await self._store.transact(found_and_deleted, frees=True)
 
+    async def label(self, id_or_name: str, labels: Mapping[str, str], remove: Collection[str]) -> Device:
+        """Sets these labels and removes those. Raises NotFound, and InvalidRequest for what no device can bear."""
+        if both := sorted(set(labels) & set(remove)):
+            raise InvalidRequest("remove", f"{both[0]} is to be set, too")
+
+        def work(tx: Transaction, device: Device) -> None:
+            changed = scheduling.changed_labels(device.labels, labels, remove)
+            _check_labels(changed)
+            scheduling.relabel(tx, device, changed)
+
+        return await self._changed(id_or_name, work)
+
+    async def cordon(self, id_or_name: str, by: str, reason: str) -> Device:
+        """Afterwards nothing new is placed there. Raises NotFound."""
+        _check_reason(reason)
+        return await self._changed(id_or_name, lambda tx, device: scheduling.cordon(tx, device, by, reason))
+
+    async def drain(self, id_or_name: str, by: str, reason: str) -> Device:
+        """Afterwards it is wished to run nothing. Raises NotFound."""
+        _check_reason(reason)
+        return await self._changed(id_or_name, lambda tx, device: scheduling.drain(tx, device, by, reason))
+
+    async def uncordon(self, id_or_name: str) -> Device:
+        """Afterwards it has what belongs there. Raises NotFound."""
+        return await self._changed(id_or_name, scheduling.uncordon)
+
+    async def evidence(self, devices: Collection[Device]) -> dict[str, str]:
+        """By device id, of those that are draining: what they wait for."""
+        draining = [device for device in devices if device.scheduling is Scheduling.DRAINING]
+        if not draining:
+            return {}
+        return await self._store.transact(
+            lambda tx: {device.id: scheduling.evidence(device, scheduling.left(tx, device.id)) for device in draining}
+        )
+
+    async def _changed(self, id_or_name: str, work: Callable[[Transaction, Device], None]) -> Device:
+        """The device once `work` is done to it."""
+
+        def found_and_changed(tx: Transaction) -> Device:
+            device = _found(tx, id_or_name)
+            work(tx, device)
+            return _found(tx, device.id)
+
+        return await self._store.transact(found_and_changed)
+
     def _enrolled_before(self, tx: Transaction, enrollment: Enrollment, secret_hash: str) -> tuple[Device, str]:
         """The device that this token and key have made. Nobody else is told more than that the token is refused."""
         try:
@@ -140,8 +186,7 @@ class DeviceService:
         tx.devices.add(device)
         tx.access.note_spent(SpentToken(secret_hash, key, device.id, token.expires))
         tx.events.append(device_event(device, "ENROLLED"))
-        for deployment in tx.deployments.running():
-            reassess(tx, place(tx, deployment))
+        place_all(tx)
         return device, self._sign(enrollment.certificate_request, device.id)
 
 
@@ -162,15 +207,8 @@ def delete(tx: Transaction, device: Device) -> None:
     tx.devices.remove(device.id)
     tx.events.append(device_event(device, "DELETED"))
     # Where it was left out, it is named no more; where it was waited for, there is nothing to wait for.
-    for deployment in tx.deployments.running():
-        reassess(tx, place(tx, deployment))
+    place_all(tx)
     reassess_all(tx, counted)
-
-
-def device_event(device: Device, state: str, reason: str = "", message: str = "") -> NewEvent:
-    """An event of the log that belongs to no project."""
-    text = message or device.name
-    return NewEvent(NO_PROJECT, EventKind.DEVICE, state, device_id=device.id, reason=reason, message=text)
 
 
 def _key_hash(enrollment: Enrollment) -> str:
@@ -178,6 +216,11 @@ def _key_hash(enrollment: Enrollment) -> str:
         return key_hash(enrollment.certificate_request)
     except InvalidCertificateRequest as error:
         raise InvalidRequest("certificate_request", str(error)) from error
+
+
+def _check_reason(reason: str) -> None:
+    if len(reason) > LONGEST_REASON or not reason.isprintable():
+        raise InvalidRequest("reason", f"it is longer than {LONGEST_REASON} characters or not printable")
 
 
 def _check_labels(labels: Mapping[str, str]) -> None:

@@ -210,7 +210,8 @@ def _use_to(place: Placement) -> deployment_pb2.InstanceUse | None:
     )
 
 
-def device_to(device: Device) -> device_pb2.Device:
+def device_to(device: Device, evidence: Mapping[str, str]) -> device_pb2.Device:
+    """`evidence`: by device id, why it is still draining."""
     return device_pb2.Device(
         id=device.id,
         name=device.name,
@@ -223,6 +224,11 @@ def device_to(device: Device) -> device_pb2.Device:
         generation=device.generation,
         observed_generation=device.observed_generation,
         agent_condition=device.condition,
+        scheduling=device_pb2.DeviceScheduling.Value(f"DEVICE_SCHEDULING_{device.scheduling}"),
+        scheduling_message=evidence.get(device.id, ""),
+        scheduling_since=timestamp(device.scheduling_since),
+        scheduling_by=device.scheduling_by,
+        scheduling_reason=device.scheduling_reason,
     )
 
 

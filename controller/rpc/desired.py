@@ -22,9 +22,15 @@ def desired_state(tx: Transaction, device: Device, box: SecretBox) -> agent_pb2.
         deployment = tx.deployments.get(row.deployment_id)
         if deployment is not None and row.wish is not Wish.DELETE:
             wished = _workload(deployment, row)
-            _fill_in_secrets(tx, wished, box)
+            if not _left_behind(deployment, row):
+                _fill_in_secrets(tx, wished, box)
             desired.workloads.append(wished)
     return desired
+
+
+def _left_behind(deployment: Deployment, row: WorkloadRow) -> bool:
+    """A drained device has stopped, or is to stop, a revision that took its secrets with it: it is never started."""
+    return row.wish is Wish.STOP and row.revision < deployment.revision
 
 
 def _workload(deployment: Deployment, row: WorkloadRow) -> agent_pb2.DesiredWorkload:

@@ -51,18 +51,43 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
         return device_pb2.CreateEnrollTokenResponse(token=self._token(secret), expires=convert.timestamp(expires))
 
     async def GetDevice(self, request: device_pb2.GetDeviceRequest, context: Any) -> device_pb2.GetDeviceResponse:
-        return device_pb2.GetDeviceResponse(device=convert.device_to(await self._devices.find(request.device)))
+        return device_pb2.GetDeviceResponse(device=await self._message(await self._devices.find(request.device)))
 
     async def ListDevices(self, request: device_pb2.ListDevicesRequest, context: Any) -> device_pb2.ListDevicesResponse:
         page = convert.page_from(request.page)
         found, token = await self._devices.page(request.profile, dict(request.labels), page)
-        return device_pb2.ListDevicesResponse(devices=map(convert.device_to, found), next_page_token=token)
+        evidence = await self._devices.evidence(found)
+        messages = [convert.device_to(device, evidence) for device in found]
+        return device_pb2.ListDevicesResponse(devices=messages, next_page_token=token)
 
     async def DeleteDevice(
         self, request: device_pb2.DeleteDeviceRequest, context: Any
     ) -> device_pb2.DeleteDeviceResponse:
         await self._devices.delete(request.device)
         return device_pb2.DeleteDeviceResponse()
+
+    async def LabelDevice(self, request: device_pb2.LabelDeviceRequest, context: Any) -> device_pb2.LabelDeviceResponse:
+        device = await self._devices.label(request.device, dict(request.labels), list(request.remove))
+        return device_pb2.LabelDeviceResponse(device=await self._message(device))
+
+    async def CordonDevice(
+        self, request: device_pb2.CordonDeviceRequest, context: Any
+    ) -> device_pb2.CordonDeviceResponse:
+        device = await self._devices.cordon(request.device, caller.get().name, request.reason)
+        return device_pb2.CordonDeviceResponse(device=await self._message(device))
+
+    async def DrainDevice(self, request: device_pb2.DrainDeviceRequest, context: Any) -> device_pb2.DrainDeviceResponse:
+        device = await self._devices.drain(request.device, caller.get().name, request.reason)
+        return device_pb2.DrainDeviceResponse(device=await self._message(device))
+
+    async def UncordonDevice(
+        self, request: device_pb2.UncordonDeviceRequest, context: Any
+    ) -> device_pb2.UncordonDeviceResponse:
+        device = await self._devices.uncordon(request.device)
+        return device_pb2.UncordonDeviceResponse(device=await self._message(device))
+
+    async def _message(self, device: Device) -> device_pb2.Device:
+        return convert.device_to(device, await self._devices.evidence([device]))
 
     def _token(self, secret: str) -> str:
         """All that a machine needs to enroll, in one word."""

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from controller.devices.model import Device, Presence
+from controller.devices.model import Device, Presence, Scheduling
 from controller.errors import AlreadyExists
 from controller.store import schema
 from controller.store.rows import Page, page_token, paged
@@ -23,7 +23,8 @@ class DeviceTable:
 
     def add(self, device: Device) -> None:
         """Raises AlreadyExists where the name is taken."""
-        values = {**vars(device), "labels": dict(device.labels), "presence": device.presence.value}
+        values = {**vars(device), "labels": dict(device.labels)}
+        values.update(presence=device.presence.value, scheduling=device.scheduling.value)
         try:
             self._connection.execute(insert(TABLE).values(**values))
         except IntegrityError as error:
@@ -82,4 +83,4 @@ class DeviceTable:
 
 
 def _device(row: RowMapping) -> Device:
-    return Device(**{**row, "presence": Presence(row["presence"])})
+    return Device(**{**row, "presence": Presence(row["presence"]), "scheduling": Scheduling(row["scheduling"])})

@@ -68,6 +68,11 @@ devices = Table(
     Column("snapshot_sequence", Integer, nullable=False),
     Column("journal_id", Text, nullable=False),
     Column("journal_number", Integer, nullable=False),
+    # What may be placed there; when, by whose token and why that was said.
+    Column("scheduling", Text, nullable=False),
+    Column("scheduling_since", Float, nullable=False),
+    Column("scheduling_by", Text, nullable=False),
+    Column("scheduling_reason", Text, nullable=False),
 )
 
 builds = Table(

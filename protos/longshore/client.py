@@ -239,12 +239,31 @@ class Client(BuildCalls):
         request = event_pb2.WatchEventsRequest(
             project=answer.deployment.project, after_number=after, deployment_id=deployment_id
         )
-        if not after:
-            for event in self._event_answers(request, False, deadline, reached=True):
-                request.after_number = event.event.number
+        for _ in self._moments(request, deadline):
             yield self._get_patiently(deployment_id, deadline)
-        for _ in self._event_answers(request, True, deadline, reached=True):
-            yield self._get_patiently(deployment_id, deadline)
+
+    def follow_device(self, device: str, *, deadline: Deadline = NEVER) -> Iterator[device_pb2.Device]:
+        """The device, by id or name, as it is now, and again after each event of it.
+
+        Goes on however long the controller is away. Raises WaitTimeout at the deadline.
+        """
+        found = self.get_device(device)
+        yield found
+        request = device_pb2.GetDeviceRequest(device=found.id)
+        for event in self._moments(event_pb2.WatchEventsRequest(), deadline):
+            if event is None or event.device_id == found.id:
+                answer = self._call_patiently(self._devices.GetDevice, request, device_pb2.GetDeviceResponse, deadline)
+                yield answer.device
+
+    def _moments(self, request: event_pb2.WatchEventsRequest, deadline: Deadline) -> Iterator[event_pb2.Event | None]:
+        """When to look again: None at once where the request does not say after which number, so that nothing is missed
+        between the first look and the events; then at each event, and now and then."""
+        if not request.after_number:
+            for answer in self._event_answers(request, False, deadline, reached=True):
+                request.after_number = answer.event.number
+            yield None
+        for answer in self._event_answers(request, True, deadline, reached=True):
+            yield answer.event if answer.HasField("event") else None
 
     def _get_patiently(self, deployment_id: str, deadline: Deadline) -> Answer:
         request = deployment_pb2.GetDeploymentRequest(id=deployment_id)
@@ -353,6 +372,29 @@ class Client(BuildCalls):
         request = device_pb2.ListDevicesRequest(labels=labels, profile=profile)
         for page in self._pages(self._devices.ListDevices, request, device_pb2.ListDevicesResponse):
             yield from page.devices
+
+    def label_device(
+        self, device: str, labels: Mapping[str, str] | None = None, *, remove: Iterable[str] = ()
+    ) -> device_pb2.Device:
+        """By id or name: sets labels and removes others; deployments move to where they belong then."""
+        request = device_pb2.LabelDeviceRequest(device=device, labels=labels, remove=remove)
+        return self._call(self._devices.LabelDevice, request, device_pb2.LabelDeviceResponse).device
+
+    def cordon_device(self, device: str, reason: str = "") -> device_pb2.Device:
+        """Nothing new is placed there; what runs there runs on."""
+        request = device_pb2.CordonDeviceRequest(device=device, reason=reason)
+        return self._call(self._devices.CordonDevice, request, device_pb2.CordonDeviceResponse).device
+
+    def drain_device(self, device: str, reason: str = "") -> device_pb2.Device:
+        """Accepted: the device stops what it runs, keeps what it fetched, and gets nothing new; it is DRAINED once it
+        has said so."""
+        request = device_pb2.DrainDeviceRequest(device=device, reason=reason)
+        return self._call(self._devices.DrainDevice, request, device_pb2.DrainDeviceResponse).device
+
+    def uncordon_device(self, device: str) -> device_pb2.Device:
+        """Ends cordon and drain: what belongs there comes (back)."""
+        request = device_pb2.UncordonDeviceRequest(device=device)
+        return self._call(self._devices.UncordonDevice, request, device_pb2.UncordonDeviceResponse).device
 
     def delete_device(self, device: str) -> None:
         """By id or name: it is no device any more; what runs there runs on until the agent is told to leave."""

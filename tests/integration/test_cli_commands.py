@@ -136,6 +136,13 @@ def test_a_device_is_shown_and_deleted_by_its_name(shell: Shell, tmp_path: Path)
     assert shown in shell("devices", "edge-4").stdout
     assert json.loads(shell("devices", "facts", "edge-4", "-o", "json").stdout)["model"] == "Hardkernel ODROID-M1"
     assert shell("devices", "-o", "name").stdout == "edge-4\n"
+    assert shell("devices", "label", "edge-4", "site=hall", "line=1").stdout == "edge-4: line=1,site=hall\n"
+    assert shell("devices", "label", "edge-4", "line-").stdout == "edge-4: site=hall\n"
+    assert shell("devices", "label", "edge-4", "a/b/c=" + "x" * 64, code=2).stderr
+    assert "DRAINED by admin" in shell("devices", "drain", "edge-4", "--reason", "new disk").stdout
+    assert ": new disk" in shell("devices", "edge-4").stdout
+    assert shell("devices", "uncordon", "edge-4").stdout == "edge-4: OPEN\n"
+    assert "CORDONED by admin" in shell("devices", "cordon", "edge-4").stdout
     assert shell("devices", "delete", "edge-4").stdout == "edge-4 is no device any more\n"
     assert "edge-4" in shell("devices", "delete", "edge-4", code=1).stderr
     assert shell("devices", "-o", "name").stdout == ""

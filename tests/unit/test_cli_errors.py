@@ -9,7 +9,7 @@ import typer.main
 
 from controller.cli import main, session
 from controller.cli.context import Context, load_context, save_context
-from controller.cli.devices import pairs
+from controller.cli.device_steering import label_changes, pairs
 from controller.cli.errors import Exit, InvalidFile, UsageProblem, exit_code, explain
 from controller.errors import InvalidSpec
 from controller.errors import Problem as SpecProblem
@@ -194,5 +194,6 @@ def test_what_is_no_duration_is_a_usage_error(text: str) -> None:
 
 def test_labels_are_pairs() -> None:
     assert pairs(["a=1", "b=x=y", "c="]) == {"a": "1", "b": "x=y", "c": ""}
+    assert label_changes(["a=1", "b-", "c=x-"]) == ({"a": "1", "c": "x-"}, ["b"])
     with pytest.raises(UsageProblem, match="expected key=value"):
         pairs(["a"])

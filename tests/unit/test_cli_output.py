@@ -108,7 +108,7 @@ def test_devices_and_builds_have_their_tables() -> None:
     device = device_pb2.Device(
         name="edge", labels={"b": "2", "a": "1"}, presence=device_pb2.DEVICE_PRESENCE_ONLINE, id="d1"
     )
-    assert drawn(words.devices([device], NOW))[1].split() == ["edge", "ONLINE", "-", "-", "a=1,b=2", "d1"]
+    assert drawn(words.devices([device], NOW))[1].split() == ["edge", "ONLINE", "-", "-", "-", "a=1,b=2", "d1"]
     target = build_pb2.BuildTarget(profile="x86-cpu", state=build_pb2.BUILD_STATE_PUSHING)
     build = build_pb2.Build(id="b1", name="digits", state=build_pb2.BUILD_STATE_PUSHING, targets=[target])
     assert drawn(build_words.builds([build], NOW))[1].split() == ["b1", "digits", "PUSHING", "x86-cpu:PUSHING", "-"]

@@ -19,7 +19,7 @@ from baremetal_agent.main import PROGRAM as BAREMETAL
 from controller import errors
 from controller.builds.model import BuildState
 from controller.deployments.model import DeploymentState
-from controller.devices.model import Presence
+from controller.devices.model import Presence, Scheduling
 from controller.events.model import EventKind
 from controller.rpc.errors import CODES
 from controller.rpc.permissions import PERMISSIONS
@@ -43,6 +43,7 @@ STATES: list[tuple[type[StrEnum], EnumDescriptor, str]] = [
     (BuildState, build_pb2.DESCRIPTOR.enum_types_by_name["BuildState"], "BUILD_STATE_"),
     (DeploymentState, deployment_pb2.DESCRIPTOR.enum_types_by_name["DeploymentState"], "DEPLOYMENT_STATE_"),
     (Presence, device_pb2.DESCRIPTOR.enum_types_by_name["DevicePresence"], "DEVICE_PRESENCE_"),
+    (Scheduling, device_pb2.DESCRIPTOR.enum_types_by_name["DeviceScheduling"], "DEVICE_SCHEDULING_"),
     (EventKind, event_pb2.DESCRIPTOR.enum_types_by_name["EventKind"], "EVENT_KIND_"),
     (State, types_pb2.DESCRIPTOR.enum_types_by_name["InstanceState"], "INSTANCE_STATE_"),
 ]

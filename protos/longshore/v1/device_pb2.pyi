@@ -43,6 +43,34 @@ DEVICE_PRESENCE_UNKNOWN: DevicePresence.ValueType  # 3
 """The controller cannot tell: it has lost the broker, or the device has enrolled and never connected."""
 Global___DevicePresence: _TypeAlias = DevicePresence  # noqa: Y015
 
+class _DeviceScheduling:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeviceSchedulingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeviceScheduling.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEVICE_SCHEDULING_UNSPECIFIED: _DeviceScheduling.ValueType  # 0
+    DEVICE_SCHEDULING_OPEN: _DeviceScheduling.ValueType  # 1
+    DEVICE_SCHEDULING_CORDONED: _DeviceScheduling.ValueType  # 2
+    """Nothing new."""
+    DEVICE_SCHEDULING_DRAINING: _DeviceScheduling.ValueType  # 3
+    """Nothing, and what runs there is being stopped; or the device has not said yet that it is."""
+    DEVICE_SCHEDULING_DRAINED: _DeviceScheduling.ValueType  # 4
+    """Nothing, and the device has said that nothing of it runs."""
+
+class DeviceScheduling(_DeviceScheduling, metaclass=_DeviceSchedulingEnumTypeWrapper):
+    """What may be placed on a device. Each change is an event with the state's name."""
+
+DEVICE_SCHEDULING_UNSPECIFIED: DeviceScheduling.ValueType  # 0
+DEVICE_SCHEDULING_OPEN: DeviceScheduling.ValueType  # 1
+DEVICE_SCHEDULING_CORDONED: DeviceScheduling.ValueType  # 2
+"""Nothing new."""
+DEVICE_SCHEDULING_DRAINING: DeviceScheduling.ValueType  # 3
+"""Nothing, and what runs there is being stopped; or the device has not said yet that it is."""
+DEVICE_SCHEDULING_DRAINED: DeviceScheduling.ValueType  # 4
+"""Nothing, and the device has said that nothing of it runs."""
+Global___DeviceScheduling: _TypeAlias = DeviceScheduling  # noqa: Y015
+
 @_typing.final
 class Device(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -78,6 +106,11 @@ class Device(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     OBSERVED_GENERATION_FIELD_NUMBER: _builtins.int
     AGENT_CONDITION_FIELD_NUMBER: _builtins.int
+    SCHEDULING_FIELD_NUMBER: _builtins.int
+    SCHEDULING_MESSAGE_FIELD_NUMBER: _builtins.int
+    SCHEDULING_SINCE_FIELD_NUMBER: _builtins.int
+    SCHEDULING_BY_FIELD_NUMBER: _builtins.int
+    SCHEDULING_REASON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     """For people; unique."""
@@ -89,6 +122,11 @@ class Device(_message.Message):
     observed_generation: _builtins.int
     agent_condition: _builtins.str
     """What the agent says of itself; empty when all is well: "PodmanUnavailable: ..."."""
+    scheduling: Global___DeviceScheduling.ValueType
+    scheduling_message: _builtins.str
+    """What `scheduling` is concluded from where it is DRAINING: which deployments are left, and in which state."""
+    scheduling_by: _builtins.str
+    scheduling_reason: _builtins.str
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -97,6 +135,10 @@ class Device(_message.Message):
     def enrolled(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def facts(self) -> Global___DeviceFacts: ...
+    @_builtins.property
+    def scheduling_since(self) -> _timestamp_pb2.Timestamp:
+        """When and by whose API token it was cordoned or drained, and why, in their own words; empty for an OPEN one."""
+
     def __init__(
         self,
         *,
@@ -111,10 +153,15 @@ class Device(_message.Message):
         generation: _builtins.int = ...,
         observed_generation: _builtins.int = ...,
         agent_condition: _builtins.str = ...,
+        scheduling: Global___DeviceScheduling.ValueType = ...,
+        scheduling_message: _builtins.str = ...,
+        scheduling_since: _timestamp_pb2.Timestamp | None = ...,
+        scheduling_by: _builtins.str = ...,
+        scheduling_reason: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["enrolled", b"enrolled", "facts", b"facts", "last_seen", b"last_seen"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["enrolled", b"enrolled", "facts", b"facts", "last_seen", b"last_seen", "scheduling_since", b"scheduling_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_condition", b"agent_condition", "enrolled", b"enrolled", "facts", b"facts", "generation", b"generation", "id", b"id", "labels", b"labels", "last_seen", b"last_seen", "name", b"name", "observed_generation", b"observed_generation", "presence", b"presence", "profile", b"profile"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_condition", b"agent_condition", "enrolled", b"enrolled", "facts", b"facts", "generation", b"generation", "id", b"id", "labels", b"labels", "last_seen", b"last_seen", "name", b"name", "observed_generation", b"observed_generation", "presence", b"presence", "profile", b"profile", "scheduling", b"scheduling", "scheduling_by", b"scheduling_by", "scheduling_message", b"scheduling_message", "scheduling_reason", b"scheduling_reason", "scheduling_since", b"scheduling_since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -471,6 +518,206 @@ class DeleteDeviceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteDeviceResponse: _TypeAlias = DeleteDeviceResponse  # noqa: Y015
+
+@_typing.final
+class LabelDeviceRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    REMOVE_FIELD_NUMBER: _builtins.int
+    device: _builtins.str
+    """Id or name."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """To be set, whatever value they had."""
+
+    @_builtins.property
+    def remove(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keys to be removed; harmless where there is no such label. None may be in `labels` too."""
+
+    def __init__(
+        self,
+        *,
+        device: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        remove: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "labels", b"labels", "remove", b"remove"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelDeviceRequest: _TypeAlias = LabelDeviceRequest  # noqa: Y015
+
+@_typing.final
+class LabelDeviceResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def device(self) -> Global___Device: ...
+    def __init__(
+        self,
+        *,
+        device: Global___Device | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelDeviceResponse: _TypeAlias = LabelDeviceResponse  # noqa: Y015
+
+@_typing.final
+class CordonDeviceRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    device: _builtins.str
+    """Id or name."""
+    reason: _builtins.str
+    """For people; at most 200 characters."""
+    def __init__(
+        self,
+        *,
+        device: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CordonDeviceRequest: _TypeAlias = CordonDeviceRequest  # noqa: Y015
+
+@_typing.final
+class CordonDeviceResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def device(self) -> Global___Device: ...
+    def __init__(
+        self,
+        *,
+        device: Global___Device | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CordonDeviceResponse: _TypeAlias = CordonDeviceResponse  # noqa: Y015
+
+@_typing.final
+class DrainDeviceRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    device: _builtins.str
+    """Id or name."""
+    reason: _builtins.str
+    """For people; at most 200 characters."""
+    def __init__(
+        self,
+        *,
+        device: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainDeviceRequest: _TypeAlias = DrainDeviceRequest  # noqa: Y015
+
+@_typing.final
+class DrainDeviceResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def device(self) -> Global___Device: ...
+    def __init__(
+        self,
+        *,
+        device: Global___Device | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainDeviceResponse: _TypeAlias = DrainDeviceResponse  # noqa: Y015
+
+@_typing.final
+class UncordonDeviceRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    device: _builtins.str
+    """Id or name."""
+    def __init__(
+        self,
+        *,
+        device: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UncordonDeviceRequest: _TypeAlias = UncordonDeviceRequest  # noqa: Y015
+
+@_typing.final
+class UncordonDeviceResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def device(self) -> Global___Device: ...
+    def __init__(
+        self,
+        *,
+        device: Global___Device | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UncordonDeviceResponse: _TypeAlias = UncordonDeviceResponse  # noqa: Y015
 
 @_typing.final
 class JoinToken(_message.Message):

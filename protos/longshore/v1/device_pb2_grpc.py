@@ -55,6 +55,26 @@ class DeviceServiceStub:
                 request_serializer=longshore_dot_v1_dot_device__pb2.DeleteDeviceRequest.SerializeToString,
                 response_deserializer=longshore_dot_v1_dot_device__pb2.DeleteDeviceResponse.FromString,
                 _registered_method=True)
+        self.LabelDevice = channel.unary_unary(
+                '/longshore.v1.DeviceService/LabelDevice',
+                request_serializer=longshore_dot_v1_dot_device__pb2.LabelDeviceRequest.SerializeToString,
+                response_deserializer=longshore_dot_v1_dot_device__pb2.LabelDeviceResponse.FromString,
+                _registered_method=True)
+        self.CordonDevice = channel.unary_unary(
+                '/longshore.v1.DeviceService/CordonDevice',
+                request_serializer=longshore_dot_v1_dot_device__pb2.CordonDeviceRequest.SerializeToString,
+                response_deserializer=longshore_dot_v1_dot_device__pb2.CordonDeviceResponse.FromString,
+                _registered_method=True)
+        self.DrainDevice = channel.unary_unary(
+                '/longshore.v1.DeviceService/DrainDevice',
+                request_serializer=longshore_dot_v1_dot_device__pb2.DrainDeviceRequest.SerializeToString,
+                response_deserializer=longshore_dot_v1_dot_device__pb2.DrainDeviceResponse.FromString,
+                _registered_method=True)
+        self.UncordonDevice = channel.unary_unary(
+                '/longshore.v1.DeviceService/UncordonDevice',
+                request_serializer=longshore_dot_v1_dot_device__pb2.UncordonDeviceRequest.SerializeToString,
+                response_deserializer=longshore_dot_v1_dot_device__pb2.UncordonDeviceResponse.FromString,
+                _registered_method=True)
 
 
 class DeviceServiceServicer:
@@ -90,6 +110,38 @@ class DeviceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LabelDevice(self, request, context):
+        """Sets and removes labels; deployments move to where they belong now. The event LABELLED tells of it.
+        Errors: NOT_FOUND, INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CordonDevice(self, request, context):
+        """No deployment that is not there already is placed on the device any more; what runs there runs on, and is updated.
+        Harmless for a device that is cordoned; ends a drain, but for that nothing is placed anew. Errors: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainDevice(self, request, context):
+        """As CordonDevice, and the device stops what it runs; it keeps what it fetched, and volumes. The answer comes at once:
+        the device is DRAINED when it has said that nothing of it runs any more. Errors: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UncordonDevice(self, request, context):
+        """Ends both: deployments that belong to the device are placed there (again). Harmless for a device that is OPEN.
+        Errors: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DeviceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -112,6 +164,26 @@ def add_DeviceServiceServicer_to_server(servicer, server):
                     servicer.DeleteDevice,
                     request_deserializer=longshore_dot_v1_dot_device__pb2.DeleteDeviceRequest.FromString,
                     response_serializer=longshore_dot_v1_dot_device__pb2.DeleteDeviceResponse.SerializeToString,
+            ),
+            'LabelDevice': grpc.unary_unary_rpc_method_handler(
+                    servicer.LabelDevice,
+                    request_deserializer=longshore_dot_v1_dot_device__pb2.LabelDeviceRequest.FromString,
+                    response_serializer=longshore_dot_v1_dot_device__pb2.LabelDeviceResponse.SerializeToString,
+            ),
+            'CordonDevice': grpc.unary_unary_rpc_method_handler(
+                    servicer.CordonDevice,
+                    request_deserializer=longshore_dot_v1_dot_device__pb2.CordonDeviceRequest.FromString,
+                    response_serializer=longshore_dot_v1_dot_device__pb2.CordonDeviceResponse.SerializeToString,
+            ),
+            'DrainDevice': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainDevice,
+                    request_deserializer=longshore_dot_v1_dot_device__pb2.DrainDeviceRequest.FromString,
+                    response_serializer=longshore_dot_v1_dot_device__pb2.DrainDeviceResponse.SerializeToString,
+            ),
+            'UncordonDevice': grpc.unary_unary_rpc_method_handler(
+                    servicer.UncordonDevice,
+                    request_deserializer=longshore_dot_v1_dot_device__pb2.UncordonDeviceRequest.FromString,
+                    response_serializer=longshore_dot_v1_dot_device__pb2.UncordonDeviceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -223,6 +295,114 @@ class DeviceService:
             '/longshore.v1.DeviceService/DeleteDevice',
             longshore_dot_v1_dot_device__pb2.DeleteDeviceRequest.SerializeToString,
             longshore_dot_v1_dot_device__pb2.DeleteDeviceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LabelDevice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/longshore.v1.DeviceService/LabelDevice',
+            longshore_dot_v1_dot_device__pb2.LabelDeviceRequest.SerializeToString,
+            longshore_dot_v1_dot_device__pb2.LabelDeviceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CordonDevice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/longshore.v1.DeviceService/CordonDevice',
+            longshore_dot_v1_dot_device__pb2.CordonDeviceRequest.SerializeToString,
+            longshore_dot_v1_dot_device__pb2.CordonDeviceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainDevice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/longshore.v1.DeviceService/DrainDevice',
+            longshore_dot_v1_dot_device__pb2.DrainDeviceRequest.SerializeToString,
+            longshore_dot_v1_dot_device__pb2.DrainDeviceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UncordonDevice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/longshore.v1.DeviceService/UncordonDevice',
+            longshore_dot_v1_dot_device__pb2.UncordonDeviceRequest.SerializeToString,
+            longshore_dot_v1_dot_device__pb2.UncordonDeviceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -26,6 +26,22 @@ class DeviceServiceStub:
     said is cleared from the broker, no deployment counts on it, and its name is free. The event DELETED tells of it.
     What runs on the machine runs on until `longshore-edge-agent leave` is called there. Errors: NOT_FOUND.
     """
+    LabelDevice: _aio.UnaryUnaryMultiCallable[_device_pb2.LabelDeviceRequest, _device_pb2.LabelDeviceResponse]
+    """Sets and removes labels; deployments move to where they belong now. The event LABELLED tells of it.
+    Errors: NOT_FOUND, INVALID_ARGUMENT.
+    """
+    CordonDevice: _aio.UnaryUnaryMultiCallable[_device_pb2.CordonDeviceRequest, _device_pb2.CordonDeviceResponse]
+    """No deployment that is not there already is placed on the device any more; what runs there runs on, and is updated.
+    Harmless for a device that is cordoned; ends a drain, but for that nothing is placed anew. Errors: NOT_FOUND.
+    """
+    DrainDevice: _aio.UnaryUnaryMultiCallable[_device_pb2.DrainDeviceRequest, _device_pb2.DrainDeviceResponse]
+    """As CordonDevice, and the device stops what it runs; it keeps what it fetched, and volumes. The answer comes at once:
+    the device is DRAINED when it has said that nothing of it runs any more. Errors: NOT_FOUND.
+    """
+    UncordonDevice: _aio.UnaryUnaryMultiCallable[_device_pb2.UncordonDeviceRequest, _device_pb2.UncordonDeviceResponse]
+    """Ends both: deployments that belong to the device are placed there (again). Harmless for a device that is OPEN.
+    Errors: NOT_FOUND.
+    """
 
 class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
     """For users (bearer token)."""
@@ -62,6 +78,46 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         """Makes the machine no device any more: from then on its certificate opens nothing at the controller, what it has
         said is cleared from the broker, no deployment counts on it, and its name is free. The event DELETED tells of it.
         What runs on the machine runs on until `longshore-edge-agent leave` is called there. Errors: NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def LabelDevice(
+        self,
+        request: _device_pb2.LabelDeviceRequest,
+        context: _aio.ServicerContext[_device_pb2.LabelDeviceRequest, _abc.Awaitable[_device_pb2.LabelDeviceResponse]],
+    ) -> _abc.Awaitable[_device_pb2.LabelDeviceResponse]:
+        """Sets and removes labels; deployments move to where they belong now. The event LABELLED tells of it.
+        Errors: NOT_FOUND, INVALID_ARGUMENT.
+        """
+
+    @_abc_1.abstractmethod
+    def CordonDevice(
+        self,
+        request: _device_pb2.CordonDeviceRequest,
+        context: _aio.ServicerContext[_device_pb2.CordonDeviceRequest, _abc.Awaitable[_device_pb2.CordonDeviceResponse]],
+    ) -> _abc.Awaitable[_device_pb2.CordonDeviceResponse]:
+        """No deployment that is not there already is placed on the device any more; what runs there runs on, and is updated.
+        Harmless for a device that is cordoned; ends a drain, but for that nothing is placed anew. Errors: NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def DrainDevice(
+        self,
+        request: _device_pb2.DrainDeviceRequest,
+        context: _aio.ServicerContext[_device_pb2.DrainDeviceRequest, _abc.Awaitable[_device_pb2.DrainDeviceResponse]],
+    ) -> _abc.Awaitable[_device_pb2.DrainDeviceResponse]:
+        """As CordonDevice, and the device stops what it runs; it keeps what it fetched, and volumes. The answer comes at once:
+        the device is DRAINED when it has said that nothing of it runs any more. Errors: NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def UncordonDevice(
+        self,
+        request: _device_pb2.UncordonDeviceRequest,
+        context: _aio.ServicerContext[_device_pb2.UncordonDeviceRequest, _abc.Awaitable[_device_pb2.UncordonDeviceResponse]],
+    ) -> _abc.Awaitable[_device_pb2.UncordonDeviceResponse]:
+        """Ends both: deployments that belong to the device are placed there (again). Harmless for a device that is OPEN.
+        Errors: NOT_FOUND.
         """
 
 def add_DeviceServiceServicer_to_server(servicer: DeviceServiceServicer, server: _aio.Server) -> None: ...
