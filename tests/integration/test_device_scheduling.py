@@ -59,9 +59,10 @@ class Floor:
     async def says(self, device_id: str, state: str = "", *, revision: int = 1, observed: int | None = None) -> None:
         """The device reports, after having read its newest wish, or that of a generation."""
         self.sequence += 1
+        value = types_pb2.InstanceState.Value(f"INSTANCE_STATE_{state or 'STOPPED'}")
         status = types_pb2.InstanceStatus(
-            deployment_id=self.deployment_id, revision=revision, ready=state == "RUNNING",
-            artifact_digest=ARTIFACT.digest, state=types_pb2.InstanceState.Value(f"INSTANCE_STATE_{state or 'STOPPED'}"),
+            deployment_id=self.deployment_id, revision=revision, ready=state == "RUNNING", state=value,
+            artifact_digest=ARTIFACT.digest,
         )  # fmt: skip
         generation = (await self.device(device_id)).generation if observed is None else observed
         snapshot = mqtt_pb2.StatusSnapshot(
