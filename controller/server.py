@@ -50,18 +50,28 @@ from controller.rpc.deployment_servicer import DeploymentServicer
 from controller.rpc.device_servicer import AgentServicer, DeviceServicer, EventServicer
 from controller.rpc.interceptor import Gatekeeper
 from controller.rpc.sessions import Sessions
+from controller.rpc.volume_servicer import VolumeServicer
 from controller.sealing import SecretBox
 from controller.settings import Settings, load_settings, split
 from controller.setup import DataFolder
 from controller.spec import runtimes
 from controller.store import open_store
+from controller.volumes.gate import PushGate
+from controller.volumes.service import VolumeService
 from controller.web.registry_tokens import CONTROLLER, RegistryTokens
 from controller.web.server import WebServer
-from longshore.v1 import agent_pb2_grpc, build_pb2_grpc, deployment_pb2_grpc, device_pb2_grpc, event_pb2_grpc
+from longshore.v1 import (
+    agent_pb2_grpc,
+    build_pb2_grpc,
+    deployment_pb2_grpc,
+    device_pb2_grpc,
+    event_pb2_grpc,
+    volume_pb2_grpc,
+)
 
 log = structlog.get_logger()
 SERVICES = [
-    f"longshore.v1.{name}Service" for name in ("Build", "Deployment", "Device", "Event", "Agent")
+    f"longshore.v1.{name}Service" for name in ("Build", "Deployment", "Volume", "Device", "Event", "Agent")
 ]  # fmt: skip
 OPTIONS = [
     # A herd of reconnecting agents must not be turned away.
@@ -123,12 +133,16 @@ class Controller:
         self._store.subscribe(self._sessions.heard)
         self._journal = journal_of(root)
         self._on_pushed = self._journal.note if self.settings.housekeeping.enabled else nobody
+        self._gate = PushGate()
+        self._volumes = VolumeService(
+            self._store, self._uploads, access, root / "volumes", self._gate, self._on_pushed
+        )  # fmt: skip
         self._pool = builder_pool(self.settings, self._folder, self._uploads, access, profiles, self._on_pushed)
         self._contexts = Contexts(self._pool.context, self._space.condition)
         self._queue = self._build_queue(access)
         self._keeper = housekeeper(
             root, self.settings.housekeeping, self._store, self._uploads, self._logs, access, self._journal,
-            builders=self._pool, space=self._space, collect=collect,
+            builders=self._pool, space=self._space, collect=self._gate.guarding(collect),
         )  # fmt: skip
         self._feed = EventFeed(self._store)
         self._web = WebServer(self._tokens, self._pullable)
@@ -183,6 +197,7 @@ class Controller:
         device_pb2_grpc.add_DeviceServiceServicer_to_server(
             DeviceServicer(self._devices, self._ca, self.settings.public.address), server
         )
+        volume_pb2_grpc.add_VolumeServiceServicer_to_server(VolumeServicer(self._volumes), server)
         event_pb2_grpc.add_EventServiceServicer_to_server(EventServicer(self._feed), server)
         agent_pb2_grpc.add_AgentServiceServicer_to_server(self._agent_servicer(), server)
         await _add_standard_services(server)

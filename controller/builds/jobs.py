@@ -48,6 +48,12 @@ def repository_path(build: Build, image: str | None = None) -> str:
     return "/".join((user, _component(build.project_id), _component(image or build.name)))
 
 
+def volume_path(user_id: str, project_id: str, name: str) -> str:
+    """Where a project's volume lies in the registry: one level deeper than what builds make."""
+    user = _marked(FOR_EVERYBODY) if user_id == FOR_EVERYBODY else _component(user_id)
+    return "/".join((user, _component(project_id), "volumes", _component(name)))
+
+
 def _component(name: str) -> str:
     """The name as a part of a repository's, whose grammar is narrower (OCI distribution spec, "Pulling manifests").
 

@@ -11,22 +11,28 @@ LONGEST_NAME, LONGEST_PATH, DEEPEST_PATH = 255, 2000, 64
 
 def check_listed(wanted: Sequence[str], listed: Collection[str]) -> None:
     """Raises InvalidRequest where the listed paths are not those that `build.files` names, or make no tree."""
-    for path in listed:
-        _check_path(path)
-    if len(present := set(listed)) != len(listed):
-        raise InvalidRequest("files", "a path is listed twice")
+    check_tree(listed)
+    present = set(listed)
     entries, ordered = set(wanted), sorted(present)
     for path in ordered:
-        above = list(_above(path))
-        if inside := next((folder for folder in above if folder in present), None):
-            raise InvalidRequest("files", f"{inside!r} is listed as a file and has files below it, such as {path!r}")
-        if "." not in entries and path not in entries and not any(folder in entries for folder in above):
+        if "." not in entries and path not in entries and not any(folder in entries for folder in _above(path)):
             raise InvalidRequest("files", f"{path!r} is not named by build.files of the spec")
     for entry in entries:
         if entry != "." and entry not in present and not _has_below(ordered, entry):
             raise InvalidRequest("files", f"build.files names {entry!r}, and no such file was sent")
     if "." in entries and not ordered:
         raise InvalidRequest("files", "build.files names '.', and no file was sent")
+
+
+def check_tree(listed: Collection[str]) -> None:
+    """Raises InvalidRequest where the paths are not plain, or make no tree."""
+    for path in listed:
+        _check_path(path)
+    if len(present := set(listed)) != len(listed):
+        raise InvalidRequest("files", "a path is listed twice")
+    for path in sorted(present):
+        if inside := next((folder for folder in _above(path) if folder in present), None):
+            raise InvalidRequest("files", f"{inside!r} is listed as a file and has files below it, such as {path!r}")
 
 
 def _check_path(path: str) -> None:

@@ -19,6 +19,7 @@ from controller.cli import (
     inside,
     login,
     top,
+    volumes,
 )
 from controller.cli.errors import Exit, Interrupted, InvalidFile, UsageProblem, report, report_unexpected
 from controller.cli.session import Address
@@ -39,6 +40,8 @@ app.command()(top.top)
 app.add_typer(devices.app)
 app.command()(builds.builds)
 app.command()(catalogue.images)
+app.add_typer(volumes.app)
+app.command(name="volumes")(volumes.volumes)
 app.command()(catalogue.targets)
 app.command()(catalogue.runtimes)
 app.command(name="form")(catalogue.form_fields)

@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from controller.builds.model import BuiltArtifact
 from controller.events.model import Project
+from controller.volumes.model import PinnedVolume
 
 
 class DeploymentState(StrEnum):
@@ -91,6 +92,7 @@ class WorkloadRow:
     wish: Wish
     artifact: BuiltArtifact
     workload_spec: bytes
+    volumes: tuple[PinnedVolume, ...] = ()
 
 
 @dataclass(frozen=True)

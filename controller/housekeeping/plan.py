@@ -74,11 +74,14 @@ class DeploymentUse:
     present: int
     builds: Mapping[int, str]
     on_devices: frozenset[int] = frozenset()
+    # (repository, digest) of the versions of project volumes of each revision that has some.
+    volumes: Mapping[int, frozenset[tuple[str, str]]] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
 class Uses:
-    """`artifacts`: (repository, digest) of all that devices are wished to have, or to remove."""
+    """`artifacts`: (repository, digest) of all that devices are wished to have, or to remove, and of all versions of
+    project volumes."""
 
     deployments: tuple[DeploymentUse, ...] = ()
     artifacts: frozenset[tuple[str, str]] = frozenset()
@@ -160,6 +163,12 @@ def used_builds(uses: Uses, revisions_keep: int) -> set[str]:
     return {build_id for use in uses.deployments for build_id in _builds_of(use, revisions_keep)}
 
 
+def used_volumes(uses: Uses, revisions_keep: int) -> set[tuple[str, str]]:
+    """(repository, digest) of versions of project volumes that deployments have or may return to."""
+    kept = ((use, revision) for use in uses.deployments for revision in _kept_revisions(use, revisions_keep))
+    return {place for use, revision in kept for place in use.volumes.get(revision, ())}
+
+
 def needed_builds(builds: Iterable[BuildRecord], uses: Uses, revisions_keep: int) -> set[str]:
     """Ids of builds that are not ended, or that deployments and devices run or may return to."""
     named = used_builds(uses, revisions_keep)
@@ -217,12 +226,17 @@ def plan_layers(
 
 
 def _builds_of(use: DeploymentUse, revisions_keep: int) -> Iterator[str]:
+    kept = _kept_revisions(use, revisions_keep)
+    return (build_id for revision, build_id in use.builds.items() if revision in kept)
+
+
+def _kept_revisions(use: DeploymentUse, revisions_keep: int) -> set[int]:
     ordered = sorted(use.builds)
     kept = {use.present, *use.on_devices, *ordered[max(0, len(ordered) - revisions_keep) :]}
     for revision in (use.present, *use.on_devices):
         # What a device goes back to when this one does not become ready.
         kept |= set([earlier for earlier in ordered if earlier < revision][-1:])
-    return (build_id for revision, build_id in use.builds.items() if revision in kept)
+    return kept
 
 
 def _last_ones(builds: Iterable[BuildRecord], count: int) -> set[str]:

@@ -1,5 +1,6 @@
 """Deployments and their revisions."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -8,7 +9,8 @@ from sqlalchemy import Connection, RowMapping, insert, select, update
 from controller.deployments.model import Condition, Deployment, DeploymentState, LeftOut, Wish
 from controller.events.model import Project
 from controller.store import schema
-from controller.store.rows import Page, page_token, paged, that_fit
+from controller.store.rows import Page, page_token, paged, that_fit, volumes_from_json, volumes_to_json
+from controller.volumes.model import PinnedVolume
 
 TABLE = schema.deployments
 REVISIONS = schema.revisions
@@ -32,8 +34,10 @@ class DeploymentTable:
         secrets: bytes | None = None,
         author: str = "",
         undo_of: int = 0,
+        volumes: Sequence[PinnedVolume] = (),
     ) -> None:
-        """Keeps the present revision for the history. `secrets`: sealed values; `undo_of` as of `Revision`."""
+        """Keeps the present revision for the history. `secrets`: sealed values; `undo_of` as of `Revision`; `volumes`:
+        the versions that it has."""
         self._connection.execute(
             insert(REVISIONS).values(
                 deployment_id=deployment.id,
@@ -47,8 +51,16 @@ class DeploymentTable:
                 secrets=secrets,
                 author=author,
                 undo_of=undo_of,
+                volumes=volumes_to_json(volumes),
             )
         )
+
+    def volumes(self, deployment_id: str, revision: int) -> tuple[PinnedVolume, ...]:
+        """The versions of project volumes that the revision has."""
+        query = select(REVISIONS.c.volumes).where(
+            REVISIONS.c.deployment_id == deployment_id, REVISIONS.c.revision == revision
+        )
+        return volumes_from_json(self._connection.scalar(query))
 
     def secrets(self, deployment_id: str, revision: int) -> bytes | None:
         """The sealed values of a revision's secrets; None where there are none (any more)."""

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, delete, select
 
 from controller.builds.model import BuildState
 from controller.deployments.model import DeploymentState, Wish
-from controller.housekeeping.plan import BuildRecord, DeploymentUse, Uses, used_builds
+from controller.housekeeping.plan import BuildRecord, DeploymentUse, Uses, used_builds, used_volumes
 from controller.store import schema
 
 BUILDS = schema.builds
@@ -17,6 +17,7 @@ DEPLOYMENTS = schema.deployments
 REVISIONS = schema.revisions
 WORKLOADS = schema.workloads
 INSTANCES = schema.instances
+VOLUMES = schema.volume_versions
 DONE = (BuildState.SUCCEEDED, BuildState.FAILED, BuildState.CANCELLED)
 # So many ids stand in one statement.
 AT_A_TIME = 500
@@ -40,10 +41,14 @@ class KeepingTable:
     def uses(self) -> Uses:
         """What deployments and devices use or may return to."""
         builds: dict[str, dict[int, str]] = defaultdict(dict)
+        volumes: dict[str, dict[int, frozenset[tuple[str, str]]]] = defaultdict(dict)
         for row in self._connection.execute(
-            select(REVISIONS.c.deployment_id, REVISIONS.c.revision, REVISIONS.c.build_id)
+            select(REVISIONS.c.deployment_id, REVISIONS.c.revision, REVISIONS.c.build_id, REVISIONS.c.volumes)
         ):
             builds[row.deployment_id][row.revision] = row.build_id
+            if row.volumes:
+                places = frozenset((each["repository"], each["digest"]) for each in row.volumes)
+                volumes[row.deployment_id][row.revision] = places
         on_devices: dict[str, set[int]] = defaultdict(set)
         for table in (WORKLOADS, INSTANCES):
             for deployment_id, revision in self._connection.execute(select(table.c.deployment_id, table.c.revision)):
@@ -53,11 +58,21 @@ class KeepingTable:
             select(DEPLOYMENTS.c.id, DEPLOYMENTS.c.revision, DEPLOYMENTS.c.build_id).where(kept)
         )
         uses = tuple(
-            DeploymentUse(row.revision, {row.revision: row.build_id, **builds[row.id]}, frozenset(on_devices[row.id]))
+            DeploymentUse(
+                row.revision, {row.revision: row.build_id, **builds[row.id]}, frozenset(on_devices[row.id]),
+                volumes[row.id],
+            )
             for row in present
-        )
+        )  # fmt: skip
         wished = self._connection.scalars(select(WORKLOADS.c.artifact))
-        return Uses(uses, frozenset((value["repository"], value["digest"]) for value in wished))
+        kept_volumes = self._connection.execute(select(VOLUMES.c.repository, VOLUMES.c.digest))
+        artifacts = {(value["repository"], value["digest"]) for value in wished}
+        return Uses(uses, frozenset(artifacts | {(row.repository, row.digest) for row in kept_volumes}))
+
+    def used_volumes(self, revisions_keep: int = 0) -> set[tuple[str, str]]:
+        """(repository, digest) of the versions of volumes that deployments have or devices may return to, and those of
+        so many last revisions."""
+        return used_volumes(self.uses(), revisions_keep)
 
     def building(self, project: tuple[str, str] | None = None) -> bool:
         """Whether a build has not ended: of this user's project, or any at all."""
@@ -73,7 +88,10 @@ class KeepingTable:
         return self._connection.execute(query.where(BUILDS.c.join_next > 0).limit(1)).first() is not None
 
     def refers_to(self, repository: str, digest: str) -> bool:
-        """Whether a build made this artifact, or a device is wished to have it."""
+        """Whether a build made this artifact, a device is wished to have it, or it is a version of a volume."""
+        here = select(VOLUMES.c.id).where(VOLUMES.c.digest == digest, VOLUMES.c.repository == repository)
+        if self._connection.execute(here.limit(1)).first() is not None:
+            return True
         return any(
             self._connection.execute(
                 select(column)

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Select, Table, and_, or_
 
 from controller.builds.model import ArtifactKind, BuiltArtifact
 from controller.errors import InvalidRequest
+from controller.volumes.model import PinnedVolume
 
 DEFAULT_PAGE = 100
 LARGEST_PAGE = 1000
@@ -62,6 +63,14 @@ def paged(query: Select[Any], table: Table, page: Page, order: str = "created") 
 
 def artifact_to_json(artifact: BuiltArtifact | None) -> dict[str, Any] | None:
     return None if artifact is None else dict(vars(artifact))
+
+
+def volumes_to_json(volumes: Sequence[PinnedVolume]) -> list[dict[str, Any]] | None:
+    return [dict(vars(volume)) for volume in volumes] or None
+
+
+def volumes_from_json(value: list[dict[str, Any]] | None) -> tuple[PinnedVolume, ...]:
+    return tuple(PinnedVolume(**volume) for volume in value or ())
 
 
 def artifact_from_json(value: dict[str, Any] | None) -> BuiltArtifact | None:

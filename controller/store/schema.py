@@ -139,6 +139,24 @@ tags = Table(
     Index("tags_by_digest", "digest"),
 )
 
+# Versions of project volumes, each of which lies in the registry; the one that was pushed last is the latest.
+volume_versions = Table(
+    "volume_versions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("user_id", Text, nullable=False),
+    Column("project_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("repository", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("files", Integer, nullable=False),
+    Column("pushed", Float, nullable=False),
+    UniqueConstraint("user_id", "project_id", "name", "digest", name="volume_versions_digest"),
+    Index("volume_versions_by_push", "pushed", "id"),
+    Index("volume_versions_by_place", "digest"),
+)
+
 # When the queue last began a target of each user: who has waited longest goes first.
 build_turns = Table(
     "build_turns",
@@ -195,6 +213,8 @@ revisions = Table(
     # Name of the token with which it was made; the revision that it is equal to, where one was returned to.
     Column("author", Text, nullable=False),
     Column("undo_of", Integer, nullable=False),
+    # The versions of project volumes that the revision has; null where it has none.
+    Column("volumes", JSON(none_as_null=True)),
     PrimaryKeyConstraint("deployment_id", "revision"),
     UniqueConstraint("user_id", "project_id", "request_id", name="revisions_request"),
 )
@@ -208,6 +228,8 @@ workloads = Table(
     Column("wish", Text, nullable=False),
     Column("artifact", JSON, nullable=False),
     Column("workload_spec", LargeBinary, nullable=False),
+    # Versions of project volumes that it mounts, as in the revision.
+    Column("volumes", JSON(none_as_null=True)),
     PrimaryKeyConstraint("deployment_id", "device_id"),
     Index("workloads_by_device", "device_id"),
 )

@@ -31,6 +31,7 @@ from controller.store.patience import Patience, not_stored
 from controller.store.revisions import RevisionTable
 from controller.store.signals import Signal
 from controller.store.tags import TagTable
+from controller.store.volumes import VolumeTable
 from controller.store.workloads import WorkloadTable
 
 log = structlog.get_logger()
@@ -53,6 +54,7 @@ class Transaction:
         self.deployments = DeploymentTable(connection)
         self.revisions = RevisionTable(connection)
         self.workloads = WorkloadTable(connection)
+        self.volumes = VolumeTable(connection)
 
 
 class Store:

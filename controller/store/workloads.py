@@ -8,7 +8,7 @@ from sqlalchemy import Connection, RowMapping, and_, delete, insert, select, upd
 from controller.deployments.model import InstanceRow, Measurement, Wish, WorkloadRow
 from controller.events.model import Project
 from controller.store import schema
-from controller.store.rows import artifact_from_json, artifact_to_json
+from controller.store.rows import artifact_from_json, artifact_to_json, volumes_from_json, volumes_to_json
 
 WORKLOADS = schema.workloads
 INSTANCES = schema.instances
@@ -40,7 +40,10 @@ class WorkloadTable:
     def put(self, workload: WorkloadRow) -> None:
         """Makes or replaces the workload of this deployment on this device."""
         self.remove(workload.deployment_id, workload.device_id)
-        values = {**vars(workload), "wish": workload.wish.value, "artifact": artifact_to_json(workload.artifact)}
+        values = {
+            **vars(workload), "wish": workload.wish.value, "artifact": artifact_to_json(workload.artifact),
+            "volumes": volumes_to_json(workload.volumes),
+        }  # fmt: skip
         self._connection.execute(insert(WORKLOADS).values(**values))
 
     def wish(self, deployment_id: str, device_id: str, wish: Wish) -> None:
@@ -70,7 +73,9 @@ class WorkloadTable:
 
     def repositories_of(self, device_id: str) -> set[str]:
         """Repositories from which the device may pull: those that its desired state names."""
-        return {workload.artifact.repository for workload in self.of_device(device_id)}
+        wished = self.of_device(device_id)
+        artifacts = {workload.artifact.repository for workload in wished}
+        return artifacts | {volume.repository for workload in wished for volume in workload.volumes}
 
     def put_instance(self, instance: InstanceRow) -> None:
         """What the device says now."""
@@ -154,7 +159,7 @@ def _workload(row: RowMapping) -> WorkloadRow:
     if artifact is None:
         raise ValueError("a workload without an artifact")
     plain = {key: row[key] for key in ("deployment_id", "device_id", "revision", "workload_spec")}
-    return WorkloadRow(wish=Wish(row["wish"]), artifact=artifact, **plain)
+    return WorkloadRow(wish=Wish(row["wish"]), artifact=artifact, volumes=volumes_from_json(row["volumes"]), **plain)
 
 
 def _placement(row: RowMapping) -> Placement:

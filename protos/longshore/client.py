@@ -17,7 +17,6 @@ from types import TracebackType
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from longshore import calls, outcome
-from longshore.builds import BuildCalls
 from longshore.calls import NEVER, Deadline
 from longshore.connection import new_request_id, opener, read_file
 from longshore.failures import Failed, LongshoreError
@@ -34,6 +33,7 @@ from longshore.v1 import (
     event_pb2_grpc,
     types_pb2,
 )
+from longshore.volumes import VolumeCalls
 
 Answer = deployment_pb2.GetDeploymentResponse
 OnAnswer = Callable[[Answer], None]
@@ -47,7 +47,7 @@ def project(user_id: str, project_id: str) -> types_pb2.Project:
     return types_pb2.Project(user_id=user_id, project_id=project_id)
 
 
-class Client(BuildCalls):
+class Client(VolumeCalls):
     """A connection to one controller; safe to use from several threads.
 
     `timeout` bounds each single call, `patience` for how long an unreachable controller is tried again (both in

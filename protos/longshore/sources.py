@@ -19,11 +19,11 @@ class Source:
     entry: types_pb2.FileEntry
 
 
-def collect(folder: Path, names: Iterable[str]) -> list[Source]:
+def collect(folder: Path, names: Iterable[str], *, what: str = "build.files") -> list[Source]:
     """The files behind names relative to `folder`, folders as the files in them, each once, sorted by path.
 
     Links are followed while they stay below `folder`. Raises LongshoreError with every name that cannot be used:
-    missing, outside of the folder, neither file nor folder, unreadable, or an empty folder.
+    missing, outside of the folder, neither file nor folder, unreadable, or an empty folder. `what` they are for.
     """
     found: dict[str, Path] = {}
     problems: list[Problem] = []
@@ -45,7 +45,7 @@ def collect(folder: Path, names: Iterable[str]) -> list[Source]:
             problems.append(Problem(path, 0, 0, f"cannot be read: {error.strerror}"))
     if problems:
         listed = "; ".join(f"{problem.path}: {problem.message}" for problem in problems)
-        raise LongshoreError("FILES_UNUSABLE", f"build.files: {listed}", tuple(problems))
+        raise LongshoreError("FILES_UNUSABLE", f"{what}: {listed}", tuple(problems))
     return sources
 
 

@@ -89,6 +89,8 @@ def fill(context: dict[str, str], folder: Path) -> None:
         # The page's calls read it; each of them has to work alone, too.
         (folder / "id").write_text(next(iter(client.list_builds())).id)
         (folder / "deployment").write_text(next(iter(client.list_deployments())).id)
+        for name in ("digits-model", "old-model"):
+            client.push_volume(name, project("default", "default"), [folder / "hello.yml"])
         for name in ("edge-7", "edge-8"):
             token = client.create_enroll_token(device_name=name, profile="x86-cpu").token
             enroll_blocking(folder / name, EnrollmentRequest(token, DeviceFacts()))
@@ -112,7 +114,7 @@ async def test_example_of_the_page_does_what_the_page_says(example: Example, env
 
 async def test_reflection_lists_all_services_of_the_contract(environment: dict[str, str]) -> None:
     listed = await run('grpcurl -cacert "$CA" -H "authorization: Bearer $TOKEN" "$ADDRESS" list', environment)
-    services = {f"longshore.v1.{name}Service" for name in ("Agent", "Build", "Deployment", "Device", "Event")}
+    services = {f"longshore.v1.{name}Service" for name in ("Agent", "Build", "Deployment", "Device", "Event", "Volume")}
     assert services <= set(listed.output.split())
 
 

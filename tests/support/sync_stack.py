@@ -37,6 +37,14 @@ class SyncStack:
         """Afterwards it answers again."""
         self._wait(self.stack.start_controller())
 
+    def stop_registry(self) -> None:
+        """Afterwards the registry does not answer."""
+        self._wait(self.stack.registry.stop())
+
+    def start_registry(self) -> None:
+        """Afterwards it answers again."""
+        self._wait(self.stack.registry.start())
+
     def _wait(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 

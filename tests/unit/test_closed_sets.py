@@ -31,7 +31,7 @@ from edge_agent.runtime.plan import Step
 from edge_agent.runtime.settings import NOT_SET, AgentSettings
 from longshore.errors import Reason
 from longshore.topics import RULES, Topic
-from longshore.v1 import agent_pb2, build_pb2, deployment_pb2, device_pb2, event_pb2, types_pb2
+from longshore.v1 import agent_pb2, build_pb2, deployment_pb2, device_pb2, event_pb2, types_pb2, volume_pb2
 from tests.support.fault_scenarios import CASES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,7 +151,7 @@ def _is_model(kind: Any) -> bool:
 
 def contract_methods() -> set[str]:
     """Every RPC that the controller serves, as gRPC names it."""
-    files = [agent_pb2, build_pb2, deployment_pb2, device_pb2, event_pb2, health_pb2, reflection_pb2]
+    files = [agent_pb2, build_pb2, deployment_pb2, device_pb2, event_pb2, volume_pb2, health_pb2, reflection_pb2]
     services = [service for file in files for service in file.DESCRIPTOR.services_by_name.values()]
     return {f"/{service.full_name}/{method.name}" for service in services for method in service.methods}
 
@@ -211,6 +211,14 @@ def test_every_call_about_builds_is_in_the_python_client_and_on_the_page_of_grpc
     page = (DOCS / "grpcurl.md").read_text()
     assert {name for name in calls if f"self._builds.{name}" not in client} == set()
     assert {name for name in calls if f"longshore.v1.BuildService/{name}" not in page} == set()
+
+
+def test_every_call_about_volumes_is_in_the_python_client_and_on_the_page_of_grpcurl() -> None:
+    calls = set(volume_pb2.DESCRIPTOR.services_by_name["VolumeService"].methods_by_name)
+    client = (ROOT / "protos" / "longshore" / "volumes.py").read_text()
+    page = (DOCS / "grpcurl.md").read_text()
+    assert {name for name in calls if f"self._volumes.{name}" not in client} == set()
+    assert {name for name in calls if f"longshore.v1.VolumeService/{name}" not in page} == set()
 
 
 def test_permissions_are_given_for_every_call_and_for_no_other() -> None:

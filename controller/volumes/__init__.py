@@ -1,0 +1,1 @@
+"""Project volumes: models and data in versions that are named by digest."""
