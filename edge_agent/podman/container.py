@@ -44,6 +44,8 @@ class Container:
     environment: tuple[str, ...] = ()
     # Podman lists it and cannot read it: nothing of it can be started again.
     damaged: bool = False
+    # Its process has gone, and nobody was left to write down how.
+    unwatched: bool = False
 
     @property
     def handle(self) -> Handle:

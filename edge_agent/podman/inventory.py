@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -75,7 +76,9 @@ class Inventory:
         return container.claims_to_run and machine.runs(container.pid, container.id)
 
     def observed(self, container: Container) -> Observed:
-        runs, starting = self.runs(container), container.id in self._starting
+        # Of what has ended this moment nobody knows yet how; the next look does.
+        ending = container.claims_to_run and not container.unwatched
+        runs, starting = self.runs(container) or ending, container.id in self._starting
         reason = "" if runs or starting else self._exit_reason(container)
         return containers.observed(container, runs=runs, starting=starting, exit_reason=reason)
 
@@ -150,11 +153,13 @@ class Inventory:
         if known is not None and (self.runs(known) or known.ended):
             return known
         deadline = time.monotonic() + SETTLE_SECONDS
+        watched = True
         container = await self._inspect(container_id)
         while container is not None and container.claims_to_run and not self.runs(container):
-            # Its process is gone; the monitor is about to write down how it ended, unless it is gone too.
-            if time.monotonic() > deadline or not machine.exists(container.monitor_pid):
-                break
+            # Its process is gone; the monitor is about to write down how it ended, or has done so before it went too.
+            if not watched or time.monotonic() > deadline:
+                return replace(container, unwatched=True)
+            watched = machine.exists(container.monitor_pid)
             await asyncio.sleep(0.02)
             container = await self._inspect(container_id)
         return container
@@ -183,7 +188,7 @@ def _exit_reason(container: Container) -> str:
         return INSTANCE_DAMAGED
     if container.state in containers.UNSTARTED:
         return "PowerLost" if container.started_at else ""
-    if container.claims_to_run or container.exit_code == containers.UNKNOWN_CODE:
+    if container.unwatched or container.exit_code == containers.UNKNOWN_CODE:
         return "MonitorLost"
     killed = container.exit_code == KILLED and container.memory_limit
     if container.out_of_memory or (killed and machine.ran_out_of_memory(container.id)):

@@ -188,6 +188,42 @@ def test_an_end_that_podman_5_has_not_seen_has_no_exit_code(
     assert (seen.phase, seen.exit_code, seen.exit_reason) == (Phase.EXITED, None, reason)
 
 
+class Answers(Connection):
+    """Podman's answers about the only container, one after the other; the last one again and again."""
+
+    def __init__(self, folder: Path, *answers: dict[str, Any]) -> None:
+        super().__init__(PodmanService(folder))
+        self._answers = list(answers)
+
+    async def call(self, method: str, path: str, **_: Any) -> Any:
+        if path == "containers/json":
+            return [{"Id": self._answers[0]["Id"]}]
+        return self._answers.pop(0) if self._answers[1:] else self._answers[0]
+
+
+# No process has such a number.
+GONE = inspected(Pid=2**22 + 1, ConmonPid=2**22 + 2)
+ENDED = inspected(Status="exited", Pid=0, ConmonPid=0, ExitCode=3, FinishedAt="2026-01-02T03:05:05.123456789Z")
+
+
+async def test_an_end_that_was_written_down_before_the_monitor_went_is_not_lost(tmp_path: Path) -> None:
+    inventory = Inventory(Answers(tmp_path, GONE, ENDED), "device-1")
+    (seen,) = [inventory.observed(each) for each in await inventory.containers()]
+    assert (seen.phase, seen.exit_code, seen.exit_reason) == (Phase.EXITED, 3, "")
+
+
+async def test_an_end_that_nobody_was_left_to_write_down_is_told_as_such(tmp_path: Path) -> None:
+    inventory = Inventory(Answers(tmp_path, GONE), "device-1")
+    (seen,) = [inventory.observed(each) for each in await inventory.containers()]
+    assert (seen.phase, seen.exit_code, seen.exit_reason) == (Phase.EXITED, None, "MonitorLost")
+
+
+def test_no_end_is_told_before_podman_was_asked_how(tmp_path: Path) -> None:
+    """Between the look that saw it run and the telling of that look, it may have ended."""
+    inventory = Inventory(Answers(tmp_path, GONE), "device-1")
+    assert inventory.observed(container.parse(GONE)).phase is Phase.RUNNING
+
+
 @pytest.mark.parametrize(
     ("text", "reason", "retryable"),
     [
