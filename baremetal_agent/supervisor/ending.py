@@ -1,6 +1,7 @@
 """Ends what a workload has left running. Whoever has gone already is no error."""
 
 import os
+import select
 
 from baremetal_agent.supervisor.records import Launch, children, read
 
@@ -19,6 +20,14 @@ def attempt(send: "Callable[[int, int], None]", target: int, number: int) -> Non
     except OSError:
         # It has gone.
         pass
+
+
+def wait_until_gone(process: int) -> None:
+    """`process` is a pidfd, and is closed."""
+    poller = select.poll()
+    poller.register(process, select.POLLIN)
+    poller.poll()
+    os.close(process)
 
 
 def end_groups(launch: Launch) -> None:

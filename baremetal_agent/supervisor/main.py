@@ -5,7 +5,7 @@ import os
 import sys
 import time
 
-from baremetal_agent.supervisor.ending import attempt, end_groups
+from baremetal_agent.supervisor.ending import attempt, end_groups, wait_until_gone
 from baremetal_agent.supervisor.journal import tell
 from baremetal_agent.supervisor.launching import IGNORED, NotStarted, start
 from baremetal_agent.supervisor.output import Log, Output
@@ -50,8 +50,9 @@ class Farewell:
 def main(arguments: list[str]) -> int:
     """FOLDER LOCK REPORT [adopt]: see baremetal_agent.virtualenv.supervision, which calls it."""
     # The agent reaps the first process at once; the second one belongs to nobody who could end before it.
+    first = os.pidfd_open(os.getpid())
     if os.fork():
-        return 0
+        os._exit(0)
     os.setsid()
     os.chdir(arguments[0])
     farewell = Farewell()
@@ -66,6 +67,8 @@ def main(arguments: list[str]) -> int:
     settle_in(launch)
     log = Log(int(launch.one("log_bytes")))
     output = Output(log)
+    # It may be in the workload's control groups, all of which is killed once the workload has ended.
+    wait_until_gone(first)
     try:
         child = 0 if arguments[3:] == ["adopt"] else start(launch, output)
     except NotStarted as error:

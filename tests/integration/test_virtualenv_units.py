@@ -303,3 +303,11 @@ async def test_start_that_cannot_be_limited_leaves_nothing(machine: UnitsMachine
     assert caught.value.reason == "StartFailed"
     assert await machine.backend.list() == []
     assert await machine.outside("find /sys/fs/cgroup -name 'longshore-*.scope'") == ""
+
+
+async def test_what_fails_at_once_has_been_started_each_time(machine: UnitsMachine) -> None:
+    """Its unit holds the process that starts it, too, which is not to be killed with what the workload leaves."""
+    for _ in range(20):
+        handle = await machine.launch("exit 3")
+        assert (await machine.end_of(handle)).exit_code == 3
+        await machine.backend.remove(handle)
