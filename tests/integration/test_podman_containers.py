@@ -1,6 +1,5 @@
 """What a workload becomes in Podman: its limits, rights, ports, logs and image, each seen from the outside."""
 
-import asyncio
 import os
 import re
 import signal
@@ -14,6 +13,7 @@ from edge_agent.runtime.backend import BackendError, LogQuery
 from edge_agent.runtime.model import Artifact, Mount, Port, Resources
 from tests.contract.machine import await_lines, await_observed, find, has_ended, ignore, inside, launch
 from tests.integration.podman_fixtures import image, machine, site
+from tests.support.long_logs import breaks, read_in_parts, writes_in_parts
 from tests.support.podman_machine import PodmanMachine, PodmanSite, until
 from tests.support.remote_backend import RemoteBackend
 
@@ -162,19 +162,9 @@ async def test_program_that_takes_too_much_memory_is_said_to_have(machine: Podma
 
 
 async def test_follower_loses_no_line_when_the_log_is_replaced(machine: PodmanMachine, image: Artifact) -> None:
-    # Each burst is far below the size at which the log is replaced; all of them are three times that.
-    filler = "x" * 1000
-    script = (
-        f"for n in $(seq 1 300); do for m in $(seq 1 100); do echo $n.$m {filler}; done; sleep 0.01; done; {POLITE}"
-    )
-    handle = await launch(machine, machine.site.workload(image, script))
-    numbers = []
-    async with asyncio.timeout(120):
-        async for line in machine.backend.logs(handle, LogQuery(follow=True)):
-            numbers.append(line.text.split()[0])
-            if numbers[-1] == "300.100":
-                break
-    assert numbers == [f"{n}.{m}" for n in range(1, 301) for m in range(1, 101)]
+    handle = await launch(machine, machine.site.workload(image, writes_in_parts() + POLITE))
+    numbers = await read_in_parts(machine, handle, machine.backend.logs(handle, LogQuery(follow=True)))
+    assert (numbers[0], breaks(numbers)) == (1, [])
     log = Path(await machine.inspect(handle, "HostConfig.LogConfig.Path"))
     assert int(await machine.site.device.run("stat", "-c", "%s", str(log))) < 11 * MEBIBYTE
 
