@@ -35,6 +35,9 @@ class RemotePodman(Podman):
             await self.require_alive()
         return done
 
+    def layers(self, image_id: str) -> tuple[Path, ...]:
+        return ()
+
     async def require_alive(self) -> None:
         """Raises HostLost where the service does not answer."""
         try:

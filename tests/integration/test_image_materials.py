@@ -6,18 +6,17 @@ import tarfile
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from controller.builds.log import BuildLog
 from controller.builds.materials import image_materials
-from controller.builds.materials_image import CannotRead
+from controller.builds.materials_image import CannotRead, image_root
+from controller.builds.materials_reading import installed_packages
 from controller.builds.materials_rpm import rpm_listing
 from controller.builds.model import BuildFailed
 from controller.builds.podman import Podman
-from controller.builds.processes import Completed
 from tests.support.async_waiting import until
 from tests.support.building import Workshop, open_workshop
 from tests.support.image_roots import PURLS, make_root
@@ -29,10 +28,8 @@ pytestmark = [pytest.mark.podman, pytest.mark.asyncio(loop_scope="module")]
 class WithoutMounting(Podman):
     """As it is without root, or on another machine."""
 
-    async def run(self, *args: str, **more: Any) -> Completed:
-        if args[:2] == ("image", "mount"):
-            return Completed(125, "", "Error: cannot run command in rootless mode")
-        return await super().run(*args, **more)
+    def layers(self, image_id: str) -> tuple[Path, ...]:
+        return ()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -85,21 +82,36 @@ async def test_a_cancel_while_an_image_is_read_leaves_nothing(
 async def test_an_image_that_a_killed_controller_was_reading_is_not_mounted_after_its_restart(
     workshop: Workshop, image: str
 ) -> None:
-    await asyncio.to_thread(workshop.podman, "image", "mount", image)
-    assert workshop.leftovers() != []
-    await workshop.builder.recover()
+    async with image_root(workshop.builder.podman, image):
+        assert workshop.leftovers() != []
+        await workshop.builder.recover()
+        assert workshop.leftovers() == []
+
+
+async def test_what_a_later_layer_changed_is_read_as_it_is_now(workshop: Workshop) -> None:
+    below = await image_with_rpm(workshop, "", "Package: old\nVersion: 1\nStatus: install ok installed\n")
+    folder = Path(tempfile.mkdtemp(dir=workshop.folder))
+    described = "Package: new\\nVersion: 2\\nStatus: install ok installed\\n"
+    step = f"printf '{described}' >/var/lib/dpkg/status; : >/var/lib/rpm/rpmdb.sqlite"
+    (folder / "Containerfile").write_text(f"FROM {below}\nRUN {step}\n")
+    made = await asyncio.to_thread(workshop.podman, "build", "-q", "--network", "none", "--layers", str(folder))
+    async with image_root(workshop.builder.podman, made.strip()) as root:
+        assert root.parent == workshop.builder.podman.temporary
+        assert [package.name for package in installed_packages(root)] == ["new"]
+        assert (root / "etc/os-release").read_text() == "ID=fedora\n"
     assert workshop.leftovers() == []
 
 
-async def image_with_rpm(workshop: Workshop, script: str) -> str:
-    """Its id. The script is in the place of rpm, which needs a whole distribution."""
+async def image_with_rpm(workshop: Workshop, script: str, debian: str = "") -> str:
+    """Its id. The script is in the place of rpm, which needs a whole distribution; `debian`: the status of dpkg."""
     root = Path(tempfile.mkdtemp(prefix="rpm-", dir=workshop.folder))
-    for name in ("bin", "var/lib/rpm", "etc", "proc", "sys", "dev", "tmp", "run"):
+    for name in ("bin", "var/lib/rpm", "var/lib/dpkg", "etc", "proc", "sys", "dev", "tmp", "run"):
         (root / name).mkdir(parents=True)
     (root / "bin/sh").write_bytes(await asyncio.to_thread(busybox))
     (root / "bin/rpm").write_text(f"#!/bin/sh\n{script}\n")
     (root / "var/lib/rpm/rpmdb.sqlite").write_bytes(b"SQLite format 3")
     (root / "etc/os-release").write_text("ID=fedora\n")
+    (root / "var/lib/dpkg/status").write_text(debian)
     for program in ("sh", "rpm"):
         (root / "bin" / program).chmod(0o755)
     archive = root.with_suffix(".tar")
