@@ -16,6 +16,7 @@ from controller.cli import (
     deployments,
     devices,
     events,
+    files,
     inside,
     login,
     top,
@@ -45,6 +46,9 @@ app.command(name="volumes")(volumes.volumes)
 app.command()(catalogue.targets)
 app.command()(catalogue.runtimes)
 app.command(name="form")(catalogue.form_fields)
+app.command()(files.validate)
+app.command()(files.convert)
+app.command()(files.schema)
 app.command()(catalogue.hosts)
 app.command()(events.events)
 app.command()(events.logs)

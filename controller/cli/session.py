@@ -11,11 +11,12 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from controller.cli.context import DEFAULT_NAME, Context, context_path, load_context
-from controller.cli.errors import InvalidFile, UsageProblem
-from controller.cli.output import Format
+from controller.cli.errors import InvalidFile, UsageProblem, problem_line
+from controller.cli.output import Format, note
 from controller.errors import InvalidSpec
 from controller.spec.fields import Duration
-from controller.spec.loader import load_spec
+from controller.spec.loader import Reading
+from controller.spec.loader import read_spec as load_reading
 from controller.spec.model import Spec
 from longshore.client import Answer, Client, project
 from longshore.failures import LongshoreError
@@ -23,6 +24,8 @@ from longshore.v1 import types_pb2
 
 # Long enough for a controller that restarts, short enough for a person who waits.
 PATIENCE = 6.0
+# In a folder; older programs write the second.
+_FILE_NAMES = ("deployment.yml", "deployment.yaml")
 
 ContextFile = Annotated[
     Path | None, typer.Option("--context", help="Context file.", envvar="LONGSHORE_CONTEXT", show_default=False)
@@ -80,9 +83,18 @@ def device_id(answer: Answer, device: str) -> str:
 
 
 def read_spec(path: Path) -> Spec:
-    """The valid spec in the file; InvalidFile with every problem, before anything is sent."""
+    """The valid spec in the file, and on stderr what was read as what in one of an older form; InvalidFile with every
+    problem, before anything is sent."""
+    reading = reading_of(path)
+    for warning in reading.warnings:
+        note(f"warning: {problem_line(warning, str(path))}")
+    return reading.spec
+
+
+def reading_of(path: Path) -> Reading:
+    """The file, read; InvalidFile with every problem."""
     try:
-        return load_spec(path.read_bytes())
+        return load_reading(path.read_bytes())
     except InvalidSpec as refusal:
         raise InvalidFile(path, refusal) from None
     except OSError as error:
@@ -90,12 +102,14 @@ def read_spec(path: Path) -> Spec:
 
 
 def spec_path(given: Path | None, option: Path | None) -> Path:
-    """The deployment.yml meant by an argument or by --file: a folder stands for the one in it, nothing for the one
-    here."""
+    """The deployment.yml (or .yaml) meant by an argument or by --file: a folder stands for the one in it, nothing for
+    the one here."""
     if given and option:
         raise UsageProblem(f"name the file once: {given}, or --file {option}")
     path = given or option or Path()
-    return path / "deployment.yml" if path.is_dir() else path
+    if not path.is_dir():
+        return path
+    return next((path / name for name in _FILE_NAMES if (path / name).exists()), path / _FILE_NAMES[0])
 
 
 def files_of(spec: Spec) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from controller.builds.model import Build, BuildState
-from controller.deployments.model import Condition, Deployment, DeploymentState, InstanceRow, Wish
+from controller.deployments.model import NOT_ENOUGH, Condition, Deployment, DeploymentState, InstanceRow, Wish
 from controller.devices.model import Presence
 from controller.store.workloads import Placement
 
@@ -65,7 +65,10 @@ def _running(deployment: Deployment, placements: Sequence[Placement]) -> Conditi
     count = sum(ready(deployment, place) for place in placements)
     if count == len(placements):
         without = f"; without {_left_out(deployment)}" if deployment.left_out else ""
-        return Condition(DeploymentState.READY, "Ready", f"{count} of {count} instances ready{without}")
+        text = f"{count} of {count} instances ready{without}"
+        if any(left.reason == NOT_ENOUGH for left in deployment.left_out):
+            return Condition(DeploymentState.DEGRADED, NOT_ENOUGH, text)
+        return Condition(DeploymentState.READY, "Ready", text)
     if absent and count == len(placements) - len(absent):
         waits = _absent(deployment, absent)
         return Condition(DeploymentState.DEGRADED, waits.reason, waits.message)

@@ -7,6 +7,9 @@ from controller.builds.model import BuiltArtifact
 from controller.events.model import Project
 from controller.volumes.model import PinnedVolume
 
+# Reason of what a target is short of, in place of a device's.
+NOT_ENOUGH = "NotEnoughDevices"
+
 
 class DeploymentState(StrEnum):
     """Names as in `longshore.v1.DeploymentState`, without prefix."""
@@ -42,7 +45,8 @@ class Condition:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A device that a target of the spec picks and that cannot run the workload: reason, and a sentence about it."""
+    """A device that a target of the spec picks and that cannot run the workload: reason, and a sentence about it. With
+    NOT_ENOUGH it is a target in place of a device: fewer devices than it asks for can run the workload."""
 
     device_name: str
     reason: str

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from controller.builds.model import ArtifactKind, BuildState, BuiltArtifact
 from controller.builds.targets import load_profiles, wanted_devices
 from controller.deployments.fitness import closed, unfit
-from controller.deployments.model import Deployment, LeftOut, Wish, WorkloadRow
-from controller.devices.model import Device
+from controller.deployments.model import NOT_ENOUGH, Deployment, LeftOut, Wish, WorkloadRow
+from controller.devices.model import Device, Presence
 from controller.spec.loader import load_spec
 from controller.spec.model import MinimumSpec, Spec, TargetSpec
 from controller.spec.resolve import workload_spec
@@ -85,26 +85,47 @@ def select(
     holding: Collection[str] = (),
     having: Collection[str] = (),
 ) -> Choice:
-    """Of the targets that match a device, the first for which it is fit. `devices`: those of each profile; `holding`:
-    those that have the revision already, which keep it although they say that they have less than before; `having`:
-    those that have any revision, which keep the deployment although they are cordoned."""
+    """Of the targets that match a device and want one more, the first for which it is fit. `devices`: those of each
+    profile; `holding`: those that have the revision already, which keep it although they say that they have less than
+    before; `having`: those that have any revision, which keep the deployment although they are cordoned."""
     chosen: dict[str, str] = {}
     refused: dict[str, LeftOut] = {}
     drained: set[str] = set()
-    for target in targets:
+    short: list[LeftOut] = []
+    for index, target in enumerate(targets):
+        fit: list[Device] = []
         for device in devices[target.profile]:
             if device.id in chosen or not target.labels.items() <= device.labels.items():
                 continue
             needed = ANY_DEVICE if device.id in holding else minimum
             why = unfit(device, needed, ArtifactKind(target.artifact))
             if why is None and (why := closed(device, has_it=device.id in having)) is None:
-                chosen[device.id] = target.key
+                fit.append(device)
                 continue
             refused.setdefault(device.id, why)
             if why.reason == "DeviceDrained":
                 drained.add(device.id)
-    left_out = tuple(why for device_id, why in refused.items() if device_id not in chosen)
-    return Choice(chosen, left_out, frozenset(drained))
+        taken = _as_many_as_wanted(fit, target, holding, having)
+        chosen.update({device.id: target.key for device in taken})
+        if taken and target.replicas != "all" and len(taken) < target.replicas:
+            text = f"asks for {target.replicas} devices, and {len(taken)} can run it"
+            short.append(LeftOut(f"targets[{index}]", NOT_ENOUGH, text))
+    left = {device_id: why for device_id, why in refused.items() if device_id not in chosen}
+    # Where each target has as many as it wants, nobody misses those that are not fit.
+    missed = short or not chosen or any(target.replicas == "all" for target in targets)
+    return Choice(chosen, (*short, *(left.values() if missed else ())), frozenset(drained))
+
+
+def _as_many_as_wanted(
+    fit: list[Device], target: TargetSpec, holding: Collection[str], having: Collection[str]
+) -> list[Device]:
+    """Of the devices that are fit. One that has it keeps it, also out of sight, since it may go on running there; of
+    the others those in sight are first, then those that were enrolled first."""
+    if target.replicas == "all":
+        return fit
+    ranks = {device.id: 0 if device.id in holding else 1 if device.id in having else 2 for device in fit}
+    ordered = sorted(fit, key=lambda device: (ranks[device.id], device.presence is not Presence.ONLINE))
+    return ordered[: target.replicas]
 
 
 def difference(

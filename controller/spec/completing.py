@@ -8,12 +8,15 @@ from controller.spec.runtimes import PLACEHOLDER, RuntimeKind
 
 
 def complete(spec: Spec, runtimes: Mapping[str, RuntimeKind]) -> Spec:
-    """The spec with its runtime's files, entrypoint, ports, readiness, environment and minimum; what it gives itself
-    stays. Completing twice changes nothing. Packages are not filled in: these depend on the target's profile."""
-    runtime = runtime_of(spec.build, runtimes)
+    """The spec with the files that it names elsewhere, and with its runtime's entrypoint, ports, readiness, environment
+    and minimum; what it gives itself stays. Completing twice changes nothing. Packages are not filled in: these depend
+    on the target's profile."""
+    build = spec.build.model_copy(update={"files": with_files(spec.build.files, spec.optional.files)})
+    spec = spec.model_copy(update={"build": build})
+    runtime = runtime_of(build, runtimes)
     if runtime is None:
         return spec
-    build = complete_build(spec.build, runtime)
+    build = complete_build(build, runtime)
     deploy = complete_deploy(spec.name, spec.build, spec.deploy, runtime)
     return spec.model_copy(update={"build": build, "deploy": deploy})
 
@@ -25,10 +28,9 @@ def runtime_of(build: BuildSpec, runtimes: Mapping[str, RuntimeKind]) -> Runtime
 
 def complete_build(build: BuildSpec, runtime: RuntimeKind) -> BuildSpec:
     path = build.runtime.path if build.runtime else None
-    files = build.files if path is None or _covered(path, build.files) else [*build.files, path]
     return build.model_copy(
         update={
-            "files": files,
+            "files": with_files(build.files, [path] if path else []),
             "environment": {**runtime.environment, **build.environment},
             "minimum": _minimum(build.minimum, runtime.minimum),
         }
@@ -57,6 +59,11 @@ def entrypoint_of(runtime: RuntimeKind, name: str, build: BuildSpec, ports: Sequ
     # A program that is called like an option is still a file.
     values = {"path": f"./{path}" if path and path.startswith("-") else path or "", "name": name}
     return [PLACEHOLDER.sub(lambda m: numbers[m[2]] if m[2] else values[m[1]], word) for word in runtime.entrypoint]
+
+
+def with_files(files: Sequence[str], more: Sequence[str]) -> list[str]:
+    """The files, and those of `more` that do not lie in one of the folders among them."""
+    return [*files, *(path for path in more if not _covered(path, files))]
 
 
 def _covered(path: str, files: Sequence[str]) -> bool:

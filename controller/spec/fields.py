@@ -129,9 +129,14 @@ def _scalar_text(value: object) -> object:
 
 
 Name = Annotated[str, Field(pattern=NAME)]
-Text = Annotated[str, BeforeValidator(_scalar_text), Field(max_length=4096), AfterValidator(printable)]
+Text = Annotated[
+    str,
+    BeforeValidator(_scalar_text),
+    Field(max_length=4096, json_schema_extra={"format": "text"}),
+    AfterValidator(printable),
+]
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
-# Formats are what controller.spec.form tells beside a type.
+# Formats are what controller.spec.form and controller.spec.schema tell beside a type.
 Size = Annotated[int, BeforeValidator(_size), Field(json_schema_extra={"format": "size"})]
 _PATH = Field(json_schema_extra={"format": "path"})
 RelativePath = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_relative_path), _PATH]

@@ -137,10 +137,10 @@ def _default(schema: Schema, kind: str) -> str:
     value = schema.get("default")
     if value is None or kind == "section":
         return ""
-    return json.dumps(_span(_SPAN.validate_python(value)) if kind == "duration" else value)
+    return json.dumps(span_text(_SPAN.validate_python(value)) if kind == "duration" else value)
 
 
-def _span(span: timedelta) -> str:
+def span_text(span: timedelta) -> str:
     """As a file has it: 2h, 90s."""
     seconds = int(span.total_seconds())
     unit, size = next((unit, size) for unit, size in _UNITS if seconds % size == 0)

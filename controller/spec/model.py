@@ -190,6 +190,27 @@ class BuildSpec(Model):
     )
 
 
+class OptionalSpec(Model):
+    """Files of a network, by their role. Each is one of the files without being named there."""
+
+    nn_file: RelativePath | None = Field(default=None, description="Program of the network.", examples=["output.py"])
+    weight_file: list[RelativePath] = Field(
+        default=[], max_length=64, description="Weights of the network.", examples=["model.pt"]
+    )
+    model_file: RelativePath | None = Field(
+        default=None, description="Description of the model, such as its labels.", examples=["labelmap.yaml"]
+    )
+    annotation_file: RelativePath | None = Field(
+        default=None, description="Annotations of the data.", examples=["coco.dat"]
+    )
+
+    @property
+    def files(self) -> list[str]:
+        """All that are named, each once."""
+        single = [name for name in (self.nn_file, self.model_file, self.annotation_file) if name is not None]
+        return list(dict.fromkeys([*single, *self.weight_file]))
+
+
 class TargetSpec(Model):
     """Devices of one profile that carry all of these labels; without labels every device of the profile.
 
@@ -207,6 +228,12 @@ class TargetSpec(Model):
         default={},
         description="Labels that a device must carry, all of them; every device of the profile by default.",
         examples=[{"site": "hall-1"}],
+    )
+
+    replicas: Annotated[int, Field(ge=1, le=100_000, strict=True)] | Literal["all"] = Field(
+        default="all",
+        description="On how many of these devices it runs; a device that has it keeps it. On all of them by default.",
+        examples=[2],
     )
 
     @model_validator(mode="before")
@@ -244,3 +271,6 @@ class Spec(Model):
     build: BuildSpec = Field(default=BuildSpec(), description="How the artifact is made.")
     deploy: DeploySpec = Field(default=DeploySpec(), description="How it runs.")
     targets: list[TargetSpec] = Field(min_length=1, max_length=64, description="On which devices.")
+    optional: OptionalSpec = Field(
+        default=OptionalSpec(), description="Files of the network by their role; they are built in as files are."
+    )

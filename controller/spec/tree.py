@@ -22,6 +22,8 @@ Path = tuple[str | int, ...]
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]{0,18})")
 _RADIX = re.compile(r"0x[0-9a-fA-F]{1,15}|0o[0-7]{1,20}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]{1,30}|[0-9]{1,30}(\.[0-9]{0,30})?)([eE][-+]?[0-9]{1,3})?")
+# What old writers of Python's YAML put before a list.
+PYTHON_TUPLE = "tag:yaml.org,2002:python/tuple"
 _NULLS = frozenset(("", "~", "null", "Null", "NULL"))
 _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -84,10 +86,12 @@ Node = Scalar | Branch
 
 @dataclass(frozen=True)
 class Tree:
-    """A file: its root, and what is wrong in it although it could be read."""
+    """A file: its root, and what is wrong in it although it could be read. `tuples`: paths of lists that are tagged as
+    tuples of Python, and were read as lists."""
 
     root: Node
     problems: tuple[Problem, ...]
+    tuples: tuple[Path, ...] = ()
 
     def find(self, path: Sequence[str | int]) -> tuple[Path, Place]:
         """The longest beginning of `path` that exists, and where its value stands."""
@@ -114,6 +118,10 @@ class Tree:
                 return None
             node = node.entries[key][1]
         return node
+
+
+def tag_refusal(tag: str) -> str:
+    return f"the tag {tag} is not allowed; write the plain value"
 
 
 def path_text(path: Sequence[str | int]) -> str:
@@ -146,7 +154,7 @@ def read_tree(data: bytes) -> Tree:
         raise Unreadable(1, 1, f"not YAML: {error}") from None
     if composer.root is None:
         raise Unreadable(1, 1, "the file is empty; it needs at least version, name, deploy and targets")
-    return Tree(composer.root, tuple(composer.problems))
+    return Tree(composer.root, tuple(composer.problems), tuple(composer.tuples))
 
 
 def _decode(data: bytes) -> str:
@@ -187,6 +195,7 @@ class _Composer:
     def __init__(self) -> None:
         self.root: Node | None = None
         self.problems: list[Problem] = []
+        self.tuples: list[Path] = []
         self._open: list[tuple[Branch, str | None]] = []
         self._keys: list[tuple[str, Place] | None] = []
         self._anchors: dict[str, Node] = {}
@@ -265,8 +274,10 @@ class _Composer:
         return node.text
 
     def _check_tag(self, event: yaml.Event, tag: str | None) -> None:
-        if tag is not None and tag != "!":
-            self._problem(_place(event), tuple(self._path()), f"the tag {tag} is not allowed; write the plain value")
+        if tag == PYTHON_TUPLE and isinstance(event, yaml.SequenceStartEvent):
+            self.tuples.append(tuple(self._path()))
+        elif tag is not None and tag != "!":
+            self._problem(_place(event), tuple(self._path()), tag_refusal(tag))
 
     def _problem(self, place: Place, path: Path, message: str) -> None:
         self.problems.append(Problem(path_text(path), place.line, place.column, message))

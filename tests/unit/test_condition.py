@@ -183,3 +183,10 @@ def test_a_device_that_is_left_out_is_seen_in_the_condition() -> None:
     found = condition(left, BUILT, [placement(instance())])
     assert found.state is DeploymentState.READY
     assert found.message == "1 of 1 instances ready; without edge (it has 2 cores)"
+
+
+def test_fewer_devices_than_a_target_asks_for_are_not_ready() -> None:
+    short = LeftOut("targets[0]", "NotEnoughDevices", "asks for 2 devices, and 1 can run it")
+    found = condition(replace(deployment(), left_out=(short,)), BUILT, [placement(instance())])
+    assert (found.state, found.reason) == (DeploymentState.DEGRADED, "NotEnoughDevices")
+    assert found.message == "1 of 1 instances ready; without targets[0] (asks for 2 devices, and 1 can run it)"

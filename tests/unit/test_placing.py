@@ -8,7 +8,7 @@ import pytest
 from controller.deployments.model import LeftOut, Wish, WorkloadRow
 from controller.deployments.placing import difference, select
 from controller.devices.facts import abilities, merged
-from controller.devices.model import Device
+from controller.devices.model import Device, Presence
 from controller.spec.model import MinimumSpec, TargetSpec
 from longshore.v1 import device_pb2
 from tests.support.rows import ARTIFACT
@@ -154,3 +154,30 @@ def test_a_device_that_runs_both_gets_either() -> None:
     for artifact in ("image", "bundle"):
         target = TargetSpec(profile="x86-cpu", artifact=artifact)
         assert set(select((target,), {"x86-cpu": [both]}).targets) == {"both"}
+
+
+def test_a_target_with_replicas_takes_so_many_and_who_runs_it_keeps_it() -> None:
+    fleet = [device("a"), replace(device("b"), presence=Presence.ONLINE), device("c"), device("d")]
+    two = TargetSpec(profile="x86-cpu", replicas=2)
+    assert set(select((two,), {"x86-cpu": fleet}).targets) == {"b", "a"}
+    assert set(select((two,), {"x86-cpu": fleet}, having={"c", "d"}).targets) == {"c", "d"}
+    assert set(select((two,), {"x86-cpu": fleet}, having={"d"}).targets) == {"d", "b"}
+    assert set(select((two,), {"x86-cpu": fleet}, holding={"a", "d"}, having={"a", "b", "d"}).targets) == {"a", "d"}
+
+
+def test_a_target_that_has_its_replicas_leaves_the_others_to_the_next() -> None:
+    targets = (TargetSpec(profile="x86-cpu", replicas=1), TargetSpec(profile="x86-cpu", artifact="bundle", replicas=1))
+    fleet = [replace(device("a"), facts=SMALL), replace(device("b"), facts=LARGE), replace(device("c"), facts=BARE)]
+    choice = select(targets, {"x86-cpu": fleet})
+    assert choice.targets == {"a": "x86-cpu", "c": "x86-cpu.bundle"}
+    assert choice.left_out == ()
+
+
+def test_a_target_that_gets_fewer_than_it_asks_for_says_so_and_who_is_not_fit() -> None:
+    fleet = [replace(device("a"), facts=SMALL), replace(device("b"), facts=LARGE)]
+    choice = select((TargetSpec(profile="x86-cpu", replicas=2),), {"x86-cpu": fleet}, MinimumSpec(cpu=4.0))
+    assert set(choice.targets) == {"b"}
+    short, unfit = choice.left_out
+    assert (short.device_name, short.reason) == ("targets[0]", "NotEnoughDevices")
+    assert short.message == "asks for 2 devices, and 1 can run it"
+    assert unfit.device_name == "a"

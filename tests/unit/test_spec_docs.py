@@ -6,8 +6,10 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from controller.spec.dialects.tango import KEYS
 from controller.spec.loader import load_spec
 from controller.spec.model import Spec
+from tests.support.older_forms_tables import tables
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "deployment-yml.md").read_text()
 
@@ -37,3 +39,12 @@ def test_every_key_is_explained() -> None:
 def test_example_is_valid() -> None:
     example = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[0]
     assert load_spec(example.encode()).name == "digits"
+
+
+def test_page_of_older_forms_has_the_tables_of_the_code_and_every_key() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "older-forms.md").read_text()
+    for name, table in tables().items():
+        assert table in page, f"{name}: python -m tests.support.older_forms_tables prints it"
+    named = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", page, flags=re.DOTALL))
+    known = {part for path, names in KEYS.items() for part in (*path, *names)}
+    assert known <= {part for text in named for part in re.split(r"[^a-z0-9_]+", text)}
