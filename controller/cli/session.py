@@ -115,7 +115,7 @@ def spec_path(given: Path | None, option: Path | None) -> Path:
 def files_of(spec: Spec) -> list[str]:
     """All files that the spec asks for, relative to its folder."""
     runtime = spec.build.runtime
-    return [*spec.build.files, *([runtime.path] if runtime and runtime.path else [])]
+    return [*spec.build.files, *([runtime.file] if runtime and runtime.file else [])]
 
 
 def seconds(text: str) -> float | None:

@@ -12,11 +12,13 @@ from controller.spec.model import MinimumSpec
 GIB = 2**30
 
 
-def unfit(device: Device, minimum: MinimumSpec, kind: ArtifactKind) -> LeftOut | None:
-    """Why the device gets no workload; None where it can have one. What it has not told counts as not there."""
+def unfit(device: Device, minimum: MinimumSpec, kind: ArtifactKind, *, volumes: bool = False) -> LeftOut | None:
+    """Why the device gets no workload; None where it can have one. What it has not told counts as not there. `volumes`:
+    it has to mount project volumes."""
     facts = abilities(device.facts)
     lacking = _unaccelerated(device, facts, minimum)
-    for reason, text in (*_wrong_backend(facts, kind), *_too_small(facts, minimum), *lacking):
+    unable = _no_volumes(facts) if volumes else ()
+    for reason, text in (*_wrong_backend(facts, kind), *unable, *_too_small(facts, minimum), *lacking):
         return LeftOut(device.name, reason, text)
     return None
 
@@ -39,6 +41,11 @@ def _wrong_backend(facts: Abilities, kind: ArtifactKind) -> Iterator[tuple[str, 
         others = f"it runs {', '.join(f'{each}s' for each in sorted(facts.artifacts))}"
         known = others if facts.artifacts else "what it runs is not known yet"
         yield "NoSuchBackend", f"it does not run {kind}s ({known})"
+
+
+def _no_volumes(facts: Abilities) -> Iterator[tuple[str, str]]:
+    if not facts.project_volumes:
+        yield "NoProjectVolumes", "its agent cannot mount project volumes; upgrade it, or see its facts"
 
 
 def _too_small(facts: Abilities, minimum: MinimumSpec) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,9 @@ from controller.deployments.model import Deployment, Revision, Wish
 from controller.deployments.placing import place
 from controller.deployments.secrets import check_secrets, sealed_values
 from controller.deployments.service import Applied, earlier_call, existing, next_revision
+from controller.deployments.volumes import lost_volume
 from controller.errors import FailedPrecondition, InvalidRequest, InvalidSpec, NotFound
+from controller.events.model import Project
 from controller.sealing import SecretBox
 from controller.spec.loader import load_spec
 from controller.store import Store, Transaction
@@ -88,7 +90,8 @@ class HistoryService:
         events_from = tx.events.last_number(present.project)
         deployment = next_revision(present, target.spec, target.build_id)
         tx.deployments.change(deployment)
-        tx.deployments.add_revision(deployment, wanted.request_id, sealed, wanted.author, target.revision)
+        volumes = tx.deployments.volumes(present.id, target.revision)
+        tx.deployments.add_revision(deployment, wanted.request_id, sealed, wanted.author, target.revision, volumes)
         tx.events.append(state_event(deployment))
         return Applied(reassess(tx, place(tx, deployment)), events_from)
 
@@ -170,4 +173,7 @@ def _unusable(tx: Transaction, revision: Revision) -> str:
     build = tx.builds.get(revision.build_id)
     if build is None:
         return f"its build {revision.build_id} is not kept any more"
+    project = Project(build.user_id, build.project_id)
+    if lost := lost_volume(tx, project, tx.deployments.volumes(revision.deployment_id, revision.revision)):
+        return f"its volume {lost} is not kept any more"
     return "" if build.state is BuildState.SUCCEEDED else f"its build {build.id} is {build.state.lower()}"

@@ -12,6 +12,7 @@ from controller.spec.loader import load_spec
 from controller.spec.model import MinimumSpec, Spec, TargetSpec
 from controller.spec.resolve import workload_spec
 from controller.store import Transaction
+from controller.volumes.model import PinnedVolume
 
 ANY_DEVICE = MinimumSpec()
 
@@ -51,8 +52,9 @@ def place(tx: Transaction, deployment: Deployment) -> Deployment:
     present = {row.device_id: row for row in tx.workloads.of_deployment(deployment.id)}
     having = frozenset(key for key, row in present.items() if row.wish is not Wish.DELETE)
     holding = _holding(deployment, present.values())
-    chosen = select(tuple(spec.targets), devices, spec.build.minimum, holding, having)
-    wished = _wished(deployment, spec, artifacts, chosen.targets)
+    pinned = tx.deployments.volumes(deployment.id, deployment.revision)
+    chosen = select(tuple(spec.targets), devices, spec.build.minimum, holding, having, volumes=bool(pinned))
+    wished = _wished(deployment, spec, artifacts, pinned, chosen.targets)
     change = difference(wished, present, chosen.drained)
     for workload in change.put:
         tx.workloads.put(workload)
@@ -84,10 +86,13 @@ def select(
     minimum: MinimumSpec = ANY_DEVICE,
     holding: Collection[str] = (),
     having: Collection[str] = (),
+    *,
+    volumes: bool = False,
 ) -> Choice:
     """Of the targets that match a device and want one more, the first for which it is fit. `devices`: those of each
     profile; `holding`: those that have the revision already, which keep it although they say that they have less than
-    before; `having`: those that have any revision, which keep the deployment although they are cordoned."""
+    before; `having`: those that have any revision, which keep the deployment although they are cordoned; `volumes`:
+    there are project volumes to be mounted."""
     chosen: dict[str, str] = {}
     refused: dict[str, LeftOut] = {}
     drained: set[str] = set()
@@ -98,7 +103,8 @@ def select(
             if device.id in chosen or not target.labels.items() <= device.labels.items():
                 continue
             needed = ANY_DEVICE if device.id in holding else minimum
-            why = unfit(device, needed, ArtifactKind(target.artifact))
+            mounts = volumes and device.id not in holding
+            why = unfit(device, needed, ArtifactKind(target.artifact), volumes=mounts)
             if why is None and (why := closed(device, has_it=device.id in having)) is None:
                 fit.append(device)
                 continue
@@ -147,15 +153,21 @@ def _holding(deployment: Deployment, present: Iterable[WorkloadRow]) -> frozense
 
 
 def _wished(
-    deployment: Deployment, spec: Spec, artifacts: Mapping[str, BuiltArtifact], chosen: Mapping[str, str]
+    deployment: Deployment,
+    spec: Spec,
+    artifacts: Mapping[str, BuiltArtifact],
+    pinned: tuple[PinnedVolume, ...],
+    chosen: Mapping[str, str],
 ) -> dict[str, WorkloadRow]:
     profiles = {target.key: load_profiles().get(target.profile) for target in spec.targets}
     how = {
-        key: workload_spec(spec, wanted_devices(profile, spec.build)).SerializeToString(deterministic=True)
+        key: workload_spec(spec, wanted_devices(profile, spec.build), pinned).SerializeToString(deterministic=True)
         for key, profile in profiles.items()
     }
     return {
-        device_id: WorkloadRow(deployment.id, device_id, deployment.revision, Wish.RUN, artifacts[key], how[key])
+        device_id: WorkloadRow(
+            deployment.id, device_id, deployment.revision, Wish.RUN, artifacts[key], how[key], pinned
+        )
         for device_id, key in chosen.items()
         if key in artifacts
     }

@@ -11,6 +11,7 @@ from controller.deployments.assess import reassess, state_event
 from controller.deployments.model import Condition, Deployment, DeploymentState, Wish
 from controller.deployments.placing import place, withdraw
 from controller.deployments.secrets import check_secrets, sealed_values
+from controller.deployments.volumes import pinned_volumes
 from controller.errors import InvalidRequest, NotFound
 from controller.events.model import Project
 from controller.sealing import SecretBox
@@ -123,7 +124,8 @@ class DeploymentService:
         sealed = sealed_values(self._secrets, spec, request.secrets, before)
         deployment = _deployment(present, request, spec.name, build_id)
         (tx.deployments.add if present is None else tx.deployments.change)(deployment)
-        tx.deployments.add_revision(deployment, request.request_id, sealed, request.author)
+        volumes = pinned_volumes(tx, request.project, spec)
+        tx.deployments.add_revision(deployment, request.request_id, sealed, request.author, volumes=volumes)
         tx.events.append(state_event(deployment))
         return Applied(reassess(tx, place(tx, deployment)), events_from)
 

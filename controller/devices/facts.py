@@ -7,25 +7,28 @@ from dataclasses import dataclass
 from longshore.v1 import device_pb2
 
 # Among the capabilities of a device: "artifact:bundle".
-ARTIFACT = "artifact:"
+ARTIFACT, PROJECT_VOLUMES = "artifact:", "project-volumes"
 
 
 @dataclass(frozen=True)
 class Abilities:
     """What of a device's facts decides which workloads it can have; 0 and empty where it has not told. `artifacts`: the
-    kinds that it runs, as an ArtifactKind names them; `accelerators`: how many of each CDI kind."""
+    kinds that it runs, as an ArtifactKind names them; `accelerators`: how many of each CDI kind; `project_volumes`:
+    whether it can mount some."""
 
     artifacts: frozenset[str]
     cpus: int
     memory_bytes: int
     accelerators: Mapping[str, int]
+    project_volumes: bool = False
 
 
 def abilities(facts: bytes) -> Abilities:
     told = device_pb2.DeviceFacts.FromString(facts)
     kinds = Counter(accelerator.kind for accelerator in told.accelerators)
     artifacts = (word.removeprefix(ARTIFACT) for word in told.capabilities if word.startswith(ARTIFACT))
-    return Abilities(frozenset(artifacts), told.cpus, told.memory_bytes, kinds)
+    mounts = PROJECT_VOLUMES in told.capabilities
+    return Abilities(frozenset(artifacts), told.cpus, told.memory_bytes, kinds, mounts)
 
 
 def merged(before: bytes, news: device_pb2.DeviceFacts) -> bytes:

@@ -194,6 +194,7 @@ def instance_to(place: Placement) -> deployment_pb2.Instance:
         device_online=place.presence == Presence.ONLINE,
         device_last_seen=timestamp(place.last_seen),
         use=_use_to(place),
+        project_volumes=types_pb2.WorkloadSpec.FromString(place.workload.workload_spec).project_volumes,
     )
 
 

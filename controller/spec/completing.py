@@ -27,7 +27,7 @@ def runtime_of(build: BuildSpec, runtimes: Mapping[str, RuntimeKind]) -> Runtime
 
 
 def complete_build(build: BuildSpec, runtime: RuntimeKind) -> BuildSpec:
-    path = build.runtime.path if build.runtime else None
+    path = build.runtime.file if build.runtime else None
     return build.model_copy(
         update={
             "files": with_files(build.files, [path] if path else []),

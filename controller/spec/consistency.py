@@ -84,6 +84,8 @@ def findings(
     yield from _model_path(parts.build, parts.deploy, runtime)
     if parts.deploy is not None and not guessing and "base" not in parts.unread:
         yield from _something_to_run(parts.build, parts.deploy, runtime)
+    if parts.volumes is not None:
+        yield from _model_volume(parts.build, parts.volumes)
     yield from _places(parts.mounts or [], parts.volumes or [], parts.secrets or [])
     yield from _targets(parts.targets)
     yield from bundle_findings(parts.build, parts.deploy, parts.targets)
@@ -142,6 +144,18 @@ def _model_path(build: BuildSpec, deploy: DeploySpec | None, runtime: RuntimeKin
         yield Finding(
             path, f"'{given[:200]}' is not allowed for {runtime.name}; expected a file that ends in {endings}"
         )
+
+
+def _model_volume(build: BuildSpec, volumes: list[VolumeSpec]) -> Iterator[Finding]:
+    """An absolute path is one in a project volume: nothing else is there before the image is."""
+    path = build.runtime.path if build.runtime else None
+    if path is None or not path.startswith("/"):
+        return
+    given = [volume.dst.rstrip("/") for volume in volumes if volume.project_volume is not None]
+    if not any(path.startswith(f"{dst}/") for dst in given):
+        known = f"those lie at: {', '.join(given)}" if given else "deploy.volumes has none"
+        message = f"'{path[:200]}' is in no project volume; {known}; or give a path beside the deployment.yml"
+        yield Finding(("build", "runtime", "path"), message)
 
 
 def _something_to_run(build: BuildSpec, deploy: DeploySpec, runtime: RuntimeKind | None) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from controller.spec.fields import (
     HTTP_PATH,
     MEDIA_TYPE,
     SECRET_NAME,
+    VOLUME_VERSION,
     AbsolutePath,
     Duration,
     Environment,
@@ -23,6 +24,7 @@ from controller.spec.fields import (
     at_least,
 )
 
+LATEST = "latest"
 LONGEST_SAMPLE = 64 * 1024
 # Names of `longshore.v1.WorkloadSpec.allow`; capabilities(7).
 ALLOWANCES = (
@@ -185,11 +187,30 @@ class ResourcesSpec(Model):
 
 
 class VolumeSpec(Model):
-    """A folder that the device keeps for this deployment until it is deleted."""
+    """A folder that the device keeps for this deployment until it is deleted; or a version of a project volume."""
 
     name: Name = Field(description="Unique in the deployment.", examples=["data"])
     dst: AbsolutePath = Field(description="Path inside.", examples=["/data"])
-    read_only: bool = Field(default=False, description="Whether writing is refused.")
+    read_only: bool = Field(default=False, description="Whether writing is refused; of a project volume it always is.")
+    project_volume: Name | None = Field(
+        default=None,
+        description="The project volume whose files lie there, pushed by `longshore volume push`; without it the "
+        "folder is empty at first, and the deployment's own.",
+        examples=["digits-model"],
+    )
+    version: Annotated[str, Field(pattern=VOLUME_VERSION)] = Field(
+        default=LATEST,
+        description="Of the project volume: a digest, or the one that is the latest when the deployment is applied.",
+        examples=["latest"],
+    )
+
+    @model_validator(mode="after")
+    def _of_project(self) -> "VolumeSpec":
+        if self.project_volume is None and self.version != LATEST:
+            raise ValueError("a version is of a project volume; name it as project_volume")
+        if self.project_volume is not None and "read_only" in self.model_fields_set and not self.read_only:
+            raise ValueError("a project volume is always read-only; remove read_only")
+        return self
 
 
 class MountSpec(Model):
@@ -251,7 +272,8 @@ class DeploySpec(Model):
     volumes: list[VolumeSpec] = Field(
         default=[],
         max_length=64,
-        description="Folders that the device keeps for this deployment, over restarts and updates.",
+        description="Folders that the device keeps for this deployment, over restarts and updates, and project "
+        "volumes.",
     )
     secrets: list[SecretSpec] = Field(
         default=[],

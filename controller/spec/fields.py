@@ -29,6 +29,8 @@ LABEL_KEY = r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,253}[A-Za-z0-9])?$"
 # OCI distribution specification, "Pulling manifests".
 TAG = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$"
 LONGEST_TAG = 128
+# Of a project volume: a digest, or the one that was pushed last when the deployment is applied.
+VOLUME_VERSION = r"^(latest|sha256:[0-9a-f]{64})$"
 SECRET_NAME = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"
 # A CDI kind: vendor/class. https://github.com/cncf-tags/container-device-interface
 CDI_KIND = r"^[A-Za-z][A-Za-z0-9_.-]{0,62}[A-Za-z0-9]/[A-Za-z]([A-Za-z0-9_-]{0,62}[A-Za-z0-9])?$"
@@ -110,6 +112,10 @@ def _absolute_path(value: str) -> str:
     return value
 
 
+def _model_path(value: str) -> str:
+    return _absolute_path(value) if value.startswith("/") else _relative_path(value)
+
+
 def no_blank_end(value: str) -> str:
     if value != value.rstrip():
         raise ValueError("expected a path that does not end in a blank, which builders of images drop")
@@ -140,6 +146,8 @@ Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Size = Annotated[int, BeforeValidator(_size), Field(json_schema_extra={"format": "size"})]
 _PATH = Field(json_schema_extra={"format": "path"})
 RelativePath = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_relative_path), _PATH]
+# One of the files, or what a volume has at an absolute path.
+ModelPath = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_model_path), _PATH]
 AbsolutePath = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_absolute_path), _PATH]
 PortNumber = Annotated[int, Field(ge=1, le=65535, strict=True)]
 Environment = dict[Annotated[str, Field(pattern=ENV_NAME)], Text]

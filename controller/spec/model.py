@@ -27,6 +27,7 @@ from controller.spec.fields import (
     Environment,
     Labels,
     Model,
+    ModelPath,
     Name,
     RelativePath,
     Size,
@@ -90,12 +91,17 @@ class RuntimeSpec(Model):
         examples=["onnx"],
     )
     # It is one of the files without being named there.
-    path: RelativePath | None = Field(
+    path: ModelPath | None = Field(
         default=None,
         description="The model file of a runtime that serves models, or the program of the others; relative to the "
-        "deployment.yml, and one of the files without being named there.",
+        "deployment.yml, and one of the files without being named there; or absolute, in a project volume.",
         examples=["model/digits.onnx"],
     )
+
+    @property
+    def file(self) -> str | None:
+        """The path, where it is one of the files."""
+        return None if self.path is None or self.path.startswith("/") else self.path
 
 
 class MinimumSpec(Model):

@@ -11,6 +11,7 @@ from controller.spec.deploy_model import CheckSpec, DeploySpec, InferenceCheck, 
 from controller.spec.launching import launch_words
 from controller.spec.model import Spec
 from controller.spec.runtimes import thread_variables
+from controller.volumes.model import PinnedVolume
 from longshore.v1 import types_pb2
 
 _UPDATE = {
@@ -25,8 +26,11 @@ _RESTART = {
 }
 
 
-def workload_spec(spec: Spec, devices: Sequence[str] = ()) -> types_pb2.WorkloadSpec:
-    """How the spec's workload runs on each device of a kind, with these of its devices (CDI names).
+def workload_spec(
+    spec: Spec, devices: Sequence[str] = (), pinned: Sequence[PinnedVolume] = ()
+) -> types_pb2.WorkloadSpec:
+    """How the spec's workload runs on each device of a kind, with these of its devices (CDI names). `pinned`: the
+    version of each of its project volumes.
 
     Of the environment it has that of `deploy` and the variables that carry the number of cores, where the spec says
     how many; that of `build` lies in the image, as does the working directory. Secrets are without their contents.
@@ -43,11 +47,30 @@ def workload_spec(spec: Spec, devices: Sequence[str] = ()) -> types_pb2.Workload
         restart=_RESTART[deploy.restart],
         stop_grace=_duration(deploy.stop_grace),
         devices=devices,
-        volumes=[types_pb2.Volume(name=v.name, target=v.dst, read_only=v.read_only) for v in deploy.volumes],
+        volumes=[
+            types_pb2.Volume(name=v.name, target=v.dst, read_only=v.read_only)
+            for v in deploy.volumes
+            if v.project_volume is None
+        ],
+        project_volumes=_project_volumes(deploy, pinned),
         secrets=[types_pb2.SecretFile(name=secret.name, target=secret.place) for secret in deploy.secrets],
         update=_UPDATE[deploy.update],
         allow=_allowed(spec),
     )
+
+
+def _project_volumes(deploy: DeploySpec, pinned: Sequence[PinnedVolume]) -> list[types_pb2.ProjectVolume]:
+    places = {volume.name: volume.dst for volume in deploy.volumes}
+    return [
+        types_pb2.ProjectVolume(
+            name=each.name,
+            target=places[each.name],
+            repository=each.repository,
+            digest=each.digest,
+            size_bytes=each.size_bytes,
+        )
+        for each in pinned
+    ]
 
 
 def _allowed(spec: Spec) -> list[str]:

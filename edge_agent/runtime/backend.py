@@ -67,6 +67,8 @@ class Capabilities:
     stats: bool = False
     mounts: bool = False
     volumes: bool = False
+    # Versions of project volumes, fetched by `prepare`.
+    project_volumes: bool = False
     secrets: bool = False
     devices: bool = False
     cpu_limit: bool = False

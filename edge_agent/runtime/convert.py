@@ -1,5 +1,6 @@
 """Messages of the contract to the agent's own words and back, with the defaults that the contract names."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -18,6 +19,7 @@ from edge_agent.runtime.model import (
     Mount,
     Port,
     Probe,
+    ProjectVolume,
     Resources,
     RestartPolicy,
     Secret,
@@ -30,6 +32,7 @@ from longshore.v1 import agent_pb2, types_pb2
 
 T = TypeVar("T")
 
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 DEFAULT_PERIOD = 10.0
 DEFAULT_TIMEOUT = 2.0
 DEFAULT_DEADLINE = 120.0
@@ -131,6 +134,7 @@ def workload_from_pb(message: types_pb2.Workload) -> Workload:
         liveness=_check("liveness", spec.liveness, names) if spec.HasField("liveness") else None,
         update=_known("update strategy", _UPDATE, spec.update),
         allow=frozenset(spec.allow),
+        project_volumes=tuple(_project_volume(volume) for volume in spec.project_volumes),
     )
 
 
@@ -160,6 +164,7 @@ def workload_to_pb(workload: Workload) -> types_pb2.Workload:
         liveness=_check_to_pb(workload.liveness) if workload.liveness else None,
         update=_UPDATE_PB[workload.update],
         allow=sorted(workload.allow),
+        project_volumes=[_project_volume_to_pb(volume) for volume in workload.project_volumes],
     )
     return types_pb2.Workload(
         deployment_id=workload.deployment_id,
@@ -208,6 +213,22 @@ def _known(what: str, table: Mapping[int, T], value: int) -> T:
 def _artifact(message: types_pb2.Artifact) -> Artifact:
     kind = _known("artifact kind", _KINDS, message.kind)
     return Artifact(message.repository, message.digest, message.platform, kind)
+
+
+def _project_volume(message: types_pb2.ProjectVolume) -> ProjectVolume:
+    if not DIGEST.fullmatch(message.digest) or not message.repository or not message.target.startswith("/"):
+        raise ValueError(f"the project volume {message.name!r} has no digest, no repository or no absolute path")
+    return ProjectVolume(message.name, message.target, message.repository, message.digest, message.size_bytes)
+
+
+def _project_volume_to_pb(volume: ProjectVolume) -> types_pb2.ProjectVolume:
+    return types_pb2.ProjectVolume(
+        name=volume.name,
+        target=volume.target,
+        repository=volume.repository,
+        digest=volume.digest,
+        size_bytes=volume.size,
+    )
 
 
 def _resources(message: types_pb2.Resources) -> Resources:

@@ -39,6 +39,7 @@ ALL_CAPABILITIES = Capabilities(
     stats=True,
     mounts=True,
     volumes=True,
+    project_volumes=True,
     secrets=True,
     devices=True,
     cpu_limit=True,

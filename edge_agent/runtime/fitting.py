@@ -19,6 +19,7 @@ def _lacking(workload: Workload, capabilities: Capabilities) -> Iterator[str]:
     wanted = {
         "mounts": (workload.mounts, capabilities.mounts),
         "volumes": (workload.volumes, capabilities.volumes),
+        "project volumes": (workload.project_volumes, capabilities.project_volumes),
         "secrets": (workload.secrets, capabilities.secrets),
         "devices": (workload.devices, capabilities.devices),
         "limit of CPU time": (limits.cpu_millis, capabilities.cpu_limit),

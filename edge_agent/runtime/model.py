@@ -65,6 +65,22 @@ class Volume:
 
 
 @dataclass(frozen=True)
+class ProjectVolume:
+    """Files that are the same on all devices: what lies in the registry as `repository@digest`, seen read-only at
+    `target`. `size`: of all files, in bytes."""
+
+    name: str
+    target: str
+    repository: str
+    digest: str
+    size: int = 0
+
+    @property
+    def reference(self) -> str:
+        return f"{self.repository}@{self.digest}"
+
+
+@dataclass(frozen=True)
 class Secret:
     """A file at `target` inside that only this workload can read. Its content is in no text of this object."""
 
@@ -169,6 +185,12 @@ class Workload:
     update: UpdateStrategy = UpdateStrategy.AUTO
     # Names of what is loosened of the safe defaults: see `longshore.v1.WorkloadSpec.allow`.
     allow: frozenset[str] = frozenset()
+    project_volumes: tuple[ProjectVolume, ...] = ()
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """Of all that has to be on the device."""
+        return frozenset({self.artifact.digest, *(volume.digest for volume in self.project_volumes)})
 
     @property
     def key(self) -> tuple[str, int]:

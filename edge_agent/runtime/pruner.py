@@ -15,10 +15,11 @@ log = structlog.get_logger()
 
 def needed(desired: Desired, observed: Iterable[Observed], records: Mapping[str, Record]) -> frozenset[str]:
     """Digests that stay: what is wished for (stopped or not), what an instance has, what can be returned to."""
-    keep = {workload.artifact.digest for workload in desired.workloads}
+    keep = {digest for workload in desired.workloads for digest in workload.digests}
     keep |= {instance.artifact_digest for instance in observed}
     for record in records.values():
-        keep |= {known.artifact.digest for known in (record.fallback, record.previous) if known is not None}
+        returned_to = (known for known in (record.fallback, record.previous) if known is not None)
+        keep |= {digest for known in returned_to for digest in known.digests}
     return frozenset(keep - {""})
 
 
@@ -46,9 +47,9 @@ class Pruner:
         """Something was done: the device is not quiet."""
         self._not_before = max(self._not_before, self._clock().monotonic + self._quiet)
 
-    def might_take(self, digest: str) -> bool:
-        """Whether an artifact that is fetched now could be pruned under way."""
-        return self._task is not None and (self._keep is None or digest not in self._keep)
+    def might_take(self, digests: frozenset[str]) -> bool:
+        """Whether something of what is fetched now could be pruned under way."""
+        return self._task is not None and (self._keep is None or not digests <= self._keep)
 
     def moments(self) -> Sequence[float]:
         return [self._due] if self._pending else []

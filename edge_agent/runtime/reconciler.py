@@ -197,7 +197,7 @@ class Reconciler:
             kept_logs.keep_only(wished | {seen.deployment_id for seen in observed} | self._memory.records.keys())
 
     def _waits_for_pruning(self, step: Step) -> bool:
-        return isinstance(step, Prepare) and self._pruner.might_take(step.workload.artifact.digest)
+        return isinstance(step, Prepare) and self._pruner.might_take(step.workload.digests)
 
     async def _rest(self, helpers: Iterable[asyncio.Task[None]]) -> None:
         """Until something happens or is due."""

@@ -14,7 +14,10 @@ from controller.devices.model import Device, Presence
 from controller.errors import DomainError, InvalidRequest
 from controller.store import Transaction
 from controller.store.rows import Page
+from controller.volumes.model import VolumeVersion
 from longshore.errors import Reason
+from longshore.v1.device_pb2 import DeviceFacts
+from longshore.v1.types_pb2 import WorkloadSpec
 from tests.support.queueing import Bench, ScriptedBuilder, open_bench
 from tests.support.rows import ARTIFACT, PROJECT, build
 
@@ -165,3 +168,86 @@ async def test_a_file_is_compared_with_what_is_deployed(bench: Bench, history: H
     assert (await history.compare(Comparison(made.id, from_revision=1, spec=level(1).encode()))).fields == ()
     between = await history.compare(Comparison(made.id))
     assert (between.from_revision, between.to_revision, len(between.fields)) == (1, 2, 2)
+
+
+MODEL = TEXT.replace("deploy: {", "deploy: {volumes: [{name: model, dst: /models, project_volume: digits}], ")
+
+
+def version(letter: str) -> VolumeVersion:
+    return VolumeVersion(f"vol-{letter}", PROJECT, "digits", f"sha256:{letter * 64}", "registry/v", 7, 1, 1.0)
+
+
+async def put(bench: Bench, letter: str) -> None:
+    await bench.store.transact(lambda tx: tx.volumes.put(version(letter)))
+
+
+async def digest(bench: Bench) -> str:
+    """Of the version that the device is told, in both ways in which it is kept."""
+    row = await workload(bench)
+    (told,) = WorkloadSpec.FromString(row.workload_spec).project_volumes
+    (pinned,) = row.volumes
+    assert (told.digest, told.target, told.name) == (pinned.digest, "/models", pinned.name)
+    return pinned.digest
+
+
+async def able(bench: Bench) -> None:
+    """The device says that it can mount project volumes."""
+    facts = DeviceFacts(capabilities=["artifact:image", "project-volumes"]).SerializeToString()
+
+    def say(tx: Transaction) -> None:
+        tx.devices.remove("dev-1")
+        tx.devices.add(Device("dev-1", "edge-1", "x86-cpu", 1.0, presence=Presence.ONLINE, facts=facts))
+
+    await bench.store.transact(say)
+
+
+async def test_a_revision_keeps_the_version_of_its_volume_and_undo_returns_to_it(
+    bench: Bench, history: HistoryService
+) -> None:
+    await able(bench)
+    await put(bench, "a")
+    deployment = await apply(bench, MODEL)
+    await put(bench, "b")
+    assert await digest(bench) == version("a").digest
+    await apply(bench, MODEL)
+    assert await digest(bench) == version("b").digest
+    undone = await history.undo(Undo(deployment.id))
+    assert undone.deployment.revision == 3
+    assert await digest(bench) == version("a").digest
+    repositories = await bench.store.transact(lambda tx: tx.workloads.repositories_of("dev-1"))
+    assert repositories == {ARTIFACT.repository, "registry/v"}
+
+
+async def test_a_version_that_is_named_is_taken_and_one_that_is_not_there_is_refused(bench: Bench) -> None:
+    await able(bench)
+    for letter in "ab":
+        await put(bench, letter)
+    named = MODEL.replace("digits}]", f"digits, version: '{version('a').digest}'}}]")
+    await apply(bench, named)
+    assert await digest(bench) == version("a").digest
+    with pytest.raises(DomainError) as refusal:
+        await apply(bench, named.replace("aaaa", "cccc"))
+    assert refusal.value.reason is Reason.NO_SUCH_VOLUME
+
+
+async def test_a_device_whose_agent_cannot_mount_volumes_gets_no_workload(bench: Bench) -> None:
+    await put(bench, "a")
+    deployment = await apply(bench, MODEL)
+    assert [left.reason for left in deployment.left_out] == ["NoProjectVolumes"]
+    assert await bench.store.transact(lambda tx: tx.workloads.of_device("dev-1")) == []
+
+
+async def test_a_version_that_something_uses_cannot_be_deleted_and_a_lost_one_is_no_way_back(
+    bench: Bench, history: HistoryService
+) -> None:
+    await able(bench)
+    await put(bench, "a")
+    deployment = await apply(bench, MODEL)
+    await put(bench, "b")
+    await apply(bench, MODEL)
+    used = await bench.store.transact(lambda tx: tx.keeping.used_volumes())
+    assert used == {version("a").place, version("b").place}, "the device may return to the one before"
+    await bench.store.transact(lambda tx: tx.volumes.remove(["vol-a"]))
+    reason, message = await refused(history, Undo(deployment.id, to_revision=1))
+    assert reason is Reason.REVISION_UNUSABLE
+    assert f"digits@{version('a').digest}" in message

@@ -271,6 +271,17 @@ def test_a_wrong_inference_check_is_told_at_its_place(given: str, path: str, sai
     [
         ("volumes: [{name: a, dst: /d}, {name: b, dst: /d/}]", "volumes[1].dst", "lie at /d"),
         ("volumes: [{name: a, dst: /d}, {name: a, dst: /e}]", "volumes[1].name", "names two volumes"),
+        (
+            "volumes: [{name: a, dst: /d, version: 'sha256:" + "a" * 64 + "'}]",
+            "volumes[0]",
+            "name it as project_volume",
+        ),
+        (
+            "volumes: [{name: a, dst: /d, project_volume: m, read_only: false}]",
+            "volumes[0]",
+            "always read-only",
+        ),
+        ("volumes: [{name: a, dst: /d, project_volume: m, version: v1}]", "volumes[0].version", "sha256"),
         ("allow: [everything]", "allow[0]", "writable-root"),
         ("allow: [CAP_SYS_ADMIN]", "allow[0]", "CAP_SYS_NICE"),
         ("update: later", "update", "stop-first"),

@@ -4,6 +4,7 @@ import json
 
 from controller.spec.loader import load_spec
 from controller.spec.resolve import workload_spec
+from controller.volumes.model import PinnedVolume
 from longshore.v1 import types_pb2
 from tests.unit.test_spec_loader import VALID, changed
 
@@ -113,6 +114,18 @@ def test_volumes_allowances_liveness_and_way_to_update_are_told() -> None:
     assert spec.update == types_pb2.UPDATE_STRATEGY_STOP_FIRST
     assert (spec.liveness.tcp.port, spec.liveness.failure_threshold) == ("http", 5)
     assert (spec.resources.shared_memory_bytes, spec.resources.cpu_set) == (64 * 2**20, "0-1")
+
+
+def test_project_volumes_are_told_with_the_version_that_was_chosen() -> None:
+    more = "  volumes: [{name: data, dst: /data}, {name: model, dst: /models, project_volume: digits}]\n"
+    digest = f"sha256:{'a' * 64}"
+    pinned = [PinnedVolume("model", "digits", "registry/alice/volumes/digits", digest, 7)]
+    spec = workload_spec(load_spec(changed("  resources:", f"{more}  resources:").encode()), (), pinned)
+    assert [volume.name for volume in spec.volumes] == ["data"]
+    (told,) = spec.project_volumes
+    assert (told.name, told.target, told.repository, told.digest, told.size_bytes) == (
+        "model", "/models", "registry/alice/volumes/digits", digest, 7,
+    )  # fmt: skip
 
 
 def test_what_is_not_given_is_safe() -> None:

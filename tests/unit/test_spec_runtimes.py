@@ -194,3 +194,14 @@ def test_a_device_is_told_everything_about_a_model_without_code() -> None:
     assert told.entrypoint[1] == "/opt/longshore/runtime/serve.py"
     limited = workload_spec(load_spec((NO_CODE + "deploy: {resources: {cpu: 1.5}}\n").encode()))
     assert dict(limited.environment) == {"OMP_NUM_THREADS": "2"}
+
+
+def test_a_model_in_a_project_volume_is_no_file_of_the_build_and_is_served_from_there() -> None:
+    text = "version: 1\nname: digits\nbuild: {runtime: {kind: onnx, path: /models/a/digits.onnx}}\n"
+    text += "deploy: {volumes: [{name: model, dst: /models, project_volume: digits}]}\ntargets: [{profile: x86-cpu}]\n"
+    spec = load_spec(text.encode())
+    assert spec.build.files == []
+    assert "--model=/models/a/digits.onnx" in spec.deploy.entrypoint
+    for wrong in (text.replace("dst: /models", "dst: /model"), text.replace(", project_volume: digits", "")):
+        with pytest.raises(InvalidSpec, match="is in no project volume"):
+            load_spec(wrong.encode())

@@ -152,6 +152,7 @@ class Instance(_message.Message):
     DEVICE_ONLINE_FIELD_NUMBER: _builtins.int
     DEVICE_LAST_SEEN_FIELD_NUMBER: _builtins.int
     USE_FIELD_NUMBER: _builtins.int
+    PROJECT_VOLUMES_FIELD_NUMBER: _builtins.int
     deployment_id: _builtins.str
     deployment_name: _builtins.str
     device_id: _builtins.str
@@ -172,6 +173,10 @@ class Instance(_message.Message):
     def use(self) -> Global___InstanceUse:
         """Absent while it does not run, and until its device has measured it."""
 
+    @_builtins.property
+    def project_volumes(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.ProjectVolume]:
+        """The versions of project volumes that the wanted revision has."""
+
     def __init__(
         self,
         *,
@@ -185,10 +190,11 @@ class Instance(_message.Message):
         device_online: _builtins.bool = ...,
         device_last_seen: _timestamp_pb2.Timestamp | None = ...,
         use: Global___InstanceUse | None = ...,
+        project_volumes: _abc.Iterable[_types_pb2.ProjectVolume] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["device_last_seen", b"device_last_seen", "project", b"project", "status", b"status", "use", b"use"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment_id", b"deployment_id", "deployment_name", b"deployment_name", "device_id", b"device_id", "device_last_seen", b"device_last_seen", "device_name", b"device_name", "device_online", b"device_online", "project", b"project", "status", b"status", "use", b"use", "wanted_revision", b"wanted_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment_id", b"deployment_id", "deployment_name", b"deployment_name", "device_id", b"device_id", "device_last_seen", b"device_last_seen", "device_name", b"device_name", "device_online", b"device_online", "project", b"project", "project_volumes", b"project_volumes", "status", b"status", "use", b"use", "wanted_revision", b"wanted_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

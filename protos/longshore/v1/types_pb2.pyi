@@ -671,6 +671,45 @@ class Volume(_message.Message):
 Global___Volume: _TypeAlias = Volume  # noqa: Y015
 
 @_typing.final
+class ProjectVolume(_message.Message):
+    """A version of a project volume: files that the device fetches, and that instances see read-only. The version is chosen
+    by the controller when the revision is made, never by the device.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    REPOSITORY_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Unique among the volumes of its deployment."""
+    target: _builtins.str
+    """Absolute path inside."""
+    repository: _builtins.str
+    """Of the registry, as in Artifact; `repository@digest` names the content for ever."""
+    digest: _builtins.str
+    size_bytes: _builtins.int
+    """Of all files together."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        target: _builtins.str = ...,
+        repository: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "name", b"name", "repository", b"repository", "size_bytes", b"size_bytes", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProjectVolume: _TypeAlias = ProjectVolume  # noqa: Y015
+
+@_typing.final
 class SecretFile(_message.Message):
     """A file that only this workload can read; it is on no disk of the device but in the agent's own state."""
 
@@ -739,6 +778,7 @@ class WorkloadSpec(_message.Message):
     LIVENESS_FIELD_NUMBER: _builtins.int
     UPDATE_FIELD_NUMBER: _builtins.int
     ALLOW_FIELD_NUMBER: _builtins.int
+    PROJECT_VOLUMES_FIELD_NUMBER: _builtins.int
     working_dir: _builtins.str
     restart: Global___RestartPolicy.ValueType
     update: Global___UpdateStrategy.ValueType
@@ -783,6 +823,10 @@ class WorkloadSpec(_message.Message):
         "seccomp-unconfined", "host-network", "host-pid", "host-ipc", and capabilities such as "CAP_SYS_NICE".
         """
 
+    @_builtins.property
+    def project_volumes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProjectVolume]:
+        """An agent that does not know of these must not be given the workload: it tells the capability "project-volumes"."""
+
     def __init__(
         self,
         *,
@@ -801,10 +845,11 @@ class WorkloadSpec(_message.Message):
         liveness: Global___Check | None = ...,
         update: Global___UpdateStrategy.ValueType = ...,
         allow: _abc.Iterable[_builtins.str] | None = ...,
+        project_volumes: _abc.Iterable[Global___ProjectVolume] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["liveness", b"liveness", "readiness", b"readiness", "resources", b"resources", "stop_grace", b"stop_grace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow", b"allow", "devices", b"devices", "entrypoint", b"entrypoint", "environment", b"environment", "liveness", b"liveness", "mounts", b"mounts", "ports", b"ports", "readiness", b"readiness", "resources", b"resources", "restart", b"restart", "secrets", b"secrets", "stop_grace", b"stop_grace", "update", b"update", "volumes", b"volumes", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow", b"allow", "devices", b"devices", "entrypoint", b"entrypoint", "environment", b"environment", "liveness", b"liveness", "mounts", b"mounts", "ports", b"ports", "project_volumes", b"project_volumes", "readiness", b"readiness", "resources", b"resources", "restart", b"restart", "secrets", b"secrets", "stop_grace", b"stop_grace", "update", b"update", "volumes", b"volumes", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
