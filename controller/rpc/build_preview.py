@@ -14,6 +14,7 @@ from controller.rendering import CannotQuote
 from controller.rpc import convert
 from controller.rpc.access import require_project
 from controller.rpc.build_parts import BuildCalls, one_target
+from controller.rpc.spec_warnings import spec_warnings
 from controller.spec.model import Spec
 from longshore.errors import Reason
 from longshore.v1 import build_pb2, types_pb2
@@ -27,7 +28,9 @@ class PreviewCalls(BuildCalls):
         require_project(project)
         spec = await self._parts.builds.read_spec(request.spec)
         previews = await asyncio.to_thread(self._previews, project, spec)
-        return build_pb2.RenderBuildResponse(targets=map(_rendered_to, previews))
+        return build_pb2.RenderBuildResponse(
+            targets=map(_rendered_to, previews), warnings=await spec_warnings(request.spec)
+        )
 
     async def DownloadBuildContext(
         self, request: build_pb2.DownloadBuildContextRequest, context: Any

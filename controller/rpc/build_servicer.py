@@ -14,6 +14,7 @@ from controller.rpc.build_materials import MaterialCalls
 from controller.rpc.build_parts import BuildParts
 from controller.rpc.build_preview import PreviewCalls
 from controller.rpc.build_records import RecordCalls
+from controller.rpc.spec_warnings import spec_warnings
 from longshore.v1 import build_pb2, build_pb2_grpc
 
 MOST_DIGESTS = 10_000
@@ -64,7 +65,9 @@ class BuildServicer(
             knows_all=not visible_user(),
         )
         build = await self._builds.create(wanted)
-        return build_pb2.CreateBuildResponse(build=await self._message(build))
+        return build_pb2.CreateBuildResponse(
+            build=await self._message(build), warnings=await spec_warnings(request.spec)
+        )
 
     async def GetBuild(self, request: build_pb2.GetBuildRequest, context: Any) -> build_pb2.GetBuildResponse:
         return build_pb2.GetBuildResponse(build=await self._message(await self._visible(request.id)))

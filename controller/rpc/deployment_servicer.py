@@ -12,6 +12,7 @@ from controller.rpc.access import require_project, require_visible, visible_user
 from controller.rpc.instance_sessions import InstanceSessions
 from controller.rpc.interceptor import caller
 from controller.rpc.sessions import Sessions
+from controller.rpc.spec_warnings import spec_warnings
 from controller.store import Store
 from controller.store.workloads import Placement
 from longshore.errors import Reason
@@ -40,7 +41,9 @@ class DeploymentServicer(deployment_pb2_grpc.DeploymentServiceServicer):
         )  # fmt: skip
         applied = await self._deployments.apply(wanted)
         message = await self._message(applied.deployment)
-        return deployment_pb2.ApplyDeploymentResponse(deployment=message, events_from=applied.events_from)
+        return deployment_pb2.ApplyDeploymentResponse(
+            deployment=message, events_from=applied.events_from, warnings=await spec_warnings(request.spec)
+        )
 
     async def GetDeployment(
         self, request: deployment_pb2.GetDeploymentRequest, context: Any

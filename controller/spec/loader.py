@@ -68,8 +68,12 @@ def read_spec(data: bytes, known_profiles: Mapping[str, Profile] | None = None, 
 
 
 def warnings_of(data: bytes) -> tuple[Problem, ...]:
-    """What of a file that is known to be valid was read as what: as `Reading.warnings`, and quicker."""
-    tree = _tree(data)
+    """What of a file that is known to be valid was read as what: as `Reading.warnings`, and quicker. Nothing of one
+    that cannot be read."""
+    try:
+        tree = _tree(data)
+    except InvalidSpec:
+        return ()
     draft = normalise(tree)
     return tuple(_ordered([_placed(tree, finding) for finding in draft.warnings])) if draft else ()
 

@@ -50,7 +50,33 @@ def sentence(error: ErrorDetails) -> str:
 
 def unknown_key(key: str, allowed: Collection[str]) -> str:
     """An unknown key, the nearest known one, and all that are allowed."""
-    return f"unknown key{nearest(key, allowed)}; allowed: {', '.join(sorted(allowed))}"
+    meant = _SYNONYMS.get(key.lower(), "")
+    hint = f"; did you mean '{meant}'?" if meant in allowed else nearest(key, allowed)
+    return f"unknown key{hint}; allowed: {', '.join(sorted(allowed))}"
+
+
+# Words of other tools for keys that have no letters in common with ours.
+_SYNONYMS = {
+    "env": "environment",
+    "envs": "environment",
+    "command": "entrypoint",
+    "cmd": "entrypoint",
+    "args": "entrypoint",
+    "dependencies": "packages",
+    "requirements": "pypi",
+    "pip": "pypi",
+    "strategy": "update",
+    "selector": "labels",
+    "node_selector": "labels",
+    "count": "replicas",
+    "healthcheck": "checks",
+    "health": "checks",
+    "port": "ports",
+    "source": "src",
+    "destination": "dst",
+    "target": "dst",
+    "work_dir": "workdir",
+}
 
 
 def nearest(word: str, known: Collection[str]) -> str:

@@ -6,22 +6,31 @@ from typing import Any
 import yaml
 
 from controller.spec.loader import Reading
-from controller.spec.model import Spec
-from controller.spec.tree import WrittenFloat, scalar_value
+from controller.spec.messages import fields_at
+from controller.spec.tree import Path, WrittenFloat, scalar_value
 
 _TAGS = {type(None): "null", bool: "bool", int: "int", WrittenFloat: "float", str: "str"}
 
 
 def written(reading: Reading) -> str:
     """The file in version 1: as short as it came, without comments; `read_spec` reads the same Spec from it."""
-    values = {name: reading.values[name] for name in Spec.model_fields if name in reading.values}
-    return as_yaml(values)
+    return as_yaml(_in_order(reading.values, ()))
 
 
 def as_yaml(values: Mapping[str, Any]) -> str:
     """YAML that `controller.spec.tree` reads as these values."""
     text: str = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
     return text
+
+
+def _in_order(value: Any, path: Path) -> Any:
+    """With keys in the order in which the page about the file has them; those that users pick as they came."""
+    if isinstance(value, list):
+        return [_in_order(part, (*path, index)) for index, part in enumerate(value)]
+    if not isinstance(value, Mapping):
+        return value
+    known = [name for name in fields_at(path) if name in value]
+    return {name: _in_order(value[name], (*path, name)) for name in dict.fromkeys((*known, *value))}
 
 
 class _Dumper(yaml.SafeDumper):

@@ -11,7 +11,7 @@ import yaml
 from controller.settings import Builds
 from longshore.client import Client, project
 from longshore.failures import LongshoreError
-from longshore.v1 import types_pb2
+from longshore.v1 import build_pb2, types_pb2
 from tests.support.building import BASE_CACHE, SMALL_BASE
 from tests.support.containerfile import parse
 from tests.support.sync_stack import SyncStack, running_stack
@@ -139,3 +139,31 @@ def test_a_build_whose_files_are_gone_has_no_context(stack: SyncStack, client: C
         client.download_build_context(build.id, tmp_path / "context", target="x86-cpu")
     assert (caught.value.code, caught.value.reason) == ("FAILED_PRECONDITION", "MISSING_UPLOADS")
     client.cancel_build(build.id)
+
+
+def test_a_file_of_an_older_form_is_taken_and_the_answers_say_what_was_understood(
+    client: Client, tmp_path: Path
+) -> None:
+    older = (
+        "build: {architecture: arm, image_uri: 'registry.invalid/nothing:1'}\ndeploy: {type: docker, name: Old One}\n"
+    )
+    path = tmp_path / "deployment.yaml"
+    path.write_text(older)
+    applied = client.deploy(path, PROJECT)
+    assert applied.deployment.name == "old-one"
+    (target,) = client.get_build(applied.deployment.build_id).targets
+    assert target.profile == "arm64-cpu"
+    told = [(warning.path, warning.line, warning.column) for warning in applied.warnings]
+    assert ("deploy.name", 2, 30) in told
+    rendered = client._call(
+        client._builds.RenderBuild,
+        build_pb2.RenderBuildRequest(project=PROJECT, spec=older.encode()),
+        build_pb2.RenderBuildResponse,
+    )
+    assert list(rendered.warnings) == list(applied.warnings)
+    made = client._call(
+        client._builds.CreateBuild,
+        build_pb2.CreateBuildRequest(project=PROJECT, spec=older.encode()),
+        build_pb2.CreateBuildResponse,
+    )
+    assert list(made.warnings) == list(applied.warnings)

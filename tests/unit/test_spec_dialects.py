@@ -6,6 +6,7 @@ import pytest
 
 from controller.builds.targets import load_profiles
 from controller.errors import InvalidSpec, Problem
+from controller.rpc.spec_warnings import spec_warnings
 from controller.spec.dialects.tango import tables
 from controller.spec.loader import Reading, load_spec, read_spec, warnings_of
 from controller.spec.writing import written
@@ -326,3 +327,11 @@ def test_profiles_and_their_accelerators_are_those_that_there_are() -> None:
 
 def test_nested_deploy_is_told() -> None:
     assert "as if it stood outside" in told(reading(nested(PLAIN)))["build.deploy"]
+
+
+async def test_callers_are_told_the_first_of_very_many_warnings_and_none_of_what_cannot_be_read() -> None:
+    libs = with_value(("build", "components"), {"libs": ["time"] * 2000})
+    told_to_caller = await spec_warnings(as_file(libs).encode())
+    assert len(told_to_caller) == 100
+    assert (told_to_caller[0].path, told_to_caller[0].line) == ("", 1)
+    assert await spec_warnings(b"[") == await spec_warnings(VALID.encode()) == []

@@ -89,6 +89,19 @@ def test_misspelled_key_is_placed_at_the_key_and_gets_a_suggestion() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "meant"),
+    [
+        ("  environment:", "  env:", "environment"),
+        ("labels:", "selector:", "labels"),
+        ("  entrypoint:", "  cmd:", "entrypoint"),
+    ],
+)
+def test_key_of_another_tool_gets_ours_for_a_suggestion(old: str, new: str, meant: str) -> None:
+    messages = [problem.message for problem in problems(changed(old, new)) if "unknown key" in problem.message]
+    assert [message.split("; allowed")[0] for message in messages] == [f"unknown key; did you mean '{meant}'?"]
+
+
 def test_unknown_profile_is_refused_with_the_nearest_known_one() -> None:
     problem = only(changed("x86-cpu", "x86-cpuu"), {name: load_profiles()[name] for name in ("arm64-cpu", "x86-cpu")})
     assert problem.message == "unknown target profile 'x86-cpuu'; did you mean 'x86-cpu'?; known: arm64-cpu, x86-cpu"

@@ -8,6 +8,9 @@ from controller.spec.findings import Finding
 from controller.spec.messages import unknown_key
 from controller.spec.tree import Path, path_text
 
+# Messages quote the file, which may have very long texts.
+LONGEST_MESSAGE = 1000
+
 
 @dataclass(frozen=True)
 class Given:
@@ -54,11 +57,11 @@ class Draft:
 
     def understood(self, at: Path, message: str) -> None:
         """Something was read as something else."""
-        self.warnings.append(Finding(at, message))
+        self.warnings.append(Finding(at, message[:LONGEST_MESSAGE]))
 
     def refuse(self, at: Path, message: str) -> None:
         """Something cannot be served, or is not understood."""
-        self.refusals.append(Finding(at, message))
+        self.refusals.append(Finding(at, message[:LONGEST_MESSAGE]))
 
     def put(self, path: Path, value: object, at: Path) -> None:
         """Afterwards `path` holds the value. It held nothing before, else the file is refused."""

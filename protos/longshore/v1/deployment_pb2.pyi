@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from longshore.v1 import build_pb2 as _build_pb2
 from longshore.v1 import mqtt_pb2 as _mqtt_pb2
 from longshore.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
@@ -335,19 +336,25 @@ class ApplyDeploymentResponse(_message.Message):
 
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
     EVENTS_FROM_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     events_from: _builtins.int
     """The project's last event before this call's own: WatchEvents from here on sees everything that follows."""
     @_builtins.property
     def deployment(self) -> Global___Deployment: ...
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_build_pb2.SpecProblem]:
+        """As in CreateBuildResponse."""
+
     def __init__(
         self,
         *,
         deployment: Global___Deployment | None = ...,
         events_from: _builtins.int = ...,
+        warnings: _abc.Iterable[_build_pb2.SpecProblem] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "events_from", b"events_from"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "events_from", b"events_from", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
