@@ -335,3 +335,15 @@ async def test_callers_are_told_the_first_of_very_many_warnings_and_none_of_what
     assert len(told_to_caller) == 100
     assert (told_to_caller[0].path, told_to_caller[0].line) == ("", 1)
     assert await spec_warnings(b"[") == await spec_warnings(VALID.encode()) == []
+
+
+def test_an_older_form_is_read_as_safely_as_any() -> None:
+    twice = as_file(PLAIN).replace("  os: ubuntu\n", "  os: ubuntu\n  os: linux\n")
+    bomb = "build:\n  os: linux\n  libs0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"  libs{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 20)
+    )
+    deep = "build: {os: " + "[" * 100
+    for text, said in ((twice, "the key is given twice"), (bomb, "at most 100000 values"), (deep, "nested deeper")):
+        with pytest.raises(InvalidSpec) as caught:
+            load_spec(text.encode())
+        assert said in caught.value.problems[0].message

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Iterable
 
 from controller.spec.dialects.draft import Draft, Given, Section
 from controller.spec.dialects.tango.tables import ENGINES
@@ -13,6 +14,15 @@ COMPONENTS = ("engine", "libs", "custom_packages")
 CUSTOM = ("apt", "atp", "pypi", "papi")
 # Libraries that belong to a device's driver: no index has them.
 DEVICE_LIBRARIES = frozenset(("mali-fbdev",))
+# Parts of the standard library, also those that later versions of Python have dropped (PEP 594, PEP 632, and others): a
+# stored file means the same under each of them.
+STANDARD_LIBRARY = sys.stdlib_module_names | frozenset(
+    (
+        "aifc", "asynchat", "asyncore", "audioop", "cgi", "cgitb", "chunk", "crypt", "distutils", "imghdr", "imp",
+        "lib2to3", "mailcap", "msilib", "nis", "nntplib", "ossaudiodev", "pipes", "smtpd", "sndhdr", "spwd", "sunau",
+        "telnetlib", "uu", "xdrlib",
+    )
+)  # fmt: skip
 # Names that writers make of a module of the standard library, and that no index has.
 _MADE_UP = frozenset(f"python-{name}" for name in ("math", "time", "os", "sys", "random", "re", "datetime", "json"))
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
@@ -50,10 +60,10 @@ def read_packages(draft: Draft, components: Section) -> bool:
     return bool(wanted or any(apt))
 
 
-def _once(entries: "object") -> list[Given]:
+def _once(entries: Iterable[Given]) -> list[Given]:
     """Each value at its first place."""
     found: dict[str, Given] = {}
-    for entry in entries:  # type: ignore[attr-defined]
+    for entry in entries:
         found.setdefault(repr(entry.value), entry)
     return list(found.values())
 
@@ -66,7 +76,7 @@ def _exists(draft: Draft, entry: Given) -> bool:
         draft.understood(entry.at, f"'{entry.text}' is left out: the target profile says which Python there is")
     elif name in DEVICE_LIBRARIES:
         draft.understood(entry.at, f"'{entry.text}' is left out: it comes from the device, with its accelerator")
-    elif name.split(".")[0] in sys.stdlib_module_names:
+    elif name.split(".")[0] in STANDARD_LIBRARY:
         draft.understood(entry.at, f"'{entry.text}' is left out: it is part of Python's standard library")
     elif name in _MADE_UP:
         module = name.partition("-")[2]
