@@ -112,7 +112,7 @@ class Fetcher:
         content = self._blobs.read(digest)
         if content is None:
             async with source.connection() as registry:
-                content = await in_thread(lambda: registry.manifest(digest))
+                content = await in_thread(lambda: registry.manifest(digest), registry.close)
             self._blobs.add(digest, content)
         return content
 
@@ -126,7 +126,8 @@ class Fetcher:
                 loop.call_soon_threadsafe(meter.note, part, count)
 
         try:
-            await in_thread(lambda: self._blobs.fetch(part, registry, report, wanted))
+            # One that goes on alone may connect anew after the source was closed.
+            await in_thread(lambda: self._blobs.fetch(part, registry, report, wanted), registry.close)
         finally:
             wanted.clear()
         meter.note(part, part.size)

@@ -12,6 +12,7 @@ import pytest_asyncio
 from edge_agent.runtime.backend import BackendError, Unsupported
 from edge_agent.runtime.model import Artifact, Mount, Resources, Secret, Volume, Workload
 from tests.contract.machine import await_lines, await_observed, has_ended, ignore, inside, launch
+from tests.support.async_waiting import until_holds
 from tests.support.virtualenv_machine import VirtualenvMachine, VirtualenvSite, virtualenv_site
 
 pytestmark = [
@@ -168,11 +169,14 @@ async def test_without_a_sandbox_a_workload_has_no_rights_of_roots_and_ends_with
         handle = await launch(machine, replace(machine.site.workload(artifact, script), allow=OPEN))
         status = await inside(machine, handle, "grep -E '^(Cap|NoNewPrivs)' /proc/self/status")
         assert {line.split()[1] for line in status.splitlines()} == {"0" * 16, "1"}
-        count = "pgrep -fc '^sleep 86421' || true"
-        assert await machine.site.device.run("sh", "-c", count) == "2\n"
+
+        async def sleeping(number: int) -> bool:
+            return await machine.site.device.run("sh", "-c", "pgrep -fc '^sleep 86421' || true") == f"{number}\n"
+
+        await until_holds(lambda: sleeping(2))
         await machine.backend.stop(handle, 5)
         assert (await await_observed(machine.backend, handle, has_ended)).exit_code == 0
-        assert await machine.site.device.run("sh", "-c", count) == "0\n"
+        assert await sleeping(0)
 
 
 async def test_without_a_sandbox_what_needs_one_is_refused_by_name(

@@ -11,7 +11,6 @@ import functools
 import itertools
 import os
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +113,8 @@ def _named(folder: Path, pattern: str) -> Iterator[Path]:
 
 def _claim() -> DeviceNetwork:
     """The first number that no living process holds. The lock ends with this process and all that inherit nothing."""
-    folder = Path(tempfile.gettempdir(), f"longshore-test-networks-{os.getuid()}")
+    # The same for all processes of this machine, whatever their settings of temporary files: the names are, too.
+    folder = Path("/tmp", f"longshore-test-networks-{os.getuid()}")
     folder.mkdir(exist_ok=True)
     for number in SUBNETS:
         lock = (folder / str(number)).open("w")
