@@ -14,7 +14,6 @@ from baremetal_agent.virtualenv.belongings import Store
 from baremetal_agent.virtualenv.commands import run
 from baremetal_agent.virtualenv.confinement import refuse_loosened, refuse_open, refuse_rights
 from baremetal_agent.virtualenv.environments import uv_program
-from baremetal_agent.virtualenv.fetching import Credentials
 from baremetal_agent.virtualenv.folders import boot_id
 from baremetal_agent.virtualenv.installer import Installer
 from baremetal_agent.virtualenv.instances import Ended, Instance, Instances, Started
@@ -46,12 +45,14 @@ from edge_agent.runtime.backend import (
 )
 from edge_agent.runtime.deaths import DeathWatch, wait_for_end
 from edge_agent.runtime.disk import disk_told
+from edge_agent.runtime.fetching import Credentials
 from edge_agent.runtime.fitting import refuse_unsupported
 from edge_agent.runtime.metering import Marks
 from edge_agent.runtime.model import ArtifactKind, Workload
 from edge_agent.runtime.open_commands import OpenCommands
 from edge_agent.runtime.secret_files import place
 from edge_agent.runtime.sockets import holds, listeners
+from edge_agent.runtime.volume_store import Stages, VolumeStore
 
 NAME = "virtualenv"
 
@@ -77,6 +78,7 @@ class VirtualenvBackend:
         self._instances = Instances(self._folder / "instances", owner)
         self._launcher: Launcher = Supervision(self._instances, boot, find_units() or own_groups())
         self._store = Store(self._folder, owner)
+        self._contents = VolumeStore(self._folder / "project-volumes", credentials, registry_ca)
         self._starter = Starter(owner, boot, self._instances, self._launcher, self._store)
         self._marks = Marks(place(owner).with_name(f"used-{owner}"))
         self._deaths = DeathWatch()
@@ -105,7 +107,9 @@ class VirtualenvBackend:
     async def prepare(self, workload: Workload, progress: Callable[[Progress], None]) -> None:
         self._require_storage()
         await self._refuse(workload)
-        await self._installer.prepare(workload.artifact, progress)
+        stages = Stages(progress, sum(volume.size for volume in workload.project_volumes))
+        await self._installer.prepare(workload.artifact, stages.artifact)
+        await self._contents.prepare(workload.project_volumes, stages.volumes)
 
     async def _refuse(self, workload: Workload) -> None:
         means = await self._launcher.means()
@@ -138,7 +142,8 @@ class VirtualenvBackend:
             for old in self._instances.all():
                 if old.key == workload.key:
                     await self._replace(old)
-            instance = await self._starter.start(workload, release)
+            contents = self._contents.places(workload.project_volumes)
+            instance = await self._starter.start(workload, release, contents)
         self._watch(instance)
         return instance.handle
 
@@ -271,6 +276,8 @@ class VirtualenvBackend:
 
     async def prune(self, keep: frozenset[str]) -> None:
         await self._installer.prune(keep | {instance.digest for instance in self._instances.all()})
+        used = {digest for instance in self._instances.all() for digest in instance.volumes}
+        await self._contents.prune(keep | used)
         # Some may have been started meanwhile.
         instances = self._instances.all()
         with disk_told("bundles", self._folder):
@@ -300,6 +307,7 @@ def capabilities(means: Means) -> Capabilities:
         stats=True,
         mounts=apart,
         volumes=apart,
+        project_volumes=apart,
         secrets=apart,
         devices=True,
         cpu_limit="cpu" in means.limits,

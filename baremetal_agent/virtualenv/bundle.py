@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from edge_agent.runtime.backend import BackendError
+from edge_agent.runtime.blobs import Part
 
 ARTIFACT_TYPE = "application/vnd.longshore.bundle.v1+json"
 WHEEL_TYPE = "application/vnd.longshore.bundle.wheel.v1+zip"
@@ -18,16 +19,6 @@ SCHEMA = 1
 ENVIRONMENT = "environment"
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 WHEEL_NAME = re.compile(r"[A-Za-z0-9_.+!-]+\.whl")
-
-
-@dataclass(frozen=True)
-class Part:
-    """A blob of the registry; `title` is the file name of a wheel."""
-
-    digest: str
-    size: int
-    media_type: str
-    title: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from baremetal_agent.virtualenv.blobs import BlobStore
-from baremetal_agent.virtualenv.bundle import Description, Part
+from baremetal_agent.virtualenv.bundle import Description
 from baremetal_agent.virtualenv.commands import NOT_FOUND, Ended, run
 from baremetal_agent.virtualenv.folders import Folders
 from baremetal_agent.virtualenv.interpreters import find_python
 from edge_agent.runtime.backend import BackendError, BackendUnavailable
+from edge_agent.runtime.blobs import BlobStore, Part
 from edge_agent.runtime.disk import disk_full
 
 # Grows when environments are made in another way.

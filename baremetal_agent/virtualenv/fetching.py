@@ -1,79 +1,26 @@
 """Bundles on their way from the registry to this device: only the parts that are lacking, and those from where a break
 left them."""
 
-import asyncio
-import threading
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
-from baremetal_agent.virtualenv.blobs import BlobStore
-from baremetal_agent.virtualenv.bundle import Description, Manifest, Part, parse_description, parse_manifest
-from baremetal_agent.virtualenv.together import together
-from edge_agent.runtime.backend import Progress
+from baremetal_agent.virtualenv.bundle import Description, Manifest, parse_description, parse_manifest
+from edge_agent.runtime.blobs import Part
 from edge_agent.runtime.disk import require_room
+from edge_agent.runtime.fetching import PartFetcher, Source
 from edge_agent.runtime.model import Artifact
-from edge_agent.runtime.registry import Registry
-from edge_agent.runtime.threads import in_thread
 
-Credentials = Callable[[], Awaitable[tuple[str, str]]]
 # Installed, packages take about so many times the size of their wheels; with the wheels themselves one more.
 GROWTH = 3
-REPORT_EVERY = 512 * 1024
-# Parts that come at once: while one is waited for, by the registry or the disk, another one moves.
-CONNECTIONS = 3
 
 
-class Source:
-    """The registry of one bundle, by connections that are kept until `close`. For one event loop."""
+class Fetcher(PartFetcher):
+    """Fetches bundles into `blobs`."""
 
-    def __init__(self, artifact: Artifact, credentials: Credentials, authority: Path | None) -> None:
-        self.artifact = artifact
-        self._credentials = credentials
-        self._authority = authority
-        self._opened: list[Registry] = []
-        self._free: list[Registry] = []
-
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Registry]:
-        """One that nobody else has until the block ends."""
-        registry = self._free.pop() if self._free else await self._another()
-        yield registry
-        # Not after an error: a thread that was abandoned may still read from it.
-        self._free.append(registry)
-
-    async def _another(self) -> Registry:
-        if self._opened:
-            registry = self._opened[0].another()
-        else:
-            registry = Registry(self.artifact.repository, await self._credentials(), self._authority)
-        self._opened.append(registry)
-        return registry
-
-    def close(self) -> None:
-        """What is being read breaks off."""
-        for registry in self._opened:
-            registry.close()
-
-
-class Fetcher:
-    """Fetches into `blobs`. A part that two ask for at once is fetched once."""
-
-    def __init__(self, blobs: BlobStore, credentials: Credentials, authority: Path | None) -> None:
-        self._blobs = blobs
-        self._credentials = credentials
-        self._authority = authority
-        self._locks: dict[str, asyncio.Lock] = {}
-
-    def source(self, artifact: Artifact) -> Source:
-        """To be closed."""
-        return Source(artifact, self._credentials, self._authority)
-
-    async def read(self, source: Source) -> tuple[Manifest, Description]:
+    async def read(self, source: Source, artifact: Artifact) -> tuple[Manifest, Description]:
         """What the bundle is. From the device where that is known here, so that it works without a network."""
-        reference = source.artifact.reference
-        manifest = parse_manifest(reference, await self._manifest(source))
+        reference = artifact.reference
+        manifest = parse_manifest(reference, await self.manifest(source, artifact.digest))
         config = manifest.config
         content = self._blobs.read(config.digest)
         if content is None:
@@ -81,78 +28,8 @@ class Fetcher:
             content = self._blobs.read(config.digest) or b""
         return manifest, parse_description(reference, content)
 
-    async def fetch(self, source: Source, parts: Iterable[Part], progress: Callable[[Progress], None]) -> None:
-        """Afterwards all of these parts are on the device, durably. Raises BackendError."""
-        wanted = list({part.digest: part for part in parts}.values())
-        missing = [part for part in wanted if not self._blobs.has(part)]
-        if not missing:
-            return
-        meter = _Meter(wanted, self._blobs, progress)
-        # The largest first: no connection has it to itself in the end.
-        left = deque(sorted(missing, key=lambda part: part.size, reverse=True))
-
-        async def fetch_on() -> None:
-            async with source.connection() as registry:
-                while left:
-                    part = left.popleft()
-                    async with self._locks.setdefault(part.digest, asyncio.Lock()):
-                        await self._fetch_one(part, registry, meter)
-
-        await together([asyncio.create_task(fetch_on()) for _ in range(min(CONNECTIONS, len(missing)))])
-        await in_thread(self._blobs.settle)
-
     def require_room(self, artifact: Artifact, folder: Path, parts: Iterable[Part]) -> None:
         """Raises "DiskFull" where what is lacking of these parts, and what will be made of it, cannot fit."""
         lacking = sum(part.size - self._blobs.begun(part) for part in parts)
         if lacking:
             require_room(artifact.reference, folder, lacking * (1 + GROWTH))
-
-    async def _manifest(self, source: Source) -> bytes:
-        digest = source.artifact.digest
-        content = self._blobs.read(digest)
-        if content is None:
-            async with source.connection() as registry:
-                content = await in_thread(lambda: registry.manifest(digest), registry.close)
-            self._blobs.add(digest, content)
-        return content
-
-    async def _fetch_one(self, part: Part, registry: Registry, meter: "_Meter") -> None:
-        wanted = threading.Event()
-        wanted.set()
-        loop = asyncio.get_running_loop()
-
-        def report(count: int) -> None:
-            if meter.worth_telling(part, count):
-                loop.call_soon_threadsafe(meter.note, part, count)
-
-        try:
-            # One that goes on alone may connect anew after the source was closed.
-            await in_thread(lambda: self._blobs.fetch(part, registry, report, wanted), registry.close)
-        finally:
-            wanted.clear()
-        meter.note(part, part.size)
-
-
-class _Meter:
-    """Bytes of all parts together. The count never goes back, though a part may begin anew."""
-
-    def __init__(self, parts: Iterable[Part], blobs: BlobStore, progress: Callable[[Progress], None]) -> None:
-        self._have = {part.digest: blobs.begun(part) for part in parts}
-        self._total = sum(part.size for part in parts)
-        self._progress = progress
-        self._told = -1
-        self._tell()
-
-    def worth_telling(self, part: Part, count: int) -> bool:
-        """Asked in the fetching thread."""
-        return count - self._have[part.digest] >= REPORT_EVERY
-
-    def note(self, part: Part, count: int) -> None:
-        self._have[part.digest] = max(self._have[part.digest], count)
-        self._tell()
-
-    def _tell(self) -> None:
-        count = sum(self._have.values())
-        if count > self._told:
-            self._told = count
-            self._progress(Progress(count, self._total))

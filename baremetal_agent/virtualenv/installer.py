@@ -8,18 +8,19 @@ from pathlib import Path
 
 import structlog
 
-from baremetal_agent.virtualenv.blobs import BlobStore
 from baremetal_agent.virtualenv.bundle import Manifest, parse_manifest
 from baremetal_agent.virtualenv.environments import Environments
-from baremetal_agent.virtualenv.fetching import Credentials, Fetcher, Source
+from baremetal_agent.virtualenv.fetching import Fetcher
 from baremetal_agent.virtualenv.packages import Packages
 from baremetal_agent.virtualenv.releases import Release, Releases
-from baremetal_agent.virtualenv.together import together
 from edge_agent.runtime.backend import BackendError, Progress
+from edge_agent.runtime.blobs import BlobStore
 from edge_agent.runtime.disk import disk_told
 from edge_agent.runtime.fail_points import reach
+from edge_agent.runtime.fetching import Credentials, Source
 from edge_agent.runtime.model import Artifact
 from edge_agent.runtime.platforms import check_platform, os_and_architecture
+from edge_agent.runtime.together import together
 
 log = structlog.get_logger()
 
@@ -57,8 +58,8 @@ class Installer:
         self._settle_soon(artifact)
 
     async def _install(self, artifact: Artifact, progress: Callable[[Progress], None]) -> None:
-        with contextlib.closing(self._fetcher.source(artifact)) as source:
-            manifest, description = await self._fetcher.read(source)
+        with contextlib.closing(self._fetcher.source(artifact.repository)) as source:
+            manifest, description = await self._fetcher.read(source, artifact)
             check_platform(artifact.reference, *os_and_architecture(description.platform))
             # Before hundreds of megabytes come for nothing.
             await self._packages.require(artifact.reference, description.apt)

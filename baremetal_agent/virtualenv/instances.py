@@ -57,6 +57,8 @@ class Instance:
     cores: str = ""
     # Folder of its secrets, on no disk.
     secrets: str = ""
+    # Digests of the versions of project volumes that it mounts.
+    volumes: tuple[str, ...] = ()
 
     @property
     def handle(self) -> Handle:
@@ -201,7 +203,13 @@ class Instances:
                 raise ValueError(f"its form is {found['form']}")
             instance = Instance(**_known(Instance, found))
             ports = tuple((str(name), int(port)) for name, port in instance.ports)
-            return replace(instance, ports=ports, groups=tuple(instance.groups), allow=tuple(instance.allow))
+            return replace(
+                instance,
+                ports=ports,
+                groups=tuple(instance.groups),
+                allow=tuple(instance.allow),
+                volumes=tuple(instance.volumes),
+            )
         except (ValueError, KeyError, TypeError) as error:
             log.error("instance_unreadable", folder=str(folder), error=str(error))
             return None

@@ -10,14 +10,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from baremetal_agent.virtualenv.blobs import BlobStore
 from baremetal_agent.virtualenv.bundle import ENVIRONMENT, Description, Manifest, parse_description
 from baremetal_agent.virtualenv.environments import Environments, compile_sources
 from baremetal_agent.virtualenv.folders import Folders
-from baremetal_agent.virtualenv.unpacking import DamagedLayer, UnsafeLayer, unpack
 from edge_agent.runtime.backend import BackendError
+from edge_agent.runtime.blobs import BlobStore
 from edge_agent.runtime.model import Artifact
 from edge_agent.runtime.threads import in_thread
+from edge_agent.runtime.unpacking import DamagedLayer, UnsafeLayer, unpack
 
 DESCRIPTION = "bundle.json"
 

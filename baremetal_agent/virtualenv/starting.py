@@ -4,6 +4,7 @@ import asyncio
 import os
 import secrets
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +13,12 @@ from baremetal_agent.virtualenv.bundle import ENVIRONMENT
 from baremetal_agent.virtualenv.confinement import WRITABLE_ROOT, Confinement, allowed
 from baremetal_agent.virtualenv.instances import Instance, Instances
 from baremetal_agent.virtualenv.launcher import Launch, Launcher, Means
-from baremetal_agent.virtualenv.layout import lay_out
+from baremetal_agent.virtualenv.layout import Bind, lay_out
 from baremetal_agent.virtualenv.ports import choose_ports, variables
 from baremetal_agent.virtualenv.releases import Release
 from baremetal_agent.virtualenv.system import python_home
 from edge_agent.runtime.fail_points import reach
-from edge_agent.runtime.model import Workload
+from edge_agent.runtime.model import ProjectVolume, Workload
 from edge_agent.runtime.shares import chosen_cores, thread_variables
 
 # In the environment of each instance: whose it is can be seen from outside.
@@ -35,10 +36,15 @@ class Starter:
         self._launcher = launcher
         self._store = store
 
-    async def start(self, workload: Workload, release: Release) -> Instance:
-        """Afterwards a new instance runs. Raises BackendError, OSError, and then nothing of it is left."""
+    async def start(
+        self, workload: Workload, release: Release, contents: Sequence[tuple[ProjectVolume, Path]] = ()
+    ) -> Instance:
+        """Afterwards a new instance runs, and sees `contents` read-only. Raises BackendError, OSError, and then nothing
+        of it is left."""
         means = await self._launcher.means()
         belongings = self._store.gather(workload, apart=bool(means.isolation))
+        shown = tuple(Bind(str(files), volume.target) for volume, files in contents)
+        belongings = replace(belongings, binds=(*belongings.binds, *shown))
         reach("start.gathered")
         try:
             # No other start comes in between: what is chosen is chosen once its folder is there.
@@ -88,6 +94,7 @@ class Starter:
             cgroup=self._launcher.group(self._owner, name),
             cores=chosen_cores(workload.resources, [other.cores for other in others]),
             secrets=belongings.secrets,
+            volumes=tuple(volume.digest for volume in workload.project_volumes),
         )
 
     def _launch(self, workload: Workload, release: Release, instance: Instance, belongings: Belongings) -> Launch:

@@ -34,6 +34,7 @@ def abilities(info: Mapping[str, Any]) -> Abilities:
             stats=True,
             mounts=True,
             volumes=True,
+            project_volumes=True,
             secrets=True,
             devices=True,
             cpu_limit="cpu" in controllers,

@@ -48,6 +48,7 @@ from edge_agent.runtime.model import Workload
 from edge_agent.runtime.open_commands import OpenCommands
 from edge_agent.runtime.secret_files import SecretFolders, place
 from edge_agent.runtime.shares import chosen_cores
+from edge_agent.runtime.volume_store import Stages, VolumeStore
 
 log = structlog.get_logger()
 
@@ -97,6 +98,7 @@ class PodmanBackend:
         )
         self._inventory = Inventory(self._connection, owner)
         self._volumes = Volumes(self._connection, owner)
+        self._contents = VolumeStore(state_dir.absolute() / "project-volumes", credentials, registry_ca)
         self._secrets = SecretFolders(place(owner))
         self._meter = Meter()
         self._marks = Marks(place(owner).with_name(f"used-{owner}"))
@@ -126,7 +128,9 @@ class PodmanBackend:
     async def prepare(self, workload: Workload, progress: Callable[[Progress], None]) -> None:
         able = await self._able()
         refuse_unsupported(workload, able.capabilities)
-        await self._images.prepare(workload, progress, able.store)
+        stages = Stages(progress, sum(volume.size for volume in workload.project_volumes))
+        await self._images.prepare(workload, stages.artifact, able.store)
+        await self._contents.prepare(workload.project_volumes, stages.volumes)
 
     async def _able(self) -> abilities.Abilities:
         if self._abilities is None:
@@ -173,6 +177,7 @@ class PodmanBackend:
         able = await self._able()
         refuse_unsupported(workload, able.capabilities)
         await self._images.require_sound(workload.artifact, able.store)
+        contents = {volume.target: files for volume, files in self._contents.places(workload.project_volumes)}
         image = await self._images.facts(workload.artifact)
         others = await self._inventory.containers()
         taken = [other.cpu_set for other in others if self._inventory.runs(other)]
@@ -180,7 +185,7 @@ class PodmanBackend:
         cores = chosen_cores(workload.resources, taken) if able.capabilities.cpu_set else ""
         folder, files = self._secrets.write(workload)
         reach("start.gathered")
-        return spec.Setting(image.user, image.variables, cores, folder, files)
+        return spec.Setting(image.user, image.variables, cores, folder, files, contents)
 
     async def _idle(self) -> frozenset[str]:
         found = await self._inventory.containers()
@@ -331,6 +336,7 @@ class PodmanBackend:
     async def prune(self, keep: frozenset[str]) -> None:
         await self._images.prune(keep)
         containers = await self._inventory.containers()
+        await self._contents.prune(keep | {digest for container in containers for digest in container.volumes})
         self._secrets.keep_only({container.secret_folder for container in containers})
         self._marks.keep_only({container.id for container in containers})
 

@@ -92,6 +92,11 @@ class Container:
         return self.labels.get(f"{LABEL}.cores", "")
 
     @property
+    def volumes(self) -> frozenset[str]:
+        """Digests of the versions of project volumes that it mounts."""
+        return frozenset(self.labels.get(f"{LABEL}.volumes", "").split(",")) - {""}
+
+    @property
     def secret_folder(self) -> str:
         return self.labels.get(f"{LABEL}.secrets", "")
 

@@ -25,6 +25,8 @@ class Setting:
     cpu_set: str = ""
     secret_folder: str = ""
     secret_files: Mapping[str, Path] = field(default_factory=dict)
+    # Target -> folder on this device, of project volumes.
+    contents: Mapping[str, Path] = field(default_factory=dict)
 
 
 def owner_label(owner: str) -> str:
@@ -85,6 +87,7 @@ def _labels(workload: Workload, owner: str, setting: Setting) -> dict[str, str]:
         "network": "host" if "host-network" in workload.allow else "bridge",
         "cores": setting.cpu_set,
         "secrets": setting.secret_folder,
+        "volumes": ",".join(volume.digest for volume in workload.project_volumes),
     }
     return {f"{LABEL}.{key}": value for key, value in values.items()}
 
@@ -100,7 +103,8 @@ def _port(container_port: int, host_port: int) -> dict[str, object]:
 
 def _mounts(workload: Workload, setting: Setting) -> list[dict[str, object]]:
     secret = [Mount(str(path), target) for target, path in setting.secret_files.items()]
-    return [*scratch(workload), *(_mount(mount) for mount in (*workload.mounts, *secret))]
+    contents = [Mount(str(path), target) for target, path in setting.contents.items()]
+    return [*scratch(workload), *(_mount(mount) for mount in (*workload.mounts, *contents, *secret))]
 
 
 def _mount(mount: Mount) -> dict[str, object]:

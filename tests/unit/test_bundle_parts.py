@@ -23,10 +23,10 @@ from baremetal_agent.virtualenv.bundle import (
 from baremetal_agent.virtualenv.environments import environment_name, requirements
 from baremetal_agent.virtualenv.folders import MARKER, Folders
 from baremetal_agent.virtualenv.packages import parse_installed
-from baremetal_agent.virtualenv.unpacking import DamagedLayer, UnsafeLayer, unpack
 from controller.builds.bundles import description as controller_side
 from controller.builds.bundles import packing
 from edge_agent.runtime.backend import BackendError
+from edge_agent.runtime.unpacking import DamagedLayer, UnsafeLayer, unpack
 
 DIGEST = "sha256:" + "a" * 64
 OTHER = "sha256:" + "b" * 64

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from baremetal_agent.virtualenv.together import together
+from edge_agent.runtime.together import together
 
 pytestmark = pytest.mark.asyncio
 

@@ -1,4 +1,4 @@
-"""A bundle's layers of files, unpacked where they can do no harm. Blocks: for threads."""
+"""Layers of files, unpacked where they can do no harm. Blocks: for threads."""
 
 import hashlib
 import io
@@ -19,8 +19,9 @@ class DamagedLayer(ValueError):
     """The file is not what its digest says."""
 
 
-def unpack(layer: Path, digest: str, target: Path, folders: Set[str]) -> None:
-    """Adds the layer's files to `target`, a folder of our own; they lie below those of `folders`, and are regular.
+def unpack(layer: Path, digest: str, target: Path, folders: Set[str] | None) -> None:
+    """Adds the layer's files to `target`, a folder of our own; they lie below those of `folders` (None: anywhere in
+    it), and are regular.
 
     Raises UnsafeLayer, DamagedLayer, OSError; what was unpacked until then is there and must not be used.
     """
@@ -40,9 +41,11 @@ def unpack(layer: Path, digest: str, target: Path, folders: Set[str]) -> None:
         Path(folder).chmod(0o755)
 
 
-def _add(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path, folders: Set[str]) -> None:
+def _add(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path, folders: Set[str] | None) -> None:
     path = PurePosixPath(member.name)
-    if path.is_absolute() or ".." in path.parts or not path.parts or path.parts[0] not in folders:
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise UnsafeLayer(f"{member.name!r} is no path in a folder")
+    if folders is not None and path.parts[0] not in folders:
         raise UnsafeLayer(f"{member.name!r} would lie outside of {', '.join(sorted(folders))}")
     place = target / path
     if member.isdir():

@@ -8,16 +8,26 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from baremetal_agent.virtualenv.bundle import Part
 from edge_agent.runtime.backend import BackendError
 from edge_agent.runtime.disk import disk_told
 from edge_agent.runtime.files import sync_folder, write_durably
 from edge_agent.runtime.registry import Registry, failed
 
 CHUNK = 256 * 1024
+
+
+@dataclass(frozen=True)
+class Part:
+    """A blob of the registry; `title` is the name of its file."""
+
+    digest: str
+    size: int
+    media_type: str
+    title: str = ""
 
 
 class Abandoned(Exception):
@@ -88,7 +98,7 @@ class BlobStore:
 
     def settle(self) -> None:
         """Afterwards all that was fetched outlives a power cut. Raises BackendError."""
-        with disk_told("bundles", self._whole):
+        with disk_told("what was fetched", self._whole):
             sync_folder(self._whole)
 
     def keep_only(self, digests: frozenset[str]) -> None:
