@@ -195,3 +195,26 @@ async def test_deployments_follow_the_labels(floor: Floor) -> None:
     assert await floor.events() == ["LABELLED", "LABELLED"]
     labels = scheduling.changed_labels({"a": "1", "b": "2"}, {"b": "3", "c": "4"}, ["a", "x"])
     assert labels == {"b": "3", "c": "4"}
+
+
+async def test_another_device_takes_the_place_of_a_drained_one_and_keeps_it(floor: Floor) -> None:
+    await floor.apply(TEXT.replace("labels: {site: hall}", "labels: {site: hall}, replicas: 1"))
+    assert await floor.wishes() == {"dev-1": (Wish.RUN, 1)}
+    await floor.drain()
+    assert await floor.wishes() == {"dev-1": (Wish.STOP, 1), "dev-2": (Wish.RUN, 1)}
+    await floor.says("dev-2", "RUNNING")
+    await floor.change("dev-1", lambda tx, device: scheduling.uncordon(tx, device))
+    assert await floor.wishes() == {"dev-1": (Wish.DELETE, 1), "dev-2": (Wish.RUN, 1)}
+    await floor.apply(TEXT.replace("labels: {site: hall}", "labels: {site: hall}, replicas: 1"))
+    wishes = await floor.wishes()
+    assert wishes["dev-2"] == (Wish.RUN, 2)
+    assert wishes["dev-1"][0] is Wish.DELETE
+
+
+async def test_more_replicas_than_devices_are_told_however_well_they_run(floor: Floor) -> None:
+    await floor.apply(TEXT.replace("labels: {site: hall}", "labels: {site: hall}, replicas: 3"))
+    for device in ("dev-1", "dev-2"):
+        await floor.says(device, "RUNNING")
+    now = (await floor.deployment()).condition
+    assert (now.state, now.reason) == (DeploymentState.DEGRADED, "NotEnoughDevices")
+    assert "targets[0] (asks for 3 devices, and 2 can run it)" in now.message

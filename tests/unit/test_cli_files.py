@@ -91,3 +91,14 @@ def test_convert_takes_a_name_for_a_service_that_has_none(folder: Path, capsys: 
 def test_schema_is_printed_as_it_is_published(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["schema"]) == Exit.OK
     assert capsys.readouterr().out == shipped_schema()
+
+
+def test_build_and_deploy_say_on_stderr_what_of_an_older_form_was_read_as_what(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (["build", "old.yaml"], ["deploy", "-f", "old.yaml"]):
+        # What the file is, is told before there is any controller to be asked.
+        assert main.run([*command, "--context", "no-such-context"]) == Exit.INVALID
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert "warning: old.yaml:4:7: build.os: 'ubuntu' is left out" in said.err
