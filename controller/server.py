@@ -142,7 +142,7 @@ class Controller:
         self._queue = self._build_queue(access)
         self._keeper = housekeeper(
             root, self.settings.housekeeping, self._store, self._uploads, self._logs, access, self._journal,
-            builders=self._pool, space=self._space, collect=self._gate.guarding(collect),
+            builders=self._pool, space=self._space, collect=self._gate.guarding(collect), pushes=self._gate,
         )  # fmt: skip
         self._feed = EventFeed(self._store)
         self._web = WebServer(self._tokens, self._pullable)

@@ -153,6 +153,9 @@ class Housekeeping(Part):
     builds_keep_last: int = Field(default=5, ge=0)
     # Of each deployment so many revisions are kept to return to.
     revisions_keep: int = Field(default=20, ge=1)
+    # Versions of project volumes, from their last push on; and of each volume so many, however old they are.
+    volumes_days: float = Field(default=90, ge=0)
+    volumes_keep_last: int = Field(default=5, ge=1)
     # Files for builds, from their last use on.
     uploads_days: float = Field(default=7, ge=0)
     logs_days: float = Field(default=90, ge=0)

@@ -16,6 +16,7 @@ from controller.housekeeping.plan import Policy
 from controller.housekeeping.space import Space
 from controller.settings import Housekeeping
 from controller.store import Store
+from controller.volumes.gate import PushGate
 
 MIB, GIB = 2**20, 2**30
 
@@ -25,6 +26,8 @@ def policy(settings: Housekeeping) -> Policy:
         builds_days=settings.builds_days,
         builds_keep_last=settings.builds_keep_last,
         revisions_keep=settings.revisions_keep,
+        volumes_days=settings.volumes_days,
+        volumes_keep_last=settings.volumes_keep_last,
         uploads_days=settings.uploads_days,
         logs_days=settings.logs_days,
         logs_bytes=settings.logs_mib * MIB,
@@ -49,6 +52,7 @@ def housekeeper(
     builders: Builders | None = None,
     space: Space | None = None,
     collect: Callable[[], Awaitable[None]] | None = None,
+    pushes: PushGate | None = None,
 ) -> Housekeeper:
     """Of the data folder `root`, whose journal is `journal_of(root)`. `collect` as Estate says."""
     who, disks = builders or NoBuilders(), space or Space({}, 0)
@@ -56,6 +60,6 @@ def housekeeper(
     layers = LayerCache(Podman(root / "builder"), lambda: who.busy, packages)
     estate = Estate(
         store, uploads, logs, MaterialsStore(root / "materials"), layers, access, journal, root / "registry", collect,
-        who, disks,
+        who, pushes or PushGate(), disks,
     )  # fmt: skip
     return Housekeeper(estate, policy(settings), settings.interval_minutes * 60)

@@ -14,6 +14,7 @@ from controller.housekeeping.journal import Journal
 from controller.housekeeping.layers import LayerCache
 from controller.housekeeping.space import Space
 from controller.store import Store
+from controller.volumes.gate import PushGate
 
 
 class Builders(Protocol):
@@ -46,7 +47,7 @@ class NoBuilders:
 @dataclass(frozen=True)
 class Estate:
     """`registry`: where the registry has its data, if it is ours; `collect` lets it free what nothing names any more.
-    It is called only when nothing builds."""
+    It is called only when nothing builds. `pushes`: of project volumes."""
 
     store: Store
     uploads: UploadStore
@@ -58,4 +59,5 @@ class Estate:
     registry: Path = Path("/nonexistent")
     collect: Callable[[], Awaitable[None]] | None = None
     builders: Builders = field(default_factory=NoBuilders)
+    pushes: PushGate = field(default_factory=PushGate)
     space: Space = field(default_factory=lambda: Space({}, 0))

@@ -13,6 +13,7 @@ from controller.housekeeping.estate import Estate
 from controller.housekeeping.old_builds import OldBuilds
 from controller.housekeeping.plan import (
     DAY,
+    Artifact,
     BuildRecord,
     Policy,
     Removal,
@@ -23,8 +24,10 @@ from controller.housekeeping.plan import (
     plan_logs,
     plan_room,
     plan_uploads,
+    plan_volumes,
 )
 from controller.store import Transaction
+from controller.volumes.model import VolumeVersion
 
 log = structlog.get_logger()
 # Between forgetting a build and removing its artifacts and bills of materials: an identical request may just have been
@@ -49,6 +52,7 @@ class Findings:
     uploads: tuple[Content, ...]
     logs: tuple[str, ...]
     layers: tuple[str, ...]
+    volumes: tuple[VolumeVersion, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class _Needs:
     builds: list[BuildRecord]
     uses: Uses
     contents: set[str]
+    versions: list[VolumeVersion]
 
 
 class Housekeeper:
@@ -89,6 +94,7 @@ class Housekeeper:
             tuple(plan_uploads(contents, needs.contents, self._policy, now)),
             tuple(plan_logs(sizes, needs.builds, self._policy, now)),
             tuple(await self._estate.layers.unneeded(needs.builds, self._policy, now)),
+            tuple(plan_volumes(needs.versions, needs.uses, self._policy, now)),
         )
 
     async def tidy(self, grace: float = GRACE) -> None:
@@ -98,6 +104,7 @@ class Housekeeper:
         await self._guarded(self._finish_logs)
         await self._guarded(partial(self._remove_uploads, findings.uploads))
         await self._guarded(partial(self._remove_logs, findings.logs))
+        await self._guarded(partial(self._forget_volumes, findings.volumes))
         await self._guarded(partial(self._old_builds.forget, self._plan_old, grace))
         if await asyncio.to_thread(self._lacks_room) or self._is_hindered_too_long():
             await self._guarded(partial(self._tidy_at_rest, grace))
@@ -105,6 +112,21 @@ class Housekeeper:
             await self._guarded(self._tidy_layers)
             await self._guarded(self._old_builds.collect)
         self._note_hindrance()
+
+    async def _forget_volumes(self, versions: tuple[VolumeVersion, ...]) -> None:
+        """Forgets those that may still go; their content goes with what is noted."""
+        if not versions:
+            return
+        noted = [Artifact(each.project.user_id, each.project.project_id, *each.place) for each in versions]
+        await asyncio.to_thread(self._estate.journal.add, noted)
+        for each in await self._estate.store.transact(self._remove_versions, frees=True):
+            log.info("version of a volume removed", volume=each.name, digest=each.digest)
+
+    def _remove_versions(self, tx: Transaction) -> list[VolumeVersion]:
+        """A deployment may have come to use one of them meanwhile."""
+        gone = plan_volumes(tx.volumes.all(), tx.keeping.uses(), self._policy, time.time())
+        tx.volumes.remove([each.id for each in gone])
+        return gone
 
     async def _guarded(self, part: Callable[[], Awaitable[object]]) -> None:
         try:
@@ -180,7 +202,8 @@ class Housekeeper:
 
     def _needs(self, tx: Transaction) -> _Needs:
         builds, uses = tx.keeping.builds(), tx.keeping.uses()
-        return _Needs(builds, uses, tx.keeping.contents(needed_builds(builds, uses, self._policy.revisions_keep)))
+        contents = tx.keeping.contents(needed_builds(builds, uses, self._policy.revisions_keep))
+        return _Needs(builds, uses, contents, tx.volumes.all())
 
     def _lacks_room(self) -> bool:
         estate = self._estate

@@ -128,10 +128,12 @@ class OldBuilds:
             log.warning("the registry refuses to remove artifacts", count=len(refused), first=refused[0])
 
     async def _remove_one(self, artifact: Artifact, resting: bool) -> None:
-        """Asks the rows once more: removing those before took a while, in which it may have been built again."""
-        if not await self._estate.store.transact(lambda tx: _may_go(tx, artifact, resting)):
-            return
-        await remove_artifact(artifact.repository, artifact.digest, self._estate.access)
+        """Asks the rows once more: removing those before took a while, in which it may have been built again. No volume
+        is pushed meanwhile: its row comes last."""
+        async with self._estate.pushes.alone():
+            if not await self._estate.store.transact(lambda tx: _may_go(tx, artifact, resting)):
+                return
+            await remove_artifact(artifact.repository, artifact.digest, self._estate.access)
         self._uncollected = True
         await self._estate.store.transact(lambda tx: tx.tags.forget(*artifact.place), frees=True)
         await asyncio.to_thread(self._estate.journal.remove, [artifact])

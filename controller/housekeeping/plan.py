@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from controller.builds.uploads import Content
+from controller.events.model import Project
+from controller.volumes.model import VolumeVersion
 
 DAY = 86400.0
 
@@ -44,6 +46,8 @@ class Policy:
     builds_days: float = 30
     builds_keep_last: int = 5
     revisions_keep: int = 20
+    volumes_days: float = 90
+    volumes_keep_last: int = 5
     uploads_days: float = 7
     logs_days: float = 90
     logs_bytes: int = 2**32
@@ -178,6 +182,18 @@ def needed_builds(builds: Iterable[BuildRecord], uses: Uses, revisions_keep: int
 def referred_artifacts(builds: Iterable[BuildRecord], uses: Uses) -> set[tuple[str, str]]:
     """(repository, digest) of all artifacts of these builds and of the devices."""
     return {place for build in builds for place in build.artifacts} | uses.artifacts
+
+
+def plan_volumes(versions: Iterable[VolumeVersion], uses: Uses, policy: Policy, now: float) -> list[VolumeVersion]:
+    """Versions of project volumes that were pushed long ago, that no deployment or device may need, and that are not
+    among the last of their volume."""
+    used = used_volumes(uses, policy.revisions_keep)
+    by_volume: dict[tuple[Project, str], list[VolumeVersion]] = {}
+    for version in sorted(versions, key=lambda each: (-each.pushed, each.id)):
+        by_volume.setdefault((version.project, version.name), []).append(version)
+    later = (each for volume in by_volume.values() for each in volume[policy.volumes_keep_last :])
+    oldest = now - policy.volumes_days * DAY
+    return [each for each in later if each.pushed < oldest and each.place not in used]
 
 
 def deletable(

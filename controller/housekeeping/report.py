@@ -32,5 +32,6 @@ def _lines(found: Findings) -> Iterator[str]:
     lines += [f"upload {content.digest} ({content.size} bytes)" for content in found.uploads]
     lines += [f"log of build {build_id}" for build_id in found.logs]
     lines += [f"layers {name}" for name in found.layers]
+    lines += [f"volume {each.name}@{each.digest}" for each in found.volumes]
     yield from lines
     yield f"{len(lines)} things would be removed" if lines else "nothing would be removed"

@@ -17,10 +17,11 @@ from controller.deployments.model import Wish, WorkloadRow
 from controller.housekeeping import old_builds
 from controller.housekeeping.artifacts import remove_artifact
 from controller.housekeeping.journal import Journal
-from controller.housekeeping.plan import Artifact
+from controller.housekeeping.plan import DAY, Artifact
 from controller.store import Transaction
+from controller.volumes.model import PinnedVolume, VolumeVersion
 from tests.support.house import House, open_house
-from tests.support.rows import build
+from tests.support.rows import PROJECT, build, deployment
 
 
 @pytest.fixture
@@ -259,3 +260,45 @@ async def test_what_lies_under_the_name_of_an_artifacts_documents_and_is_none_st
     await put_manifest(old.repository, tag_of(moved.digest), manifest.body, manifest.media_type, house.access)
     await attach_document(old.repository, moved.digest, b"{}", "text/x", house.access)
     assert len(await referrers(old.repository, moved.digest, house.access)) == 1
+
+
+def _version(number: int, image: BuiltArtifact, pushed: float) -> VolumeVersion:
+    return VolumeVersion(f"vol-{number}", PROJECT, "model", image.digest, image.repository, 200_000, 1, pushed)
+
+
+async def test_old_versions_of_volumes_go_and_those_that_something_may_return_to_stay(house: House) -> None:
+    images = [await house.push(f"model-{number}", "volume") for number in range(4)]
+    long_ago = time.time() - 200 * DAY
+    versions = [_version(number, image, long_ago + number) for number, image in enumerate(images)]
+    for version in versions:
+        await house.store.transact(partial(_put, version=version))
+    # The second is that of a revision; of the others, only the last stays by its number.
+    pinned = (PinnedVolume("model", "model", images[1].repository, images[1].digest, 1),)
+    row = deployment()
+    await house.store.transact(lambda tx: tx.deployments.add(row))
+    await house.store.transact(lambda tx: tx.deployments.add_revision(row, "", volumes=pinned))
+    house.policy = replace(house.policy, volumes_keep_last=1)
+    assert {each.id for each in (await house.keeper().look()).volumes} == {"vol-0", "vol-2"}
+    await house.keeper().tidy(grace=0)
+    assert [await house.has(image) for image in images] == [False, True, False, True]
+    left = await house.store.transact(lambda tx: tx.volumes.all())
+    assert {each.id for each in left} == {"vol-1", "vol-3"}
+    assert not (house.folder / "journal.json").exists()
+
+
+def _put(tx: Transaction, version: VolumeVersion) -> None:
+    tx.volumes.put(version)
+
+
+async def test_a_volume_that_is_forgotten_is_gone_from_the_registry_after_the_next_round(house: House) -> None:
+    (image,) = [await house.push("model-0", "volume")]
+    version = _version(0, image, time.time())
+    await house.store.transact(partial(_put, version=version))
+    noted = Artifact("alice", "digits", *version.place)
+    Journal(house.folder / "journal.json").add([noted])
+    await house.keeper().tidy(grace=0)
+    assert await house.has(image), "what is noted and kept stays"
+    Journal(house.folder / "journal.json").add([noted])
+    await house.store.transact(lambda tx: tx.volumes.remove([version.id]))
+    await house.keeper().tidy(grace=0)
+    assert not await house.has(image)

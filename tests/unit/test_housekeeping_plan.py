@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.builds.uploads import Content
+from controller.events.model import Project
 from controller.housekeeping.plan import (
     DAY,
     Artifact,
@@ -23,7 +24,9 @@ from controller.housekeeping.plan import (
     plan_logs,
     plan_room,
     plan_uploads,
+    plan_volumes,
 )
+from controller.volumes.model import VolumeVersion
 
 NOW = 1000 * DAY
 POLICY = Policy(builds_days=30, builds_keep_last=0, revisions_keep=1)
@@ -201,3 +204,28 @@ def test_however_little_room_there_is_what_is_deployed_or_wished_and_the_last_on
     uses = Uses((DeploymentUse(1, {1: "b-1"}),), frozenset({("registry/alice/digits", "3")}))
     policy = replace(POLICY, builds_keep_last=1)
     assert plan_room(builds, uses, policy, 1000).builds == ("b-2", "b-4")
+
+
+@settings(max_examples=60)
+@given(
+    ages=st.lists(st.integers(0, 200), min_size=1, max_size=8),
+    used=st.sets(st.integers(0, 7)),
+    keep=st.integers(1, 3),
+)
+def test_no_version_of_a_volume_goes_that_is_used_young_or_among_the_last(
+    ages: list[int], used: set[int], keep: int
+) -> None:
+    project = Project("alice", "digits")
+    versions = [
+        VolumeVersion(f"vol-{number}", project, "model", f"sha256:{number}", "registry/v", 1, 1, NOW - age * DAY)
+        for number, age in enumerate(ages)
+    ]
+    places = frozenset(("registry/v", f"sha256:{number}") for number in used)
+    uses = Uses((DeploymentUse(3, {1: "b-1", 2: "b-2", 3: "b-3"}, frozenset(), {2: places}),))
+    gone_ones = {each.id for each in plan_volumes(versions, uses, replace(POLICY, volumes_keep_last=keep), NOW)}
+    newest_first = [each.id for each in sorted(versions, key=lambda each: (-each.pushed, each.id))]
+    assert gone_ones == {
+        f"vol-{number}"
+        for number, age in enumerate(ages)
+        if age > 90 and number not in used and f"vol-{number}" not in newest_first[:keep]
+    }
