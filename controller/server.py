@@ -189,9 +189,7 @@ class Controller:
         )
         build_pb2_grpc.add_BuildServiceServicer_to_server(BuildServicer(parts), server)
         deployment_pb2_grpc.add_DeploymentServiceServicer_to_server(
-            DeploymentServicer(
-                self._deployments, HistoryService(self._store, self._secrets), self._store, self._sessions
-            ),
+            DeploymentServicer(self._deployments, HistoryService(self._store, self._secrets), self._sessions),
             server,
         )
         device_pb2_grpc.add_DeviceServiceServicer_to_server(

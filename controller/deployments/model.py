@@ -128,3 +128,4 @@ class InstanceRow:
     attempts: int
     artifact_digest: str
     status: bytes
+    since: float = 0.0

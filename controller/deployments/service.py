@@ -8,15 +8,18 @@ from controller.access import new_id
 from controller.builds.model import Build, ContextFile
 from controller.builds.service import Accepted, BuildRequest, BuildService, require_deployable
 from controller.deployments.assess import reassess, state_event
+from controller.deployments.filters import DeploymentFilter, InstanceFilter
 from controller.deployments.model import Condition, Deployment, DeploymentState, Wish
 from controller.deployments.placing import place, withdraw
 from controller.deployments.secrets import check_secrets, sealed_values
 from controller.deployments.volumes import pinned_volumes
+from controller.devices.service import check_labels
 from controller.errors import InvalidRequest, NotFound
 from controller.events.model import Project
 from controller.sealing import SecretBox
 from controller.spec.model import Spec
 from controller.store import Store, Transaction
+from controller.store.listing import DeploymentView
 from controller.store.rows import Page
 from controller.store.workloads import Placement
 from longshore.errors import Reason
@@ -82,10 +85,19 @@ class DeploymentService:
             raise NotFound(Reason.NO_SUCH_DEPLOYMENT, message)
         return found
 
-    async def page(
-        self, project: Project | None, user_id: str, include_deleted: bool, page: Page
-    ) -> tuple[list[Deployment], str]:
-        return await self._store.transact(lambda tx: tx.deployments.page(project, user_id, include_deleted, page))
+    async def page(self, wanted: DeploymentFilter, page: Page) -> tuple[list[DeploymentView], str]:
+        """Newest first, and the token of the next page. Raises InvalidRequest."""
+        check_labels(wanted.labels)
+        return await self._store.transact(lambda tx: tx.listing.deployments(wanted, page))
+
+    async def instances(self, wanted: InstanceFilter, page: Page) -> tuple[list[Placement], str]:
+        """Ordered by deployment and device, and the token of the next page. Raises InvalidRequest."""
+        check_labels(wanted.labels)
+        return await self._store.transact(lambda tx: tx.listing.instances(wanted, page))
+
+    async def view(self, deployment: Deployment) -> DeploymentView:
+        """The deployment with all that is told of it."""
+        return (await self._store.transact(lambda tx: tx.listing.views([deployment])))[0]
 
     async def placements(self, deployment_id: str) -> list[Placement]:
         """The workloads of a deployment with what their devices said."""

@@ -229,4 +229,5 @@ def instance_row(device_id: str, status: types_pb2.InstanceStatus) -> InstanceRo
         attempts=status.attempts,
         artifact_digest=status.artifact_digest,
         status=status.SerializeToString(),
+        since=_seconds(status.since),
     )

@@ -63,7 +63,7 @@ class DeviceService:
             raise InvalidRequest(
                 "profile", f"no target profile {profile!r}; known: {', '.join(sorted(self._profiles))}"
             )
-        _check_labels(labels)
+        check_labels(labels)
         lifetime = lifetime or DEFAULT_LIFETIME
         if not timedelta(0) < lifetime <= LONGEST_LIFETIME:
             raise InvalidRequest("lifetime", "expected more than 0 and at most 30 days")
@@ -101,7 +101,7 @@ class DeviceService:
 
     async def page(self, profile: str, labels: Mapping[str, str], page: Page) -> tuple[list[Device], str]:
         """Raises InvalidRequest for labels that no device can bear."""
-        _check_labels(labels)
+        check_labels(labels)
         return await self._store.transact(lambda tx: tx.devices.page(profile, labels, page))
 
     def _check_profile(self, field: str, profile: str) -> None:
@@ -124,7 +124,7 @@ class DeviceService:
 
         def work(tx: Transaction, device: Device) -> None:
             changed = scheduling.changed_labels(device.labels, labels, remove)
-            _check_labels(changed)
+            check_labels(changed)
             scheduling.relabel(tx, device, changed)
 
         return await self._changed(id_or_name, work)
@@ -223,7 +223,7 @@ def _check_reason(reason: str) -> None:
         raise InvalidRequest("reason", f"it is longer than {LONGEST_REASON} characters or not printable")
 
 
-def _check_labels(labels: Mapping[str, str]) -> None:
+def check_labels(labels: Mapping[str, str]) -> None:
     if len(labels) > MOST_LABELS:
         raise InvalidRequest("labels", f"at most {MOST_LABELS} are allowed")
     for key, value in labels.items():

@@ -9,9 +9,7 @@ from controller.builds.logs import BuildLogLine
 from controller.builds.model import Build, BuildState, BuildTarget, BuiltArtifact, ContextFile
 from controller.builds.service import Positions
 from controller.deployments.changes import FieldChange
-from controller.deployments.condition import ready
 from controller.deployments.history import Change
-from controller.deployments.model import Deployment, Wish
 from controller.devices.model import Device, Presence
 from controller.errors import InvalidRequest
 from controller.events.model import Event, Project
@@ -135,26 +133,6 @@ def build_line_to(line: BuildLogLine) -> build_pb2.ReadBuildLogResponse:
     return build_pb2.ReadBuildLogResponse(target=line.target, line=text)
 
 
-def deployment_to(deployment: Deployment, placements: list[Placement]) -> deployment_pb2.Deployment:
-    wanted = [place for place in placements if place.workload.wish is Wish.RUN]
-    return deployment_pb2.Deployment(
-        id=deployment.id,
-        project=project_to(deployment.project),
-        name=deployment.name,
-        revision=deployment.revision,
-        state=deployment_pb2.DeploymentState.Value(f"DEPLOYMENT_STATE_{deployment.condition.state}"),
-        reason=deployment.condition.reason,
-        message=deployment.condition.message,
-        since=timestamp(deployment.since),
-        build_id=deployment.build_id,
-        created=timestamp(deployment.created),
-        updated=timestamp(deployment.updated),
-        spec=deployment.spec,
-        instances_wanted=len(wanted),
-        instances_ready=sum(ready(deployment, place) for place in wanted),
-    )
-
-
 def change_to(change: FieldChange) -> deployment_pb2.FieldChange:
     return deployment_pb2.FieldChange(**vars(change))
 
@@ -180,6 +158,7 @@ def instance_to(place: Placement) -> deployment_pb2.Instance:
         reason="NotReported",
         message="the device has not said anything about it yet",
         artifact_digest=place.workload.artifact.digest,
+        since=timestamp(place.wished),
     )
     if place.instance is not None:
         status = types_pb2.InstanceStatus.FromString(place.instance.status)

@@ -6,26 +6,21 @@ from typing import Any
 from controller.deployments.history import Comparison, HistoryService, Undo
 from controller.deployments.model import Deployment
 from controller.deployments.service import DeploymentService, Request
-from controller.errors import InvalidRequest
 from controller.rpc import convert
 from controller.rpc.access import require_project, require_visible, visible_user
 from controller.rpc.instance_sessions import InstanceSessions
 from controller.rpc.interceptor import caller
+from controller.rpc.lists import deployment_filter, deployment_to, instance_filter
 from controller.rpc.sessions import Sessions
 from controller.rpc.spec_warnings import spec_warnings
-from controller.store import Store
-from controller.store.workloads import Placement
 from longshore.errors import Reason
 from longshore.v1 import deployment_pb2, deployment_pb2_grpc
 
 
 class DeploymentServicer(deployment_pb2_grpc.DeploymentServiceServicer):
-    def __init__(
-        self, deployments: DeploymentService, history: HistoryService, store: Store, sessions: Sessions
-    ) -> None:
+    def __init__(self, deployments: DeploymentService, history: HistoryService, sessions: Sessions) -> None:
         self._deployments = deployments
         self._history = history
-        self._store = store
         self._instances = InstanceSessions(deployments, sessions)
 
     async def ApplyDeployment(
@@ -54,39 +49,24 @@ class DeploymentServicer(deployment_pb2_grpc.DeploymentServiceServicer):
             project = convert.project_from(request.project)
             require_project(project)
             deployment = await self._deployments.by_name(project, request.name)
-        placements = await self._deployments.placements(deployment.id)
+        view = await self._deployments.view(deployment)
         return deployment_pb2.GetDeploymentResponse(
-            deployment=convert.deployment_to(deployment, placements),
-            instances=map(convert.instance_to, placements),
+            deployment=deployment_to(view), instances=map(convert.instance_to, view.placements)
         )
 
     async def ListDeployments(
         self, request: deployment_pb2.ListDeploymentsRequest, context: Any
     ) -> deployment_pb2.ListDeploymentsResponse:
-        project = convert.project_from(request.project) if request.HasField("project") else None
-        page = convert.page_from(request.page)
-        found, token = await self._deployments.page(project, visible_user(), request.include_deleted, page)
-        messages = [await self._message(deployment) for deployment in found]
-        return deployment_pb2.ListDeploymentsResponse(deployments=messages, next_page_token=token)
+        wanted = deployment_filter(request, visible_user())
+        found, token = await self._deployments.page(wanted, convert.page_from(request.page))
+        return deployment_pb2.ListDeploymentsResponse(deployments=map(deployment_to, found), next_page_token=token)
 
     async def ListInstances(
         self, request: deployment_pb2.ListInstancesRequest, context: Any
     ) -> deployment_pb2.ListInstancesResponse:
-        project = convert.project_from(request.project) if request.HasField("project") else None
-        limit, user_id = convert.page_from(request.page).limit, visible_user()
-        after = _position(request.page.token)
-        found = await self._store.transact(
-            lambda tx: tx.workloads.placements(
-                request.deployment_id, request.device_id, project, user_id, limit + 1, after
-            )
-        )
-        shown = found[:limit]
-        if project is not None and user_id not in ("", project.user_id):
-            shown = []
-        return deployment_pb2.ListInstancesResponse(
-            instances=map(convert.instance_to, shown),
-            next_page_token=_token(shown[-1]) if len(found) > limit and shown else "",
-        )
+        wanted = instance_filter(request, visible_user())
+        found, token = await self._deployments.instances(wanted, convert.page_from(request.page))
+        return deployment_pb2.ListInstancesResponse(instances=map(convert.instance_to, found), next_page_token=token)
 
     async def StopDeployment(
         self, request: deployment_pb2.StopDeploymentRequest, context: Any
@@ -159,17 +139,4 @@ class DeploymentServicer(deployment_pb2_grpc.DeploymentServiceServicer):
         return deployment
 
     async def _message(self, deployment: Deployment) -> deployment_pb2.Deployment:
-        return convert.deployment_to(deployment, await self._deployments.placements(deployment.id))
-
-
-def _token(place: Placement) -> str:
-    return f"{place.workload.deployment_id}/{place.workload.device_id}"
-
-
-def _position(token: str) -> tuple[str, str] | None:
-    if not token:
-        return None
-    deployment_id, slash, device_id = token.partition("/")
-    if not slash:
-        raise InvalidRequest("page.token", "not a token that this server made")
-    return deployment_id, device_id
+        return deployment_to(await self._deployments.view(deployment))

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, RowMapping, insert, select, update
 from controller.deployments.model import Condition, Deployment, DeploymentState, LeftOut, Wish
 from controller.events.model import Project
 from controller.store import schema
-from controller.store.rows import Page, page_token, paged, that_fit, volumes_from_json, volumes_to_json
+from controller.store.rows import volumes_from_json, volumes_to_json
 from controller.volumes.model import PinnedVolume
 
 TABLE = schema.deployments
@@ -107,20 +107,9 @@ class DeploymentTable:
         """All that are wished to run."""
         return self._many(select(TABLE).where(TABLE.c.wish == Wish.RUN).order_by(TABLE.c.created))
 
-    def page(
-        self, project: Project | None, user_id: str, include_deleted: bool, page: Page
-    ) -> tuple[list[Deployment], str]:
-        """Newest first, of one project or of one user ("" for all); and the token of the next page."""
-        query = paged(select(TABLE), TABLE, page)
-        if project is not None:
-            query = query.where(*_of(project))
-        if user_id:
-            query = query.where(TABLE.c.user_id == user_id)
-        if not include_deleted:
-            query = query.where(TABLE.c.state != DeploymentState.DELETED)
-        found = self._many(query)
-        shown = that_fit(found[: page.limit], lambda deployment: len(deployment.spec))
-        return shown, page_token(shown[-1].created, shown[-1].id) if len(found) > len(shown) else ""
+    def found_by(self, query: Any) -> list[Deployment]:
+        """What this selection of the table's rows finds."""
+        return self._many(query)
 
     def _one(self, *conditions: Any) -> Deployment | None:
         found = self._many(select(TABLE).where(*conditions))

@@ -184,6 +184,8 @@ deployments = Table(
     Column("spec", LargeBinary, nullable=False),
     Column("left_out", JSON, nullable=False),
     Index("deployments_by_creation", "created", "id"),
+    Index("deployments_by_user", "user_id", "created", "id"),
+    Index("deployments_by_project", "user_id", "project_id", "created", "id"),
     Index("deployments_by_build", "build_id"),
 )
 # A deleted deployment frees its name at once.
@@ -230,6 +232,8 @@ workloads = Table(
     Column("workload_spec", LargeBinary, nullable=False),
     # Versions of project volumes that it mounts, as in the revision.
     Column("volumes", JSON(none_as_null=True)),
+    # When the device was wished to have this revision; 0 where that is not known.
+    Column("since", Float, nullable=False, server_default="0"),
     PrimaryKeyConstraint("deployment_id", "device_id"),
     Index("workloads_by_device", "device_id"),
 )
@@ -247,6 +251,8 @@ instances = Table(
     Column("attempts", Integer, nullable=False),
     Column("artifact_digest", Text, nullable=False),
     Column("status", LargeBinary, nullable=False),
+    # Since when it is so, by the device's clock; 0 where that is not known.
+    Column("since", Float, nullable=False, server_default="0"),
     PrimaryKeyConstraint("deployment_id", "device_id"),
     Index("instances_by_device", "device_id"),
 )

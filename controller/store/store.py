@@ -27,6 +27,7 @@ from controller.store.devices import DeviceTable
 from controller.store.events import EventTable
 from controller.store.images import ImageTable
 from controller.store.keeping import KeepingTable
+from controller.store.listing import ListingTable
 from controller.store.patience import Patience, not_stored
 from controller.store.revisions import RevisionTable
 from controller.store.signals import Signal
@@ -54,6 +55,7 @@ class Transaction:
         self.deployments = DeploymentTable(connection)
         self.revisions = RevisionTable(connection)
         self.workloads = WorkloadTable(connection)
+        self.listing = ListingTable(connection)
         self.volumes = VolumeTable(connection)
 
 

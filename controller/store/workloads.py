@@ -1,5 +1,7 @@
 """Workloads (what each device should run) and instances (what it says that it runs)."""
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +22,7 @@ DEVICES = schema.devices
 @dataclass(frozen=True)
 class Placement:
     """A workload with the names that people know, what its device said of it, and what that measured (None: nothing
-    yet)."""
+    yet). `wished`: since when it is to have this revision."""
 
     workload: WorkloadRow
     project: Project
@@ -31,6 +33,7 @@ class Placement:
     observed: bool
     instance: InstanceRow | None
     measurement: Measurement | None = None
+    wished: float = 0.0
 
 
 class WorkloadTable:
@@ -42,7 +45,7 @@ class WorkloadTable:
         self.remove(workload.deployment_id, workload.device_id)
         values = {
             **vars(workload), "wish": workload.wish.value, "artifact": artifact_to_json(workload.artifact),
-            "volumes": volumes_to_json(workload.volumes),
+            "volumes": volumes_to_json(workload.volumes), "since": time.time(),
         }  # fmt: skip
         self._connection.execute(insert(WORKLOADS).values(**values))
 
@@ -94,29 +97,20 @@ class WorkloadTable:
         query = select(INSTANCES).where(INSTANCES.c.device_id == device_id)
         return [InstanceRow(**row) for row in self._connection.execute(query).mappings()]
 
-    def placements(
-        self,
-        deployment_id: str = "",
-        device_id: str = "",
-        project: Project | None = None,
-        user_id: str = "",
-        limit: int | None = None,
-        after: tuple[str, str] | None = None,
-    ) -> list[Placement]:
-        """Workloads with what is known of them, ordered by deployment and device, after this pair of ids; all of them
-        unless `limit` says otherwise."""
+    def placements(self, deployment_id: str = "", device_id: str = "") -> list[Placement]:
+        """The workloads of a deployment, or of a device, with what is known of them."""
+        wanted = ((WORKLOADS.c.deployment_id, deployment_id), (WORKLOADS.c.device_id, device_id))
+        return self.selected([column == value for column, value in wanted if value])
+
+    def selected(self, conditions: Sequence[Any], limit: int | None = None) -> list[Placement]:
+        """Workloads with what is known of them, ordered by deployment and device, for which these conditions over the
+        tables hold; all of them unless `limit` says otherwise."""
         joined = WORKLOADS.join(DEPLOYMENTS, DEPLOYMENTS.c.id == WORKLOADS.c.deployment_id)
         joined = joined.join(DEVICES, DEVICES.c.id == WORKLOADS.c.device_id)
         for table in (INSTANCES, MEASUREMENTS):
             same = and_(*(table.c[key] == WORKLOADS.c[key] for key in ("deployment_id", "device_id")))
             joined = joined.outerjoin(table, same)
-        query = select(*_columns()).select_from(joined)
-        for column, value in _filters(deployment_id, device_id, project, user_id):
-            query = query.where(column == value)
-        if after is not None:
-            later = WORKLOADS.c.deployment_id > after[0]
-            same_deployment = and_(WORKLOADS.c.deployment_id == after[0], WORKLOADS.c.device_id > after[1])
-            query = query.where(later | same_deployment)
+        query = select(*_columns()).select_from(joined).where(*conditions)
         query = query.order_by(WORKLOADS.c.deployment_id, WORKLOADS.c.device_id).limit(limit)
         return [_placement(row) for row in self._connection.execute(query).mappings()]
 
@@ -127,16 +121,6 @@ class WorkloadTable:
 
 def _pair(table: Any, deployment_id: str, device_id: str) -> tuple[Any, Any]:
     return table.c.deployment_id == deployment_id, table.c.device_id == device_id
-
-
-def _filters(deployment_id: str, device_id: str, project: Project | None, user_id: str) -> list[tuple[Any, str]]:
-    wanted = [
-        (WORKLOADS.c.deployment_id, deployment_id),
-        (WORKLOADS.c.device_id, device_id),
-        (DEPLOYMENTS.c.user_id, project.user_id if project else user_id),
-        (DEPLOYMENTS.c.project_id, project.project_id if project else ""),
-    ]
-    return [(column, value) for column, value in wanted if value]
 
 
 def _columns() -> list[Any]:
@@ -173,5 +157,6 @@ def _placement(row: RowMapping) -> Placement:
         project=Project(row["user_id"], row["project_id"]),
         instance=instance,
         measurement=measurement,
+        wished=row["since"],
         **{key: row[key] for key in ("deployment_name", "device_name", "presence", "last_seen", "observed")},
     )

@@ -36,6 +36,7 @@ from longshore.v1 import (
 from longshore.volumes import VolumeCalls
 
 Answer = deployment_pb2.GetDeploymentResponse
+TimeRange = deployment_pb2.TimeRange
 OnAnswer = Callable[[Answer], None]
 
 # The server sends a heartbeat each 15 s.
@@ -115,17 +116,43 @@ class Client(VolumeCalls):
         return self._call(self._deployments.GetDeployment, request, Answer)
 
     def list_deployments(
-        self, project: types_pb2.Project | None = None, *, include_deleted: bool = False
+        self,
+        project: types_pb2.Project | None = None,
+        *,
+        include_deleted: bool = False,
+        user_id: str = "",
+        device: str = "",
+        profile: str = "",
+        labels: Mapping[str, str] | None = None,
+        states: Iterable[deployment_pb2.DeploymentState.ValueType] = (),
+        created: TimeRange | None = None,
+        since: TimeRange | None = None,
     ) -> Iterator[deployment_pb2.Deployment]:
-        request = deployment_pb2.ListDeploymentsRequest(project=project, include_deleted=include_deleted)
+        """Newest first; every filter that is given must match. `states` alone decide about what is deleted."""
+        request = deployment_pb2.ListDeploymentsRequest(
+            project=project, include_deleted=include_deleted, user_id=user_id, device=device, profile=profile,
+            labels=labels, states=states, created=created, since=since,
+        )  # fmt: skip
         for page in self._pages(self._deployments.ListDeployments, request, deployment_pb2.ListDeploymentsResponse):
             yield from page.deployments
 
     def list_instances(
-        self, project: types_pb2.Project | None = None, *, deployment_id: str = "", device_id: str = ""
+        self,
+        project: types_pb2.Project | None = None,
+        *,
+        deployment_id: str = "",
+        device_id: str = "",
+        user_id: str = "",
+        profile: str = "",
+        labels: Mapping[str, str] | None = None,
+        states: Iterable[types_pb2.InstanceState.ValueType] = (),
+        since: TimeRange | None = None,
     ) -> Iterator[deployment_pb2.Instance]:
-        """What runs where; every filter that is given must match."""
-        request = deployment_pb2.ListInstancesRequest(project=project, deployment_id=deployment_id, device_id=device_id)
+        """What runs where; every filter that is given must match. `device_id`: id or name."""
+        request = deployment_pb2.ListInstancesRequest(
+            project=project, deployment_id=deployment_id, device_id=device_id, user_id=user_id, profile=profile,
+            labels=labels, states=states, since=since,
+        )  # fmt: skip
         for page in self._pages(self._deployments.ListInstances, request, deployment_pb2.ListInstancesResponse):
             yield from page.instances
 

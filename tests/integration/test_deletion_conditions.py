@@ -13,7 +13,7 @@ from controller.deployments.placing import place, withdraw
 from controller.devices.model import Device, Presence
 from controller.devices.service import delete
 from controller.store import DeviceDeleted, Signal, Store, Transaction, open_store
-from tests.support.rows import ARTIFACT, PROJECT, build, deployment, instance
+from tests.support.rows import ARTIFACT, build, deployment, instance
 
 SPEC = b"""
 version: 1
@@ -70,7 +70,7 @@ async def test_a_deployment_counts_on_the_devices_that_are_left(store: Store) ->
     await store.transact(lambda tx: gone(tx, "dev-2"))
     now = await condition(store)
     assert (now.state, now.reason) == (DeploymentState.PENDING, "NoMatchingDevice")
-    assert await store.transact(lambda tx: tx.workloads.placements(project=PROJECT)) == []
+    assert await store.transact(lambda tx: tx.workloads.placements()) == []
 
 
 async def test_a_deletion_waits_for_no_device_that_was_deleted(store: Store) -> None:

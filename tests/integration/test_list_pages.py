@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from controller.builds.model import BuildState
+from controller.deployments.filters import DeploymentFilter
 from controller.store import Store, Transaction, open_store
 from controller.store.rows import PAGE_BYTES, Page
 from tests.support.rows import PROJECT, build, deployment
@@ -35,8 +36,8 @@ async def test_pages_of_large_specs_are_shorter_and_complete(store: Store) -> No
             found, token = tx.builds.page(PROJECT, "", Page(100, token))
             builds.append([len(one.spec) for one in found])
         while token or not deployments:
-            listed, token = tx.deployments.page(PROJECT, "", False, Page(100, token))
-            deployments.append([len(one.spec) for one in listed])
+            listed, token = tx.listing.deployments(DeploymentFilter(project=PROJECT), Page(100, token))
+            deployments.append([len(one.deployment.spec) for one in listed])
         return builds, deployments
 
     for pages in await store.transact(read):

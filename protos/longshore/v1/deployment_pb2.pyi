@@ -87,6 +87,10 @@ class Deployment(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     INSTANCES_WANTED_FIELD_NUMBER: _builtins.int
     INSTANCES_READY_FIELD_NUMBER: _builtins.int
+    ARTIFACT_DIGESTS_FIELD_NUMBER: _builtins.int
+    ENDPOINTS_FIELD_NUMBER: _builtins.int
+    RESTARTS_FIELD_NUMBER: _builtins.int
+    LAST_LINES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     revision: _builtins.int
@@ -101,6 +105,8 @@ class Deployment(_message.Message):
     instances_wanted: _builtins.int
     """Workloads, and those of them whose instance of the present revision is ready."""
     instances_ready: _builtins.int
+    restarts: _builtins.int
+    """Of all its instances together."""
     @_builtins.property
     def project(self) -> _types_pb2.Project: ...
     @_builtins.property
@@ -110,6 +116,18 @@ class Deployment(_message.Message):
     @_builtins.property
     def updated(self) -> _timestamp_pb2.Timestamp:
         """When the present revision was accepted."""
+
+    @_builtins.property
+    def artifact_digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Digests of what was built for its targets; empty until the build has succeeded."""
+
+    @_builtins.property
+    def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___InstanceEndpoint]:
+        """Where the instances that are ready can be reached; of very many the first 20, ListInstances has all."""
+
+    @_builtins.property
+    def last_lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The last output of what failed, its build or an instance; empty where nothing did."""
 
     def __init__(
         self,
@@ -128,14 +146,46 @@ class Deployment(_message.Message):
         spec: _builtins.bytes = ...,
         instances_wanted: _builtins.int = ...,
         instances_ready: _builtins.int = ...,
+        artifact_digests: _abc.Iterable[_builtins.str] | None = ...,
+        endpoints: _abc.Iterable[Global___InstanceEndpoint] | None = ...,
+        restarts: _builtins.int = ...,
+        last_lines: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "project", b"project", "since", b"since", "updated", b"updated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["build_id", b"build_id", "created", b"created", "id", b"id", "instances_ready", b"instances_ready", "instances_wanted", b"instances_wanted", "message", b"message", "name", b"name", "project", b"project", "reason", b"reason", "revision", b"revision", "since", b"since", "spec", b"spec", "state", b"state", "updated", b"updated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_digests", b"artifact_digests", "build_id", b"build_id", "created", b"created", "endpoints", b"endpoints", "id", b"id", "instances_ready", b"instances_ready", "instances_wanted", b"instances_wanted", "last_lines", b"last_lines", "message", b"message", "name", b"name", "project", b"project", "reason", b"reason", "restarts", b"restarts", "revision", b"revision", "since", b"since", "spec", b"spec", "state", b"state", "updated", b"updated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Deployment: _TypeAlias = Deployment  # noqa: Y015
+
+@_typing.final
+class InstanceEndpoint(_message.Message):
+    """Where one instance of a deployment can be reached."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    DEVICE_NAME_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    device_id: _builtins.str
+    device_name: _builtins.str
+    @_builtins.property
+    def endpoint(self) -> _types_pb2.Endpoint: ...
+    def __init__(
+        self,
+        *,
+        device_id: _builtins.str = ...,
+        device_name: _builtins.str = ...,
+        endpoint: _types_pb2.Endpoint | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "device_name", b"device_name", "endpoint", b"endpoint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InstanceEndpoint: _TypeAlias = InstanceEndpoint  # noqa: Y015
 
 @_typing.final
 class Instance(_message.Message):
@@ -417,30 +467,113 @@ Global___GetDeploymentResponse: _TypeAlias = GetDeploymentResponse  # noqa: Y015
 class ListDeploymentsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PROJECT_FIELD_NUMBER: _builtins.int
     INCLUDE_DELETED_FIELD_NUMBER: _builtins.int
     PAGE_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
     include_deleted: _builtins.bool
+    """Also what is deleted; where `states` is given, that alone decides."""
+    user_id: _builtins.str
+    """The following are optional; all that are given must match. All projects of this user."""
+    device: _builtins.str
+    """Id or name of a device that is to run it."""
+    profile: _builtins.str
+    """A target profile for which it is built."""
     @_builtins.property
     def project(self) -> _types_pb2.Project:
         """Absent: all projects that the caller may see."""
 
     @_builtins.property
     def page(self) -> _types_pb2.PageRequest: ...
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """A device that is to run it carries all of these labels."""
+
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[Global___DeploymentState.ValueType]:
+        """In one of these states."""
+
+    @_builtins.property
+    def created(self) -> Global___TimeRange:
+        """When it was made."""
+
+    @_builtins.property
+    def since(self) -> Global___TimeRange:
+        """Since when it is in its state."""
+
     def __init__(
         self,
         *,
         project: _types_pb2.Project | None = ...,
         include_deleted: _builtins.bool = ...,
         page: _types_pb2.PageRequest | None = ...,
+        user_id: _builtins.str = ...,
+        device: _builtins.str = ...,
+        profile: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        states: _abc.Iterable[Global___DeploymentState.ValueType] | None = ...,
+        created: Global___TimeRange | None = ...,
+        since: Global___TimeRange | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["page", b"page", "project", b"project"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "page", b"page", "project", b"project", "since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_deleted", b"include_deleted", "page", b"page", "project", b"project"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "device", b"device", "include_deleted", b"include_deleted", "labels", b"labels", "page", b"page", "profile", b"profile", "project", b"project", "since", b"since", "states", b"states", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListDeploymentsRequest: _TypeAlias = ListDeploymentsRequest  # noqa: Y015
+
+@_typing.final
+class TimeRange(_message.Message):
+    """From `begin` on, and before `end`; an absent one is no bound."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEGIN_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def begin(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def end(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        begin: _timestamp_pb2.Timestamp | None = ...,
+        end: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "end", b"end"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "end", b"end"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TimeRange: _TypeAlias = TimeRange  # noqa: Y015
 
 @_typing.final
 class ListDeploymentsResponse(_message.Message):
@@ -469,18 +602,60 @@ Global___ListDeploymentsResponse: _TypeAlias = ListDeploymentsResponse  # noqa: 
 class ListInstancesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PROJECT_FIELD_NUMBER: _builtins.int
     DEPLOYMENT_ID_FIELD_NUMBER: _builtins.int
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     PAGE_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
     deployment_id: _builtins.str
     device_id: _builtins.str
+    """Id or name."""
+    user_id: _builtins.str
+    """All projects of this user."""
+    profile: _builtins.str
+    """Target profile of its device."""
     @_builtins.property
     def project(self) -> _types_pb2.Project:
         """Each is optional; all that are given must match."""
 
     @_builtins.property
     def page(self) -> _types_pb2.PageRequest: ...
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Its device carries all of these labels."""
+
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_types_pb2.InstanceState.ValueType]:
+        """In one of these states; one of which its device has said nothing is PENDING."""
+
+    @_builtins.property
+    def since(self) -> Global___TimeRange:
+        """Since when it is in its state."""
+
     def __init__(
         self,
         *,
@@ -488,10 +663,15 @@ class ListInstancesRequest(_message.Message):
         deployment_id: _builtins.str = ...,
         device_id: _builtins.str = ...,
         page: _types_pb2.PageRequest | None = ...,
+        user_id: _builtins.str = ...,
+        profile: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        states: _abc.Iterable[_types_pb2.InstanceState.ValueType] | None = ...,
+        since: Global___TimeRange | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["page", b"page", "project", b"project"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["page", b"page", "project", b"project", "since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment_id", b"deployment_id", "device_id", b"device_id", "page", b"page", "project", b"project"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment_id", b"deployment_id", "device_id", b"device_id", "labels", b"labels", "page", b"page", "profile", b"profile", "project", b"project", "since", b"since", "states", b"states", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

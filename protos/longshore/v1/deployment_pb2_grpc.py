@@ -121,13 +121,18 @@ class DeploymentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListDeployments(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Newest first. A deployment keeps its place however often it changes: following the tokens shows each one that was
+        there all along exactly once.
+        Errors: INVALID_ARGUMENT, also for the page token of a list with another filter.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListInstances(self, request, context):
-        """What runs where: one entry for each workload, with the status that its device reported last.
+        """What runs where: one entry for each workload, with the status that its device reported last; ordered by the ids of
+        deployment and device, and stable as ListDeployments is.
+        Errors: as ListDeployments.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

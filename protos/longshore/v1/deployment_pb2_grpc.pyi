@@ -27,8 +27,15 @@ class DeploymentServiceStub:
     GetDeployment: _aio.UnaryUnaryMultiCallable[_deployment_pb2.GetDeploymentRequest, _deployment_pb2.GetDeploymentResponse]
     """Errors: NOT_FOUND."""
     ListDeployments: _aio.UnaryUnaryMultiCallable[_deployment_pb2.ListDeploymentsRequest, _deployment_pb2.ListDeploymentsResponse]
+    """Newest first. A deployment keeps its place however often it changes: following the tokens shows each one that was
+    there all along exactly once.
+    Errors: INVALID_ARGUMENT, also for the page token of a list with another filter.
+    """
     ListInstances: _aio.UnaryUnaryMultiCallable[_deployment_pb2.ListInstancesRequest, _deployment_pb2.ListInstancesResponse]
-    """What runs where: one entry for each workload, with the status that its device reported last."""
+    """What runs where: one entry for each workload, with the status that its device reported last; ordered by the ids of
+    deployment and device, and stable as ListDeployments is.
+    Errors: as ListDeployments.
+    """
     StopDeployment: _aio.UnaryUnaryMultiCallable[_deployment_pb2.StopDeploymentRequest, _deployment_pb2.StopDeploymentResponse]
     """Devices stop what they run of it and keep what they fetched. ApplyDeployment starts it again.
     Errors: NOT_FOUND.
@@ -102,7 +109,11 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _deployment_pb2.ListDeploymentsRequest,
         context: _aio.ServicerContext[_deployment_pb2.ListDeploymentsRequest, _abc.Awaitable[_deployment_pb2.ListDeploymentsResponse]],
-    ) -> _abc.Awaitable[_deployment_pb2.ListDeploymentsResponse]: ...
+    ) -> _abc.Awaitable[_deployment_pb2.ListDeploymentsResponse]:
+        """Newest first. A deployment keeps its place however often it changes: following the tokens shows each one that was
+        there all along exactly once.
+        Errors: INVALID_ARGUMENT, also for the page token of a list with another filter.
+        """
 
     @_abc_1.abstractmethod
     def ListInstances(
@@ -110,7 +121,10 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _deployment_pb2.ListInstancesRequest,
         context: _aio.ServicerContext[_deployment_pb2.ListInstancesRequest, _abc.Awaitable[_deployment_pb2.ListInstancesResponse]],
     ) -> _abc.Awaitable[_deployment_pb2.ListInstancesResponse]:
-        """What runs where: one entry for each workload, with the status that its device reported last."""
+        """What runs where: one entry for each workload, with the status that its device reported last; ordered by the ids of
+        deployment and device, and stable as ListDeployments is.
+        Errors: as ListDeployments.
+        """
 
     @_abc_1.abstractmethod
     def StopDeployment(

@@ -163,7 +163,9 @@ Global___Project: _TypeAlias = Project  # noqa: Y015
 
 @_typing.final
 class PageRequest(_message.Message):
-    """What a page of a list asks for. Lists are ordered by creation, newest first, and stay stable under change."""
+    """What a page of a list asks for. Lists are ordered by creation, newest first, where their calls say nothing else, and
+    stay stable under change.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -172,7 +174,9 @@ class PageRequest(_message.Message):
     size: _builtins.int
     """At most this many entries; 0 means 100, and more than 1000 is taken as 1000."""
     token: _builtins.str
-    """`next_token` of the page before; empty for the first page. Made by the server, opaque to clients."""
+    """`next_token` of the page before; empty for the first page. Made by the server, opaque to clients, and good for
+    the filter of that page only.
+    """
     def __init__(
         self,
         *,
