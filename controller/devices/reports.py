@@ -20,6 +20,8 @@ log = structlog.get_logger()
 # Of one instance; no machine has more accelerators, or spends more milliseconds in a second.
 MOST_ACCELERATORS = 64
 MOST_CPU = 10**9
+# Of a failure's output, in its event.
+MOST_LINES, LONGEST_LINE = 20, 1000
 
 
 def store_presence(tx: Transaction, device_id: str, presence: mqtt_pb2.Presence, seen_at: float) -> None:
@@ -195,8 +197,16 @@ def _append_instance_event(tx: Transaction, device_id: str, entry: mqtt_pb2.Jour
             reason=status.reason,
             message=status.message,
             occurred=_seconds(entry.occurred),
+            artifact_digest=status.artifact_digest,
+            last_lines=_failures_lines(status),
         )
     )
+
+
+def _failures_lines(status: types_pb2.InstanceStatus) -> tuple[str, ...]:
+    """What stays readable of a failure after the instance is gone."""
+    failed = status.state in (types_pb2.INSTANCE_STATE_FAILED, types_pb2.INSTANCE_STATE_BACKOFF)
+    return tuple(line[:LONGEST_LINE] for line in status.last_lines[-MOST_LINES:]) if failed else ()
 
 
 def _seconds(moment: Timestamp) -> float:

@@ -1,5 +1,6 @@
 """Events: what is appended to the log of a project. Plain data."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -39,6 +40,8 @@ class NewEvent:
     reason: str = ""
     message: str = ""
     occurred: float = 0.0
+    artifact_digest: str = ""
+    last_lines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,3 +51,15 @@ class Event:
     number: int
     time: float
     what: NewEvent
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which events of a project: those of the deployment or of one of the builds, where such are named; besides, of
+    this device, of one of these kinds, in one of these states, each where it is given."""
+
+    deployment_id: str = ""
+    build_ids: Sequence[str] = ()
+    device_id: str = ""
+    kinds: tuple[EventKind, ...] = ()
+    states: tuple[str, ...] = ()

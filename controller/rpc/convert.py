@@ -228,4 +228,6 @@ def event_to(event: Event) -> event_pb2.Event:
         reason=what.reason,
         message=what.message,
         occurred=timestamp(what.occurred),
+        artifact_digest=what.artifact_digest,
+        last_lines=what.last_lines,
     )

@@ -287,5 +287,8 @@ events = Table(
     Column("reason", Text, nullable=False),
     Column("message", Text, nullable=False),
     Column("occurred", Float, nullable=False),
+    # Of an instance: what runs or is to run, and the last output of one that failed.
+    Column("artifact_digest", Text, nullable=False, server_default=""),
+    Column("last_lines", JSON(none_as_null=True)),
     PrimaryKeyConstraint("user_id", "project_id", "number"),
 )

@@ -360,6 +360,9 @@ class Client(VolumeCalls):
         follow: bool = False,
         deployment_id: str = "",
         build_id: str = "",
+        device_id: str = "",
+        kinds: Iterable[event_pb2.EventKind.ValueType] = (),
+        states: Iterable[str] = (),
         deadline: Deadline = NEVER,
     ) -> Iterator[event_pb2.Event]:
         """Events after a number without gap or repeat, also across lost connections; `project` None: device events.
@@ -367,8 +370,9 @@ class Client(VolumeCalls):
         With `follow` it goes on until the reader leaves, however long the controller is away.
         """
         request = event_pb2.WatchEventsRequest(
-            project=project, after_number=after, deployment_id=deployment_id, build_id=build_id
-        )
+            project=project, after_number=after, deployment_id=deployment_id, build_id=build_id, device_id=device_id,
+            kinds=kinds, states=states,
+        )  # fmt: skip
         for answer in self._event_answers(request, follow, deadline):
             if answer.HasField("event"):
                 yield answer.event
@@ -436,4 +440,7 @@ class Client(VolumeCalls):
             for answer in calls.resuming(open_stream, patience=patience, deadline=deadline, silence=EVENT_SILENCE):
                 if answer.HasField("event"):
                     request.after_number = answer.event.number
+                elif answer.searched_number:
+                    # What was not for this call need not be there any more when it goes on.
+                    request.after_number = answer.searched_number
                 yield answer

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import delete
 
 from controller.errors import OutOfRange
-from controller.events.feed import EventFeed, Filter
-from controller.events.model import EventKind, NewEvent, Project
+from controller.events.feed import EventFeed, Filter, Heartbeat
+from controller.events.model import Event, EventKind, NewEvent, Project
 from controller.store import Store, Transaction, open_store, schema
 
 ALICE, BOB = Project("alice", "digits"), Project("bob", "digits")
@@ -38,7 +38,7 @@ async def take(feed: EventFeed, count: int, after: int = 0, only: Filter | None 
     """The numbers of the next events."""
     numbers: list[int] = []
     async for event in feed.watch(ALICE, after, follow=True, only=only or Filter()):
-        if event is not None:
+        if isinstance(event, Event):
             numbers.append(event.number)
         if len(numbers) == count:
             break
@@ -72,14 +72,50 @@ async def test_a_filtered_watcher_passes_over_long_stretches_of_others(store: St
 
 async def test_without_follow_it_ends_with_what_is_stored(store: Store) -> None:
     await append(store, ALICE, count=1200)
-    numbers = [event.number async for event in EventFeed(store).watch(ALICE, 700, follow=False) if event is not None]
+    watched = EventFeed(store).watch(ALICE, 700, follow=False)
+    numbers = [event.number async for event in watched if isinstance(event, Event)]
     assert numbers == list(range(701, 1201))
 
 
 async def test_while_nothing_comes_it_says_that_it_lives(store: Store) -> None:
     async for event in EventFeed(store).watch(ALICE, 0, follow=True, heartbeat=0.01):
-        assert event is None
+        assert event == Heartbeat(0)
         break
+
+
+async def test_a_watcher_for_whom_nothing_comes_is_told_how_far_the_log_was_searched_while_others_are_busy(
+    store: Store,
+) -> None:
+    busy = True
+
+    async def write() -> None:
+        while busy:
+            await append(store, ALICE, "other")
+
+    writer = asyncio.create_task(write())
+    async for event in EventFeed(store).watch(ALICE, 0, True, Filter(deployment_id="wanted"), heartbeat=0.05):
+        assert isinstance(event, Heartbeat)
+        if event.searched:
+            break
+    busy = False
+    await writer
+
+
+async def test_events_are_filtered_by_device_kind_and_state(store: Store) -> None:
+    def work(tx: Transaction) -> None:
+        for device in ("dev-1", "dev-2"):
+            for state in ("RUNNING", "FAILED"):
+                tx.events.append(NewEvent(ALICE, EventKind.INSTANCE, state, device_id=device, last_lines=("boom",)))
+        tx.events.append(NewEvent(ALICE, EventKind.BUILD, "FAILED"))
+
+    await store.transact(work)
+    feed = EventFeed(store)
+    assert await take(feed, 2, only=Filter(device_id="dev-2")) == [3, 4]
+    assert await take(feed, 3, only=Filter(states=("FAILED",))) == [2, 4, 5]
+    assert await take(feed, 1, only=Filter(kinds=(EventKind.BUILD,))) == [5]
+    assert await take(feed, 1, only=Filter(device_id="dev-1", states=("FAILED",))) == [2]
+    (event,) = [one async for one in feed.watch(ALICE, 3, False, Filter(device_id="dev-2")) if isinstance(one, Event)]
+    assert event.what.last_lines == ("boom",)
 
 
 async def test_a_watcher_is_told_what_was_trimmed(store: Store) -> None:

@@ -10,7 +10,7 @@ from controller.builds.model import BuildState
 from controller.deployments.assess import reassess
 from controller.deployments.model import DeploymentState, Wish, WorkloadRow
 from controller.devices.model import Device, Presence
-from controller.events.model import EventKind, NewEvent
+from controller.events.model import EventKind, NewEvent, Wanted
 from controller.store import Store, Transaction, open_store
 from tests.support.rows import ARTIFACT, PROJECT, build, deployment, instance
 
@@ -30,7 +30,7 @@ async def test_events_of_one_build_are_without_those_of_others(store: Store) -> 
         for build_id in ("b-1", "b-2", "b-1"):
             tx.events.append(NewEvent(PROJECT, EventKind.BUILD, "QUEUED", build_id=build_id))
         tx.events.append(NewEvent(PROJECT, EventKind.DEPLOYMENT, "BUILDING", build_id="b-1", deployment_id="dep-1"))
-        events, _ = tx.events.after(PROJECT, 0, build_ids=["b-1"])
+        events, _ = tx.events.after(PROJECT, 0, Wanted(build_ids=["b-1"]))
         return [event.what.build_id for event in events]
 
     assert await store.transact(append) == ["b-1", "b-1", "b-1"]

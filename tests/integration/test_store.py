@@ -10,7 +10,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect
 
 from controller.builds.model import Build, BuildState, BuildTarget
-from controller.events.model import EventKind, NewEvent, Project
+from controller.events.model import EventKind, NewEvent, Project, Wanted
 from controller.store import EventsAppended, Signal, Store, Transaction, open_store
 from controller.store.rows import Page
 from controller.store.schema import metadata
@@ -66,7 +66,7 @@ async def test_a_filtered_page_tells_how_far_it_has_searched(store: Store) -> No
             tx.events.append(event(ALICE, deployment_id=deployment_id))
 
     await store.transact(append)
-    events, searched = await store.transact(lambda tx: tx.events.after(ALICE, 0, deployment_id="a"))
+    events, searched = await store.transact(lambda tx: tx.events.after(ALICE, 0, Wanted(deployment_id="a")))
     assert [found.number for found in events] == [1, 3]
     assert searched == 4
 

@@ -26,21 +26,21 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from longshore.v1 import types_pb2 as longshore_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18longshore/v1/event.proto\x12\x0clongshore.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18longshore/v1/types.proto\"\xcb\x02\n\x05\x45vent\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x07project\x18\x03 \x01(\x0b\x32\x15.longshore.v1.Project\x12%\n\x04kind\x18\x04 \x01(\x0e\x32\x17.longshore.v1.EventKind\x12\x10\n\x08\x62uild_id\x18\x05 \x01(\t\x12\x15\n\rdeployment_id\x18\x06 \x01(\t\x12\x11\n\tdevice_id\x18\x07 \x01(\t\x12\x10\n\x08revision\x18\x08 \x01(\x03\x12\r\n\x05state\x18\t \x01(\t\x12\r\n\x05ready\x18\n \x01(\x08\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12\x0f\n\x07message\x18\x0c \x01(\t\x12,\n\x08occurred\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8b\x01\n\x12WatchEventsRequest\x12&\n\x07project\x18\x01 \x01(\x0b\x32\x15.longshore.v1.Project\x12\x14\n\x0c\x61\x66ter_number\x18\x02 \x01(\x03\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\x12\x15\n\rdeployment_id\x18\x04 \x01(\t\x12\x10\n\x08\x62uild_id\x18\x05 \x01(\t\"L\n\x13WatchEventsResponse\x12\"\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x13.longshore.v1.Event\x12\x11\n\theartbeat\x18\x02 \x01(\x08*\x88\x01\n\tEventKind\x12\x1a\n\x16\x45VENT_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10\x45VENT_KIND_BUILD\x10\x01\x12\x19\n\x15\x45VENT_KIND_DEPLOYMENT\x10\x02\x12\x17\n\x13\x45VENT_KIND_INSTANCE\x10\x03\x12\x15\n\x11\x45VENT_KIND_DEVICE\x10\x04\x32\x64\n\x0c\x45ventService\x12T\n\x0bWatchEvents\x12 .longshore.v1.WatchEventsRequest\x1a!.longshore.v1.WatchEventsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18longshore/v1/event.proto\x12\x0clongshore.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18longshore/v1/types.proto\"\xf8\x02\n\x05\x45vent\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x07project\x18\x03 \x01(\x0b\x32\x15.longshore.v1.Project\x12%\n\x04kind\x18\x04 \x01(\x0e\x32\x17.longshore.v1.EventKind\x12\x10\n\x08\x62uild_id\x18\x05 \x01(\t\x12\x15\n\rdeployment_id\x18\x06 \x01(\t\x12\x11\n\tdevice_id\x18\x07 \x01(\t\x12\x10\n\x08revision\x18\x08 \x01(\x03\x12\r\n\x05state\x18\t \x01(\t\x12\r\n\x05ready\x18\n \x01(\x08\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12\x0f\n\x07message\x18\x0c \x01(\t\x12,\n\x08occurred\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x61rtifact_digest\x18\x0e \x01(\t\x12\x12\n\nlast_lines\x18\x0f \x03(\t\"\xd6\x01\n\x12WatchEventsRequest\x12&\n\x07project\x18\x01 \x01(\x0b\x32\x15.longshore.v1.Project\x12\x14\n\x0c\x61\x66ter_number\x18\x02 \x01(\x03\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\x12\x15\n\rdeployment_id\x18\x04 \x01(\t\x12\x10\n\x08\x62uild_id\x18\x05 \x01(\t\x12\x11\n\tdevice_id\x18\x06 \x01(\t\x12&\n\x05kinds\x18\x07 \x03(\x0e\x32\x17.longshore.v1.EventKind\x12\x0e\n\x06states\x18\x08 \x03(\t\"e\n\x13WatchEventsResponse\x12\"\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x13.longshore.v1.Event\x12\x11\n\theartbeat\x18\x02 \x01(\x08\x12\x17\n\x0fsearched_number\x18\x03 \x01(\x03*\x88\x01\n\tEventKind\x12\x1a\n\x16\x45VENT_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10\x45VENT_KIND_BUILD\x10\x01\x12\x19\n\x15\x45VENT_KIND_DEPLOYMENT\x10\x02\x12\x17\n\x13\x45VENT_KIND_INSTANCE\x10\x03\x12\x15\n\x11\x45VENT_KIND_DEVICE\x10\x04\x32\x64\n\x0c\x45ventService\x12T\n\x0bWatchEvents\x12 .longshore.v1.WatchEventsRequest\x1a!.longshore.v1.WatchEventsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'longshore.v1.event_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EVENTKIND']._serialized_start=656
-  _globals['_EVENTKIND']._serialized_end=792
+  _globals['_EVENTKIND']._serialized_start=801
+  _globals['_EVENTKIND']._serialized_end=937
   _globals['_EVENT']._serialized_start=102
-  _globals['_EVENT']._serialized_end=433
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=436
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=575
-  _globals['_WATCHEVENTSRESPONSE']._serialized_start=577
-  _globals['_WATCHEVENTSRESPONSE']._serialized_end=653
-  _globals['_EVENTSERVICE']._serialized_start=794
-  _globals['_EVENTSERVICE']._serialized_end=894
+  _globals['_EVENT']._serialized_end=478
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=481
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=695
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=697
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=798
+  _globals['_EVENTSERVICE']._serialized_start=939
+  _globals['_EVENTSERVICE']._serialized_end=1039
 # @@protoc_insertion_point(module_scope)

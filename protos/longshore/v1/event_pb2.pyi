@@ -3,9 +3,11 @@
 isort:skip_file
 Events: an append-only, numbered log for each project."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from longshore.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
@@ -59,6 +61,8 @@ class Event(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     OCCURRED_FIELD_NUMBER: _builtins.int
+    ARTIFACT_DIGEST_FIELD_NUMBER: _builtins.int
+    LAST_LINES_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Counts from 1 in its project; every number occurs once."""
     kind: Global___EventKind.ValueType
@@ -73,6 +77,8 @@ class Event(_message.Message):
     """Whether the instance or deployment answers; meaningful for kinds DEPLOYMENT and INSTANCE."""
     reason: _builtins.str
     message: _builtins.str
+    artifact_digest: _builtins.str
+    """Of kind INSTANCE: the artifact that runs, or that is to run."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When the controller wrote it."""
@@ -82,6 +88,10 @@ class Event(_message.Message):
     @_builtins.property
     def occurred(self) -> _timestamp_pb2.Timestamp:
         """When it happened, by the clock of the one who saw it."""
+
+    @_builtins.property
+    def last_lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of an instance in FAILED or BACKOFF: its last output, at most 20 lines and 4 KiB."""
 
     def __init__(
         self,
@@ -99,10 +109,12 @@ class Event(_message.Message):
         reason: _builtins.str = ...,
         message: _builtins.str = ...,
         occurred: _timestamp_pb2.Timestamp | None = ...,
+        artifact_digest: _builtins.str = ...,
+        last_lines: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["occurred", b"occurred", "project", b"project", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["build_id", b"build_id", "deployment_id", b"deployment_id", "device_id", b"device_id", "kind", b"kind", "message", b"message", "number", b"number", "occurred", b"occurred", "project", b"project", "ready", b"ready", "reason", b"reason", "revision", b"revision", "state", b"state", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_digest", b"artifact_digest", "build_id", b"build_id", "deployment_id", b"deployment_id", "device_id", b"device_id", "kind", b"kind", "last_lines", b"last_lines", "message", b"message", "number", b"number", "occurred", b"occurred", "project", b"project", "ready", b"ready", "reason", b"reason", "revision", b"revision", "state", b"state", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -117,16 +129,27 @@ class WatchEventsRequest(_message.Message):
     FOLLOW_FIELD_NUMBER: _builtins.int
     DEPLOYMENT_ID_FIELD_NUMBER: _builtins.int
     BUILD_ID_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
     after_number: _builtins.int
     """Only events with a greater number."""
     follow: _builtins.bool
     deployment_id: _builtins.str
     """Optional: only events that speak of this deployment (its builds included) or this build."""
     build_id: _builtins.str
+    device_id: _builtins.str
+    """Optional, and beside the above: only events of this device, of one of these kinds, in one of these states (as
+    `Event.state`).
+    """
     @_builtins.property
     def project(self) -> _types_pb2.Project:
         """Absent or empty: events of no project (devices)."""
 
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___EventKind.ValueType]: ...
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -135,10 +158,13 @@ class WatchEventsRequest(_message.Message):
         follow: _builtins.bool = ...,
         deployment_id: _builtins.str = ...,
         build_id: _builtins.str = ...,
+        device_id: _builtins.str = ...,
+        kinds: _abc.Iterable[Global___EventKind.ValueType] | None = ...,
+        states: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["project", b"project"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_number", b"after_number", "build_id", b"build_id", "deployment_id", b"deployment_id", "follow", b"follow", "project", b"project"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_number", b"after_number", "build_id", b"build_id", "deployment_id", b"deployment_id", "device_id", b"device_id", "follow", b"follow", "kinds", b"kinds", "project", b"project", "states", b"states"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -150,8 +176,11 @@ class WatchEventsResponse(_message.Message):
 
     EVENT_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
+    SEARCHED_NUMBER_FIELD_NUMBER: _builtins.int
     heartbeat: _builtins.bool
     """Sent without an event each 15 s while nothing comes, so that a dead connection is noticed."""
+    searched_number: _builtins.int
+    """With a heartbeat: the log holds nothing for this call up to here, so that a client may go on from this number."""
     @_builtins.property
     def event(self) -> Global___Event: ...
     def __init__(
@@ -159,10 +188,11 @@ class WatchEventsResponse(_message.Message):
         *,
         event: Global___Event | None = ...,
         heartbeat: _builtins.bool = ...,
+        searched_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "heartbeat", b"heartbeat"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "heartbeat", b"heartbeat", "searched_number", b"searched_number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

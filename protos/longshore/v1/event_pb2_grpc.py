@@ -49,8 +49,8 @@ class EventServiceServicer:
     def WatchEvents(self, request, context):
         """The events of a project after a number, without gap or repeat: first what is stored, then, with `follow`, what
         comes, until the client leaves. A client that reconnects with the number that it saw last misses nothing.
-        Errors: OUT_OF_RANGE where events after this number were trimmed (ErrorInfo metadata "oldest" has the first
-        number that is left).
+        Errors: OUT_OF_RANGE where events after this number were trimmed, also while the call is open (ErrorInfo
+        metadata "oldest" has the first number that is left). INVALID_ARGUMENT for a kind that there is not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -19,8 +19,8 @@ class EventServiceStub:
     WatchEvents: _aio.UnaryStreamMultiCallable[_event_pb2.WatchEventsRequest, _event_pb2.WatchEventsResponse]
     """The events of a project after a number, without gap or repeat: first what is stored, then, with `follow`, what
     comes, until the client leaves. A client that reconnects with the number that it saw last misses nothing.
-    Errors: OUT_OF_RANGE where events after this number were trimmed (ErrorInfo metadata "oldest" has the first
-    number that is left).
+    Errors: OUT_OF_RANGE where events after this number were trimmed, also while the call is open (ErrorInfo
+    metadata "oldest" has the first number that is left). INVALID_ARGUMENT for a kind that there is not.
     """
 
 class EventServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -34,8 +34,8 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_event_pb2.WatchEventsResponse]:
         """The events of a project after a number, without gap or repeat: first what is stored, then, with `follow`, what
         comes, until the client leaves. A client that reconnects with the number that it saw last misses nothing.
-        Errors: OUT_OF_RANGE where events after this number were trimmed (ErrorInfo metadata "oldest" has the first
-        number that is left).
+        Errors: OUT_OF_RANGE where events after this number were trimmed, also while the call is open (ErrorInfo
+        metadata "oldest" has the first number that is left). INVALID_ARGUMENT for a kind that there is not.
         """
 
 def add_EventServiceServicer_to_server(servicer: EventServiceServicer, server: _aio.Server) -> None: ...
