@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from controller.cli import build_words, completion, output, session, words
+from controller.cli.listing import Listing, show
 from controller.cli.output import Format
 from longshore.v1 import build_pb2
 
@@ -18,6 +19,8 @@ def builds(
             metavar="ID", help="Show this one in full.", show_default=False, autocompletion=completion.build_ids
         ),
     ] = "",
+    watch: session.Watching = False,
+    interval: session.Interval = 2.0,
     everything: session.AllProjects = False,
     user: session.User = "",
     project: session.ProjectName = "",
@@ -33,15 +36,20 @@ def builds(
       longshore builds ID -o wide
 
       longshore builds --all-projects -o json
+
+      longshore builds --watch
     """
     with session.session(context, user, project) as here:
         if build_id:
             _show(here.client.get_build(build_id), form)
             return
-        entries = list(here.client.list_builds(None if everything else here.project))
-    wide = form is Format.WIDE
-    sheet = build_words.builds(entries, datetime.now(UTC), owner=everything, wide=wide)
-    output.write_list(entries, [entry.id for entry in entries], sheet, form)
+
+        def look() -> Listing:
+            entries = list(here.client.list_builds(None if everything else here.project))
+            sheet = build_words.builds(entries, datetime.now(UTC), owner=everything, wide=form is Format.WIDE)
+            return Listing(entries, [entry.id for entry in entries], sheet)
+
+        show(look, form, watch=watch, interval=interval)
 
 
 def _show(build: build_pb2.Build, form: Format) -> None:

@@ -3,10 +3,10 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 
-from controller.cli.context import context_path, load_context
+from controller.cli.context import context_names, context_path, load_context, owner
 from controller.cli.errors import UsageProblem
-from controller.cli.session import owner
 from longshore.client import Client
 from longshore.failures import LongshoreError
 from longshore.v1 import types_pb2
@@ -33,6 +33,24 @@ def target_keys(incomplete: str) -> list[str]:
     with suppress(LongshoreError, UsageProblem), _client() as (client, _):
         return [one.name for one in client.list_target_profiles() if one.name.startswith(incomplete)]
     return []
+
+
+def deployment_names(incomplete: str) -> list[str]:
+    """Deployments of the project."""
+    with suppress(LongshoreError, UsageProblem), _client() as (client, project):
+        return [one.name for one in islice(client.list_deployments(project), _MOST) if one.name.startswith(incomplete)]
+    return []
+
+
+def device_names(incomplete: str) -> list[str]:
+    with suppress(LongshoreError, UsageProblem), _client() as (client, _):
+        return [one.name for one in islice(client.list_devices(), _MOST) if one.name.startswith(incomplete)]
+    return []
+
+
+def contexts(incomplete: str) -> list[str]:
+    """Names of contexts."""
+    return [name for name in context_names() if name.startswith(incomplete)]
 
 
 @contextmanager

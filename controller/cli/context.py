@@ -1,14 +1,19 @@
 """Which controller the command speaks to, and as whom: a small YAML file."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 from controller.cli.errors import UsageProblem
+from longshore.client import project
+from longshore.v1 import types_pb2
 
 DEFAULT_NAME = "default"
+# As a name stands in a file's name.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _KEYS = ("address", "token", "ca", "user", "project")
 
 
@@ -23,14 +28,60 @@ class Context:
     project: str = ""
 
 
-def context_path(given: Path | None) -> Path:
-    """The file in use: as given, or $LONGSHORE_CONTEXT, or the one in the person's configuration folder."""
-    if given:
-        return given
-    if named := os.environ.get("LONGSHORE_CONTEXT"):
-        return Path(named)
+def configuration_folder() -> Path:
+    """Where a person's contexts are kept."""
     configuration = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return Path(configuration) / "longshore" / "context.yaml"
+    return Path(configuration) / "longshore"
+
+
+def context_path(given: str | None) -> Path:
+    """The file in use: as given, or as $LONGSHORE_CONTEXT says, or the one that `longshore context use` chose.
+
+    What has a slash or ends in .yaml or .yml is a file, everything else a name. Raises UsageProblem for no name.
+    """
+    chosen = given or os.environ.get("LONGSHORE_CONTEXT") or current_name()
+    return Path(chosen) if is_file_name(chosen) else named_path(chosen)
+
+
+def is_file_name(text: str) -> bool:
+    return "/" in text or text.endswith((".yaml", ".yml"))
+
+
+def named_path(name: str) -> Path:
+    """The file of a context that goes by a name. Raises UsageProblem for what is no name."""
+    if not NAME.fullmatch(name):
+        raise UsageProblem(f"'{name}' is no name of a context: letters, digits, '.', '_', '-'; at most 63")
+    folder = configuration_folder()
+    return folder / "context.yaml" if name == DEFAULT_NAME else folder / "contexts" / f"{name}.yaml"
+
+
+def current_name() -> str:
+    """The name of the context in use where nothing else is said."""
+    try:
+        return (configuration_folder() / "current").read_text().strip() or DEFAULT_NAME
+    except (OSError, UnicodeDecodeError):
+        return DEFAULT_NAME
+
+
+def use_context(name: str) -> None:
+    """Afterwards it is the one in use where nothing else is said."""
+    path = configuration_folder() / "current"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".current.{os.getpid()}")
+    draft.write_text(f"{name}\n")
+    draft.replace(path)
+
+
+def context_names() -> list[str]:
+    """All that have a file, in order."""
+    folder = configuration_folder()
+    default = [DEFAULT_NAME] if (folder / "context.yaml").exists() else []
+    return default + sorted(path.stem for path in (folder / "contexts").glob("*.yaml"))
+
+
+def owner(context: Context, user: str, project_id: str) -> types_pb2.Project:
+    """The project that is meant: as given, or else the context's."""
+    return project(user or context.user or DEFAULT_NAME, project_id or context.project or DEFAULT_NAME)
 
 
 def load_context(path: Path) -> Context:

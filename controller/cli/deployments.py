@@ -5,14 +5,16 @@ from typing import Annotated
 
 import typer
 
-from controller.cli import output, session, words
+from controller.cli import completion, output, session, words
+from controller.cli.listing import Listing, show
 from controller.cli.output import Format
 from controller.cli.progress import progress
 from controller.cli.session import Session
 from longshore import outcome
 from longshore.client import Answer
+from longshore.v1 import deployment_pb2
 
-Name = Annotated[str, typer.Argument(help="Name of the deployment.")]
+Name = Annotated[str, typer.Argument(help="Name of the deployment.", autocompletion=completion.deployment_names)]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return once it is accepted.")]
 Timeout = Annotated[str, typer.Option(help="Give up waiting after this long: 90s, 10m.", show_default=False)]
 
@@ -21,6 +23,8 @@ def deployments(
     name: Annotated[str, typer.Argument(help="Show this one in full.", show_default=False)] = "",
     everything: session.AllProjects = False,
     include_deleted: Annotated[bool, typer.Option("--include-deleted", help="Show deleted ones too.")] = False,
+    watch: session.Watching = False,
+    interval: session.Interval = 2.0,
     user: session.User = "",
     project: session.ProjectName = "",
     form: session.Output = Format.TABLE,
@@ -35,20 +39,30 @@ def deployments(
       longshore deployments digits -o yaml
 
       longshore deployments --all-projects -o json
+
+      longshore deployments --watch
     """
     with session.session(context, user, project) as here:
         if name:
             _show(here.client.find_deployment(here.project, name), form)
             return
         owner = None if everything else here.project
-        entries = list(here.client.list_deployments(owner, include_deleted=include_deleted))
-    sheet = words.deployments(entries, datetime.now(UTC), owner=everything)
-    output.write_list(entries, [entry.name for entry in entries], sheet, form)
+
+        def look() -> Listing:
+            entries = list(here.client.list_deployments(owner, include_deleted=include_deleted))
+            sheet = words.deployments(entries, datetime.now(UTC), owner=everything, wide=form is Format.WIDE)
+            # Names of deleted ones, and of other projects', may be the same.
+            names = [entry.name if form is Format.NAME else entry.id for entry in entries]
+            return Listing(entries, names, sheet)
+
+        show(look, form, watch=watch, interval=interval)
 
 
 def instances(
     name: Annotated[str, typer.Argument(help="Only those of this deployment.", show_default=False)] = "",
     device: Annotated[str, typer.Option(help="Only those on this device.", show_default=False)] = "",
+    watch: session.Watching = False,
+    interval: session.Interval = 2.0,
     everything: session.AllProjects = False,
     user: session.User = "",
     project: session.ProjectName = "",
@@ -62,14 +76,20 @@ def instances(
       longshore instances
 
       longshore instances digits -o json
+
+      longshore instances --device edge-7 --watch
     """
     with session.session(context, user, project) as here:
         deployment_id = here.client.find_deployment(here.project, name).deployment.id if name else ""
         owner = None if everything else here.project
-        found = here.client.list_instances(owner, deployment_id=deployment_id)
-        entries = [entry for entry in found if device in ("", entry.device_name, entry.device_id)]
-    names = [f"{entry.deployment_name}/{entry.device_name}" for entry in entries]
-    output.write_list(entries, names, words.instances(entries, datetime.now(UTC)), form)
+
+        def look() -> Listing:
+            found = here.client.list_instances(owner, deployment_id=deployment_id)
+            entries = [entry for entry in found if device in ("", entry.device_name, entry.device_id)]
+            names = [f"{entry.deployment_name}/{entry.device_name}" for entry in entries]
+            return Listing(entries, names, words.instances(entries, datetime.now(UTC), wide=form is Format.WIDE))
+
+        show(look, form, watch=watch, interval=interval)
 
 
 def stop(
@@ -78,6 +98,7 @@ def stop(
     timeout: Timeout = "",
     user: session.User = "",
     project: session.ProjectName = "",
+    form: session.Output = Format.TABLE,
     context: session.ContextFile = None,
 ) -> None:
     """Stop a deployment; `longshore deploy` starts it again.
@@ -93,10 +114,10 @@ def stop(
     limit = session.seconds(timeout)
     with session.session(context, user, project) as here:
         deployment_id = here.client.find_deployment(here.project, name).deployment.id
-        here.client.stop(deployment_id)
+        now = here.client.stop(deployment_id)
         if not no_wait:
-            _await(here, deployment_id, outcome.stopped, limit)
-    print(f"{name} {'stops' if no_wait else 'is stopped'}")
+            now = _await(here, deployment_id, outcome.stopped, limit)
+    _tell(now, f"{name} {'stops' if no_wait else 'is stopped'}", form)
 
 
 def delete(
@@ -105,6 +126,7 @@ def delete(
     timeout: Timeout = "",
     user: session.User = "",
     project: session.ProjectName = "",
+    form: session.Output = Format.TABLE,
     context: session.ContextFile = None,
 ) -> None:
     """Delete a deployment: devices stop and remove it.
@@ -118,15 +140,22 @@ def delete(
     limit = session.seconds(timeout)
     with session.session(context, user, project) as here:
         deployment_id = here.client.find_deployment(here.project, name).deployment.id
-        here.client.delete(deployment_id)
+        now = here.client.delete(deployment_id)
         if not no_wait:
-            _await(here, deployment_id, outcome.deleted, limit)
-    print(f"{name} {'is being deleted' if no_wait else 'is deleted'}")
+            now = _await(here, deployment_id, outcome.deleted, limit)
+    _tell(now, f"{name} {'is being deleted' if no_wait else 'is deleted'}", form)
 
 
-def _await(here: Session, deployment_id: str, judge: outcome.Judge, limit: float | None) -> None:
+def _await(here: Session, deployment_id: str, judge: outcome.Judge, limit: float | None) -> deployment_pb2.Deployment:
     with progress(show_log=False) as view:
-        here.client.wait_until(deployment_id, judge, timeout=limit, on_answer=view.answer)
+        return here.client.wait_until(deployment_id, judge, timeout=limit, on_answer=view.answer).deployment
+
+
+def _tell(deployment: deployment_pb2.Deployment, sentence: str, form: Format) -> None:
+    if form.for_people:
+        print(sentence)
+    else:
+        output.write_one(deployment, deployment.name, form)
 
 
 def _show(answer: Answer, form: Format) -> None:

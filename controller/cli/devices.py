@@ -8,6 +8,7 @@ import typer
 from controller.cli import device_steering, output, session, words
 from controller.cli.default_group import DefaultGroup
 from controller.cli.device_steering import pairs
+from controller.cli.listing import Listing, show
 from controller.cli.output import Format
 from longshore.v1 import device_pb2
 
@@ -33,6 +34,8 @@ def devices(
     name: Annotated[str, typer.Argument(help="Show this one in full (name or id).", show_default=False)] = "",
     label: Label = None,
     profile: Annotated[str, typer.Option(help="Only of this target profile.", show_default=False)] = "",
+    watch: session.Watching = False,
+    interval: session.Interval = 2.0,
     form: session.Output = Format.TABLE,
     context: session.ContextFile = None,
 ) -> None:
@@ -47,14 +50,21 @@ def devices(
       longshore devices --label site=hall-1 -o name
 
       longshore devices edge-7
+
+      longshore devices --watch
     """
     with session.session(context) as here:
         if name:
             _show(here.client.get_device(name), form)
             return
-        entries = list(here.client.list_devices(pairs(label), profile))
-    sheet = words.devices(entries, datetime.now(UTC), wide=form is Format.WIDE)
-    output.write_list(entries, [entry.name for entry in entries], sheet, form)
+        wanted = pairs(label)
+
+        def look() -> Listing:
+            entries = list(here.client.list_devices(wanted, profile))
+            sheet = words.devices(entries, datetime.now(UTC), wide=form is Format.WIDE)
+            return Listing(entries, [entry.name for entry in entries], sheet)
+
+        show(look, form, watch=watch, interval=interval)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -10,9 +11,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from controller.cli import build_records, output, progress, session, words
 from controller.cli.errors import UsageProblem
+from controller.cli.many_logs import Reader, Said, Unread, as_they_come, in_order
 from controller.cli.output import Format
 from controller.cli.session import Session
 from longshore.failures import LongshoreError
+from longshore.v1 import types_pb2
 
 Follow = Annotated[bool, typer.Option("--follow", "-F", help="Go on with what comes.")]
 
@@ -75,6 +78,9 @@ def logs(
     tail: Annotated[int, typer.Option(min=0, help="Only the last so many lines; 0 means all.")] = 0,
     since: Annotated[str, typer.Option(help="Only lines younger than this: 10m.", show_default=False)] = "",
     device: session.DeviceName = "",
+    everywhere: Annotated[
+        bool, typer.Option("--all", help="Of all devices that run it, or of everything in the project.")
+    ] = False,
     previous: Annotated[bool, typer.Option("--previous", help="Of the instance before the one that runs.")] = False,
     timestamps: Annotated[bool, typer.Option("--timestamps", "-t", help="With the time of each line.")] = False,
     user: session.User = "",
@@ -91,16 +97,25 @@ def logs(
 
       longshore logs digits --previous
 
+      longshore logs digits --all --since 1h
+
+      longshore logs --all --follow
+
       longshore logs --build ID --follow
     """
-    if bool(name) == bool(build):
+    if everywhere and (build or device):
+        raise UsageProblem("--all is of all devices: it goes with neither --build nor --device")
+    if bool(name) == bool(build) and not everywhere:
         raise UsageProblem("name a deployment, or a build by --build; see `longshore logs --help`")
     if previous and (build or follow):
         raise UsageProblem("--previous is of an instance that has ended: it goes with neither --follow nor --build")
     age = session.seconds(since)
     with session.session(context, user, project) as here:
         wanted = Wanted(device, tail, age, follow, previous)
-        lines = _build_lines(here, build, follow, tail) if build else _lines(here, name, wanted)
+        if everywhere:
+            lines = _all_lines(here, name, wanted)
+        else:
+            lines = _build_lines(here, build, follow, tail) if build else _lines(here, name, wanted)
         for time, text in lines:
             print(f"{words.clock(time)} {text}" if timestamps else text, flush=follow)
 
@@ -111,17 +126,40 @@ def _build_lines(here: Session, build_id: str, follow: bool, tail: int) -> Itera
 
 
 def _lines(here: Session, name: str, wanted: Wanted) -> Iterator[tuple[Timestamp, str]]:
+    answer = here.client.find_deployment(here.project, name)
+    for line in _read(here, answer.deployment.id, session.device_id(answer, wanted.device), wanted):
+        yield line.time, line.text
+
+
+def _read(here: Session, deployment_id: str, device_id: str, wanted: Wanted) -> Iterator[types_pb2.LogLine]:
     since: Timestamp | None = None
     if wanted.age is not None:
         since = Timestamp()
         since.FromDatetime(datetime.now(UTC) - timedelta(seconds=wanted.age))
-    answer = here.client.find_deployment(here.project, name)
-    found = here.client.read_instance_log(
-        answer.deployment.id, device_id=session.device_id(answer, wanted.device), tail=wanted.tail, since=since,
-        follow=wanted.follow, previous=wanted.previous,
+    return here.client.read_instance_log(
+        deployment_id, device_id=device_id, tail=wanted.tail, since=since, follow=wanted.follow,
+        previous=wanted.previous,
     )  # fmt: skip
-    for line in found:
-        yield line.time, line.text
+
+
+def _all_lines(here: Session, name: str, wanted: Wanted) -> Iterator[tuple[Timestamp, str]]:
+    """Of each instance, with whose line it is before it. What could not be read is told when all others are."""
+    deployment_id = here.client.find_deployment(here.project, name).deployment.id if name else ""
+    readers: dict[str, Reader] = {}
+    for one in here.client.list_instances(here.project, deployment_id=deployment_id):
+        source = one.device_name if name else f"{one.deployment_name}/{one.device_name}"
+        readers[source] = partial(_read, here, one.deployment_id, one.device_id, wanted)
+    unread: list[Unread] = []
+    for item in as_they_come(readers) if wanted.follow else in_order(readers):
+        if isinstance(item, Said):
+            yield item.line.time, f"{item.source}: {item.line.text}"
+        else:
+            unread.append(item)
+            output.note(f"{item.source}: {item.failure.message}")
+    if unread:
+        first = unread[0].failure
+        message = f"{len(unread)} of {len(readers)} logs could not be read to their end"
+        raise LongshoreError(first.reason, message, code=first.code)
 
 
 def _deployment_id(here: Session, name: str) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from controller.cli import session
-from controller.cli.context import Context, context_path, save_context
+from controller.cli.context import Context, context_path, is_file_name, save_context, use_context
 from controller.cli.errors import UsageProblem
 from longshore.client import Client
 
@@ -21,9 +21,13 @@ def login(
 ) -> None:
     """Store how to reach a controller, after trying it.
 
+    With --context NAME under that name, beside others; it is the one in use from then on.
+
     Examples:
 
       longshore login --address controller.example:8443 --ca ca.pem --token "$TOKEN"
+
+      longshore login --context lab --address lab.example:8443 --ca lab.pem --token "$TOKEN"
     """
     made = Context(address, token, _read(ca) if ca else "", user, project)
     session.Address.value = address
@@ -32,6 +36,9 @@ def login(
     path = context_path(context)
     save_context(path, made)
     print(f"stored in {path}")
+    if context and not is_file_name(context):
+        use_context(context)
+        print(f"{context} is in use now; `longshore context use` chooses another")
 
 
 def _read(path: Path) -> str:

@@ -11,6 +11,7 @@ from controller.cli import (
     build_group,
     builds,
     catalogue,
+    contexts,
     deploying,
     deployment_group,
     deployments,
@@ -21,6 +22,7 @@ from controller.cli import (
     login,
     top,
     volumes,
+    waiting,
 )
 from controller.cli.errors import Exit, Interrupted, InvalidFile, UsageProblem, report, report_unexpected
 from controller.cli.session import Address
@@ -58,6 +60,8 @@ app.command()(deployments.stop)
 app.command()(deployments.delete)
 app.command(name="enroll-token")(devices.enroll_token)
 app.command()(login.login)
+app.add_typer(contexts.app)
+app.command()(waiting.wait)
 
 
 def _print_version(wanted: bool) -> None:
@@ -74,7 +78,8 @@ def options(
 ) -> None:
     """Build trained models and run them on edge devices.
 
-    The controller is that of `longshore login`; --user and --project name whose things are meant.
+    The controller is that of `longshore login` or `longshore context use`, of LONGSHORE_CONTEXT, or of --context;
+    --user and --project name whose things are meant.
 
     Exit codes: 0 it is so, 1 it failed, 2 wrong command line or file, 3 timeout, 4 no access to the controller,
     130 Ctrl-C.

@@ -90,6 +90,21 @@ def write_one(message: Message, name: str, form: Format) -> None:
     sys.stdout.write(f"{name}\n" if form is Format.NAME else encode(as_dict(message), form))
 
 
+def write_records(records: Sequence[dict[str, object]], names: Sequence[str], sheet: Sheet, form: Format) -> None:
+    """As `write_list`, of what is no message of the contract."""
+    if form.for_people:
+        draw(sheet)
+    elif form is Format.NAME:
+        sys.stdout.write("".join(f"{name}\n" for name in names))
+    else:
+        sys.stdout.write(encode(list(records), form))
+
+
+def write_record(record: dict[str, object], name: str, form: Format) -> None:
+    """As `write_one`, of what is no message of the contract."""
+    sys.stdout.write(f"{name}\n" if form is Format.NAME else encode(record, form))
+
+
 def write_item(message: Message, name: str, form: Format) -> None:
     """One entry of an endless list: JSON in one line, YAML as a document of its own. Written at once."""
     if form is Format.JSON:

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from controller.cli.context import DEFAULT_NAME, Context, context_path, load_context
+from controller.cli import completion
+from controller.cli.context import Context, context_path, load_context, owner
 from controller.cli.errors import InvalidFile, UsageProblem, problem_line
 from controller.cli.output import Format, note
 from controller.errors import InvalidSpec
@@ -18,7 +19,7 @@ from controller.spec.fields import Duration
 from controller.spec.loader import Reading
 from controller.spec.loader import read_spec as load_reading
 from controller.spec.model import Spec
-from longshore.client import Answer, Client, project
+from longshore.client import Answer, Client
 from longshore.failures import LongshoreError
 from longshore.v1 import types_pb2
 
@@ -28,7 +29,14 @@ PATIENCE = 6.0
 _FILE_NAMES = ("deployment.yml", "deployment.yaml")
 
 ContextFile = Annotated[
-    Path | None, typer.Option("--context", help="Context file.", envvar="LONGSHORE_CONTEXT", show_default=False)
+    str | None,
+    typer.Option(
+        "--context",
+        help="Which controller: name or file of a context.",
+        envvar="LONGSHORE_CONTEXT",
+        show_default=False,
+        autocompletion=completion.contexts,
+    ),
 ]
 User = Annotated[str, typer.Option("--user", "-u", help="User id.", envvar="LONGSHORE_USER", show_default=False)]
 ProjectName = Annotated[
@@ -37,6 +45,10 @@ ProjectName = Annotated[
 Output = Annotated[
     Format, typer.Option("--output", "-o", help="table or wide for people; json, yaml, name for programs.")
 ]
+Watching = Annotated[
+    bool, typer.Option("--watch", "-w", help="Show it again and again until Ctrl-C; for programs, what has changed.")
+]
+Interval = Annotated[float, typer.Option(min=0.2, help="Seconds between two looks of --watch.")]
 SpecFile = Annotated[Path, typer.Option("--file", "-f", help="The deployment.yml; its files lie beside it.")]
 DeviceName = Annotated[str, typer.Option("--device", help="On this device, where several run it.", show_default=False)]
 AllProjects = Annotated[bool, typer.Option("--all-projects", "-A", help="Everything that the token may see.")]
@@ -58,17 +70,12 @@ class Address:
 
 
 @contextmanager
-def session(context_file: Path | None, user: str = "", project_id: str = "") -> Iterator[Session]:
+def session(context_file: str | None, user: str = "", project_id: str = "") -> Iterator[Session]:
     """A session with the controller of the context. Flags and variables win over the context's names."""
     context = load_context(context_path(context_file))
     Address.value = context.address
     with Client(context.address, context.token, context.ca or None, patience=PATIENCE) as client:
         yield Session(client, context, owner(context, user, project_id))
-
-
-def owner(context: Context, user: str, project_id: str) -> types_pb2.Project:
-    """The project that is meant: as given, or else the context's."""
-    return project(user or context.user or DEFAULT_NAME, project_id or context.project or DEFAULT_NAME)
 
 
 def device_id(answer: Answer, device: str) -> str:

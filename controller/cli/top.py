@@ -1,16 +1,12 @@
 """`longshore top`: what the instances use."""
 
-import sys
-import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from datetime import UTC, datetime
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
-from rich.live import Live
 
-from controller.cli import output, session, words
+from controller.cli import session, words
+from controller.cli.listing import Listing, show
 from controller.cli.output import Format
 from controller.cli.session import Session
 from longshore.v1 import deployment_pb2
@@ -21,8 +17,8 @@ RUNNING = "RUNNING"
 def top(
     name: Annotated[str, typer.Argument(help="Only those of this deployment.", show_default=False)] = "",
     device: Annotated[str, typer.Option(help="Only those on this device.", show_default=False)] = "",
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Draw it again and again, until Ctrl-C.")] = False,
-    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two pictures of --watch.")] = 5.0,
+    watch: session.Watching = False,
+    interval: session.Interval = 5.0,
     everything: session.AllProjects = False,
     user: session.User = "",
     project: session.ProjectName = "",
@@ -43,28 +39,12 @@ def top(
     with session.session(context, user, project) as here:
         deployment_id = here.client.find_deployment(here.project, name).deployment.id if name else ""
 
-        def running() -> list[deployment_pb2.Instance]:
-            return _running(here, deployment_id, device, everything=everything)
+        def look() -> Listing:
+            entries = _running(here, deployment_id, device, everything=everything)
+            names = [f"{entry.deployment_name}/{entry.device_name}" for entry in entries]
+            return Listing(entries, names, words.top(entries, datetime.now(UTC)))
 
-        if watch and form.for_people:
-            _watch(running, interval)
-        entries = running()
-    names = [f"{entry.deployment_name}/{entry.device_name}" for entry in entries]
-    output.write_list(entries, names, words.top(entries, datetime.now(UTC)), form)
-
-
-def _watch(running: Callable[[], Sequence[deployment_pb2.Instance]], interval: float) -> NoReturn:
-    """One picture in the place of the one before; where there is no terminal, one after the other."""
-    screen = output.console()
-    with Live(auto_refresh=False, console=screen) if screen.is_terminal else nullcontext() as live:
-        while True:
-            sheet = words.top(running(), datetime.now(UTC))
-            if live is not None:
-                live.update(output.table(sheet), refresh=True)
-            else:
-                output.draw(sheet, screen)
-                sys.stdout.flush()
-            time.sleep(interval)
+        show(look, form, watch=watch, interval=interval)
 
 
 def _running(here: Session, deployment_id: str, device: str, *, everything: bool) -> list[deployment_pb2.Instance]:

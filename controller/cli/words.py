@@ -88,8 +88,12 @@ def labels(pairs: Mapping[str, str]) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted(pairs.items())) or "-"
 
 
-def deployments(entries: Sequence[deployment_pb2.Deployment], now: datetime, *, owner: bool = False) -> Sheet:
-    columns = ("NAME", "STATE", "READY", "REVISION", "SINCE", "MESSAGE")
+def deployments(
+    entries: Sequence[deployment_pb2.Deployment], now: datetime, *, owner: bool = False, wide: bool = False
+) -> Sheet:
+    """`wide`: with ids, and when it was changed last."""
+    more = ("UPDATED", "BUILD", "ID") if wide else ()
+    columns = ("NAME", "STATE", "READY", "REVISION", "SINCE", *more, "MESSAGE")
     rows = tuple(
         (
             entry.name,
@@ -97,6 +101,7 @@ def deployments(entries: Sequence[deployment_pb2.Deployment], now: datetime, *, 
             f"{entry.instances_ready}/{entry.instances_wanted}",
             str(entry.revision),
             age(entry.since, now),
+            *((clock(entry.updated), entry.build_id or "-", entry.id) if wide else ()),
             said(entry.reason, entry.message),
         )
         for entry in entries
@@ -104,8 +109,10 @@ def deployments(entries: Sequence[deployment_pb2.Deployment], now: datetime, *, 
     return owned(columns, rows, [entry.project for entry in entries] if owner else None)
 
 
-def instances(entries: Sequence[deployment_pb2.Instance], now: datetime) -> Sheet:
-    columns = ("DEPLOYMENT", "DEVICE", "STATE", "READY", "REVISION", "RESTARTS", "SINCE", "ENDPOINTS", "MESSAGE")
+def instances(entries: Sequence[deployment_pb2.Instance], now: datetime, *, wide: bool = False) -> Sheet:
+    """`wide`: with the digest of what runs, failed tries, and when the device was seen last."""
+    more = ("ATTEMPTS", "SEEN", "DIGEST") if wide else ()
+    columns = ("DEPLOYMENT", "DEVICE", "STATE", "READY", "REVISION", "RESTARTS", "SINCE", "ENDPOINTS", *more, "MESSAGE")
     rows = tuple(
         (
             entry.deployment_name,
@@ -116,11 +123,17 @@ def instances(entries: Sequence[deployment_pb2.Instance], now: datetime) -> Shee
             str(entry.status.restarts),
             age(entry.status.since, now),
             endpoints(entry.status),
+            *(_more_of(entry, now) if wide else ()),
             said(entry.status.reason, entry.status.message),
         )
         for entry in entries
     )
     return Sheet(columns, rows)
+
+
+def _more_of(entry: deployment_pb2.Instance, now: datetime) -> tuple[str, ...]:
+    status = entry.status
+    return str(status.attempts), f"{age(entry.device_last_seen, now)} ago", status.artifact_digest or "-"
 
 
 def top(entries: Sequence[deployment_pb2.Instance], now: datetime) -> Sheet:
