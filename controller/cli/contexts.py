@@ -20,7 +20,15 @@ from controller.cli.errors import UsageProblem
 from controller.cli.output import Format, Sheet
 from controller.cli.session import Output
 
-app = typer.Typer(name="context", help="List and choose the controllers that `login` knows.", no_args_is_help=True)
+HELP = """List and choose the controllers that `longshore login` knows.
+
+Examples:
+
+  longshore context list
+
+  longshore context use lab
+"""
+app = typer.Typer(name="context", help=HELP, no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="Name of the context.", autocompletion=completion.contexts)]
 
 

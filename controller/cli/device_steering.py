@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from controller.cli import output, session, words
+from controller.cli import completion, output, session, words
 from controller.cli.errors import UsageProblem
 from controller.cli.output import Format
 from longshore.calls import Deadline
@@ -12,7 +12,10 @@ from longshore.client import Client
 from longshore.failures import WaitTimeout
 from longshore.v1 import device_pb2
 
-Name = Annotated[str, typer.Argument(help="The device (name or id).", show_default=False)]
+Name = Annotated[
+    str,
+    typer.Argument(help="The device (name or id).", show_default=False, autocompletion=completion.device_names),
+]
 Reason = Annotated[str, typer.Option(help="Why, for those who see it.", show_default=False)]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from controller.cli import output, session, words
+from controller.cli import completion, output, session, words
 from controller.cli.build_inputs import given_values
 from controller.cli.deploying import await_ready, tell
 from controller.cli.output import Format, Sheet
@@ -16,7 +16,7 @@ from controller.cli.progress import progress
 from longshore.client import Answer
 from longshore.v1 import deployment_pb2
 
-Name = Annotated[str, typer.Argument(help="Name of the deployment.")]
+Name = Annotated[str, typer.Argument(help="Name of the deployment.", autocompletion=completion.deployment_names)]
 # A value that is longer is cut, for people.
 LONGEST_VALUE = 60
 # So many changes of a revision stand in the list.

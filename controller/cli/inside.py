@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from controller.cli import output, session, terminal
+from controller.cli import completion, output, session, terminal
 from controller.cli.errors import Exit, UsageProblem
 from longshore.client import Answer
 from longshore.errors import Reason
 from longshore.failures import LongshoreError
 from longshore.instance_sessions import ExecSession
 
-Name = Annotated[str, typer.Argument(help="Name of the deployment.")]
+Name = Annotated[str, typer.Argument(help="Name of the deployment.", autocompletion=completion.deployment_names)]
 # As a shell counts a program that nobody listens to any more (SIGPIPE).
 NOBODY_READS = 141
 

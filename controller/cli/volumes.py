@@ -12,7 +12,13 @@ from controller.cli.output import Format, Sheet
 from controller.cli.progress import progress
 from longshore.v1 import volume_pb2
 
-app = typer.Typer(name="volume", help="Models and data apart from images: push, list, show, delete.")
+HELP = """Models and data apart from images: push, list, show, delete.
+
+Examples:
+
+  longshore volume list
+"""
+app = typer.Typer(name="volume", help=HELP)
 Name = Annotated[str, typer.Argument(help="Of the volume.", show_default=False)]
 
 
@@ -59,6 +65,8 @@ def volumes(
     """List the volumes of a project, each with its latest version.
 
     Examples:
+
+      longshore volumes
 
       longshore volume list
 
