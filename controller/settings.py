@@ -161,6 +161,9 @@ class Housekeeping(Part):
     logs_days: float = Field(default=90, ge=0)
     # All logs together.
     logs_mib: int = Field(default=4096, ge=0)
+    # The beginning of a project's log of events; of each log so many of the newest are kept, however old they are.
+    events_days: float = Field(default=90, ge=0)
+    events_keep_last: int = Field(default=1000, ge=1)
     # Layers and package caches in the builder's storage.
     cache_days: float = Field(default=30, ge=0)
     cache_gib: float = Field(default=50, ge=0)

@@ -28,6 +28,8 @@ def policy(settings: Housekeeping) -> Policy:
         revisions_keep=settings.revisions_keep,
         volumes_days=settings.volumes_days,
         volumes_keep_last=settings.volumes_keep_last,
+        events_days=settings.events_days,
+        events_keep_last=settings.events_keep_last,
         uploads_days=settings.uploads_days,
         logs_days=settings.logs_days,
         logs_bytes=settings.logs_mib * MIB,

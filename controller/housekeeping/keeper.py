@@ -9,6 +9,7 @@ from functools import partial
 import structlog
 
 from controller.builds.uploads import Content
+from controller.events.model import Project
 from controller.housekeeping.estate import Estate
 from controller.housekeeping.old_builds import OldBuilds
 from controller.housekeeping.plan import (
@@ -105,6 +106,7 @@ class Housekeeper:
         await self._guarded(partial(self._remove_uploads, findings.uploads))
         await self._guarded(partial(self._remove_logs, findings.logs))
         await self._guarded(partial(self._forget_volumes, findings.volumes))
+        await self._guarded(self._trim_events)
         await self._guarded(partial(self._old_builds.forget, self._plan_old, grace))
         if await asyncio.to_thread(self._lacks_room) or self._is_hindered_too_long():
             await self._guarded(partial(self._tidy_at_rest, grace))
@@ -121,6 +123,15 @@ class Housekeeper:
         await asyncio.to_thread(self._estate.journal.add, noted)
         for each in await self._estate.store.transact(self._remove_versions, frees=True):
             log.info("version of a volume removed", volume=each.name, digest=each.digest)
+
+    async def _trim_events(self) -> None:
+        """A log at a time: others need the database meanwhile."""
+        before = time.time() - self._policy.events_days * DAY
+        keep = self._policy.events_keep_last
+        for project in await self._estate.store.transact(lambda tx: tx.events.projects()):
+            work = partial(_trim, project=project, before=before, keep=keep)
+            if gone := await self._estate.store.transact(work, frees=True):
+                log.info("old events removed", user=project.user_id, project=project.project_id, events=gone)
 
     def _remove_versions(self, tx: Transaction) -> list[VolumeVersion]:
         """A deployment may have come to use one of them meanwhile."""
@@ -231,3 +242,7 @@ class Housekeeper:
                 return
             was_full = full
             await asyncio.sleep(min(LOOK, self._interval - passed))
+
+
+def _trim(tx: Transaction, project: Project, before: float, keep: int) -> int:
+    return tx.events.trim(project, before, keep)

@@ -51,6 +51,8 @@ class Policy:
     uploads_days: float = 7
     logs_days: float = 90
     logs_bytes: int = 2**32
+    events_days: float = 90
+    events_keep_last: int = 1000
     cache_days: float = 30
     cache_bytes: int = 50 * 2**30
 

@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, func, insert, or_, select
+from sqlalchemy import Connection, RowMapping, delete, func, insert, or_, select
 
 from controller.events.model import Event, EventKind, NewEvent, Project, Wanted
 from controller.store import schema
@@ -46,6 +46,19 @@ class EventTable:
         """The first number that is left; 0 for a project without events."""
         query = select(func.min(TABLE.c.number)).where(*_of(project))
         return int(self._connection.scalar(query) or 0)
+
+    def projects(self) -> list[Project]:
+        """All that have a log."""
+        query = select(TABLE.c.user_id, TABLE.c.project_id).distinct()
+        return [Project(*row) for row in self._connection.execute(query)]
+
+    def trim(self, project: Project, before: float, keep_last: int) -> int:
+        """Removes the log's beginning as far as it is older than `before`, and answers how many events that were. So
+        many of the newest stay, one at least: the next number follows from it."""
+        young = self._connection.scalar(select(func.min(TABLE.c.number)).where(*_of(project), TABLE.c.time >= before))
+        last = self.last_number(project)
+        cut = min(last if young is None else young - 1, last - max(1, keep_last))
+        return self._connection.execute(delete(TABLE).where(*_of(project), TABLE.c.number <= cut)).rowcount
 
     def after(self, project: Project, number: int, only: Wanted = ALL) -> tuple[list[Event], int]:
         """A page of the events that follow `number`, in order, and the number up to which the log was searched."""

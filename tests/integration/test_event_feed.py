@@ -2,11 +2,12 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import update
 
 from controller.errors import OutOfRange
 from controller.events.feed import EventFeed, Filter, Heartbeat
@@ -120,10 +121,34 @@ async def test_events_are_filtered_by_device_kind_and_state(store: Store) -> Non
 
 async def test_a_watcher_is_told_what_was_trimmed(store: Store) -> None:
     await append(store, ALICE, count=10)
-    old = delete(schema.events).where(schema.events.c.number < 5)
-    await store.transact(lambda tx: tx.events._connection.execute(old))
+    assert await store.transact(lambda tx: tx.events.trim(ALICE, time.time() + 60, 6)) == 4
     feed = EventFeed(store)
     with pytest.raises(OutOfRange, match="before number 5") as refused:
         await take(feed, 1, after=2)
     assert refused.value.metadata == {"oldest": "5"}
     assert await take(feed, 6, after=4) == [5, 6, 7, 8, 9, 10]
+
+
+async def test_a_watcher_that_falls_behind_what_is_trimmed_is_told_while_it_watches(store: Store) -> None:
+    await append(store, ALICE, count=600)
+    watched = EventFeed(store).watch(ALICE, 0, follow=True)
+    async for event in watched:
+        if isinstance(event, Event) and event.number == 500:
+            # A page has been read; the next one begins in what goes now.
+            await store.transact(lambda tx: tx.events.trim(ALICE, time.time() + 60, 10))
+            break
+    with pytest.raises(OutOfRange, match="before number 591"):
+        await anext(watched)
+
+
+async def test_a_log_is_trimmed_from_its_beginning_and_goes_on_counting(store: Store) -> None:
+    await append(store, ALICE, count=10)
+    await append(store, BOB, count=3)
+    assert await store.transact(lambda tx: tx.events.trim(ALICE, 1.0, 1)) == 0, "nothing is so old"
+    young = update(schema.events).where(schema.events.c.number.in_((4, 9))).values(time=2e9)
+    await store.transact(lambda tx: tx.events._connection.execute(young))
+    assert await store.transact(lambda tx: tx.events.trim(ALICE, 1.9e9, 1)) == 3, "up to the first young one"
+    assert await store.transact(lambda tx: tx.events.trim(ALICE, 3e9, 0)) == 6, "the last stays"
+    await append(store, ALICE)
+    assert await take(EventFeed(store), 2, after=9) == [10, 11]
+    assert await store.transact(lambda tx: (tx.events.oldest_number(BOB), tx.events.projects())) == (1, [ALICE, BOB])

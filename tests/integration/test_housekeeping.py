@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from controller.builds.blobs import blob_of, push_blob
 from controller.builds.model import BuildState, BuiltArtifact, RegistryAccess
@@ -14,11 +15,12 @@ from controller.builds.referrers import attach_document, canonical, referrers, t
 from controller.builds.registry import INDEX_TYPE, digest_of, has_manifest, put_manifest, read_manifest
 from controller.builds.registry_session import RegistryRefused, RegistrySession
 from controller.deployments.model import Wish, WorkloadRow
+from controller.events.model import NO_PROJECT, EventKind, NewEvent
 from controller.housekeeping import old_builds
 from controller.housekeeping.artifacts import remove_artifact
 from controller.housekeeping.journal import Journal
 from controller.housekeeping.plan import DAY, Artifact
-from controller.store import Transaction
+from controller.store import Transaction, schema
 from controller.volumes.model import PinnedVolume, VolumeVersion
 from tests.support.house import House, open_house
 from tests.support.rows import PROJECT, build, deployment
@@ -302,3 +304,18 @@ async def test_a_volume_that_is_forgotten_is_gone_from_the_registry_after_the_ne
     await house.store.transact(lambda tx: tx.volumes.remove([version.id]))
     await house.keeper().tidy(grace=0)
     assert not await house.has(image)
+
+
+async def test_old_events_go_and_of_each_log_the_newest_stay(house: House) -> None:
+    def fill(tx: Transaction) -> None:
+        for project in (PROJECT, NO_PROJECT):
+            for _ in range(5):
+                tx.events.append(NewEvent(project, EventKind.BUILD, "QUEUED"))
+        tx.events._connection.execute(update(schema.events).values(time=time.time() - 91 * DAY))
+        tx.events.append(NewEvent(PROJECT, EventKind.BUILD, "SUCCEEDED"))
+
+    await house.store.transact(fill)
+    house.policy = replace(house.policy, events_days=90, events_keep_last=2)
+    await house.keeper().tidy(grace=0)
+    oldest = await house.store.transact(lambda tx: [tx.events.oldest_number(one) for one in (PROJECT, NO_PROJECT)])
+    assert oldest == [5, 4]
