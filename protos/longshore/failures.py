@@ -6,12 +6,17 @@ from dataclasses import dataclass
 from typing import cast
 
 import grpc
-from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2, status_pb2
+from google.protobuf.message import DecodeError, Message
 
-from longshore.v1 import build_pb2
+from longshore.v1 import build_pb2, details_pb2
 
 _DETAILS = "grpc-status-details-bin"
+# By the name under which it travels.
+_KINDS: dict[str, type[Message]] = {
+    "google.rpc.ErrorInfo": details_pb2.ErrorInfo,
+    "google.rpc.BadRequest": details_pb2.BadRequest,
+    "longshore.v1.SpecProblems": build_pb2.SpecProblems,
+}
 _SIGN_IN = frozenset(("UNAUTHENTICATED", "PERMISSION_DENIED"))
 
 
@@ -80,11 +85,11 @@ def from_rpc(error: grpc.RpcError) -> LongshoreError:
     problems: tuple[Problem, ...] = ()
     fields: tuple[Problem, ...] = ()
     for detail in _details(error):
-        if isinstance(detail, error_details_pb2.ErrorInfo):
+        if isinstance(detail, details_pb2.ErrorInfo):
             reason, metadata = detail.reason, dict(detail.metadata)
         elif isinstance(detail, build_pb2.SpecProblems):
             problems = tuple(Problem(p.path, p.line, p.column, p.message) for p in detail.problems)
-        elif isinstance(detail, error_details_pb2.BadRequest):
+        elif isinstance(detail, details_pb2.BadRequest):
             fields = tuple(Problem(v.field, 0, 0, v.description) for v in detail.field_violations)
     failure = LongshoreError(reason, text, problems or fields, code)
     failure.metadata.update(metadata)
@@ -104,9 +109,7 @@ def _details(error: grpc.RpcError) -> list[object]:
 
 def _unpacked(status: bytes) -> list[object]:
     found: list[object] = []
-    for packed in status_pb2.Status.FromString(status).details:
-        for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, build_pb2.SpecProblems):
-            message = kind()
-            if packed.Unpack(message):
-                found.append(message)
+    for packed in details_pb2.ErrorStatus.FromString(status).details:
+        if kind := _KINDS.get(packed.TypeName()):
+            found.append(kind.FromString(packed.value))
     return found
