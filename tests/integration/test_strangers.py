@@ -175,6 +175,7 @@ def test_a_member_sees_and_touches_its_own_projects_only(stack: SyncStack, tmp_p
         for attempt in denied:
             with pytest.raises(LongshoreError, match=r"may act in the projects of user bob only|for administrators"):
                 attempt()
+        assert list(bob.list_deployments(user_id="alice")) == list(bob.list_instances(user_id="alice")) == []
         assert list(bob.list_deployments()) == list(bob.list_builds()) == list(bob.list_instances()) == []
         assert (
             list(bob.list_instances(alices))
