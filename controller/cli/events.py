@@ -14,8 +14,9 @@ from controller.cli.errors import UsageProblem
 from controller.cli.many_logs import Reader, Said, Unread, as_they_come, in_order
 from controller.cli.output import Format
 from controller.cli.session import Session
+from controller.events.model import EventKind
 from longshore.failures import LongshoreError
-from longshore.v1 import types_pb2
+from longshore.v1 import event_pb2, types_pb2
 
 Follow = Annotated[bool, typer.Option("--follow", "-F", help="Go on with what comes.")]
 
@@ -36,6 +37,12 @@ def events(
     after: Annotated[int, typer.Option(help="Only events with a greater number.")] = 0,
     deployment: Annotated[str, typer.Option(help="Only those of this deployment.", show_default=False)] = "",
     build: Annotated[str, typer.Option(help="Only those of this build.", show_default=False)] = "",
+    kinds: Annotated[
+        list[EventKind] | None, typer.Option("--kind", help="Only of this kind; may be repeated.", show_default=False)
+    ] = None,
+    states: Annotated[
+        list[str] | None, typer.Option("--state", help="Only to this state; may be repeated.", show_default=False)
+    ] = None,
     of_devices: Annotated[bool, typer.Option("--devices", help="Those of devices: enrolled, online, offline.")] = False,
     user: session.User = "",
     project: session.ProjectName = "",
@@ -51,6 +58,8 @@ def events(
       longshore events --follow
 
       longshore events --deployment digits --after 120 -o json
+
+      longshore events --kind INSTANCE --state FAILED --state BACKOFF
     """
     with session.session(context, user, project) as here:
         deployment_id = _deployment_id(here, deployment) if deployment else ""
@@ -60,6 +69,8 @@ def events(
             follow=follow,
             deployment_id=deployment_id,
             build_id=build,
+            kinds=[event_pb2.EventKind.Value(f"EVENT_KIND_{kind}") for kind in kinds or ()],
+            states=states or (),
         )
         if not follow and form in (Format.JSON, Format.YAML):
             print(output.encode([output.as_dict(event) for event in found], form), end="")

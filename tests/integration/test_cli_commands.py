@@ -93,6 +93,8 @@ def test_events_are_numbered_from_one_and_can_be_read_from_any(shell: Shell, tmp
     assert later[0] == "3"
     of_deployment = shell("events", "--deployment", "digits").stdout
     assert "DELETED" in of_deployment
+    of_kind = json.loads(shell("events", "--kind", "DEPLOYMENT", "--state", "DELETED", "-o", "json").stdout)
+    assert {(event["kind"], event["state"]) for event in of_kind} == {("EVENT_KIND_DEPLOYMENT", "DELETED")}
 
 
 def test_followed_events_come_as_json_lines_until_the_reader_leaves(shell: Shell, tmp_path: Path) -> None:
