@@ -8,21 +8,24 @@ from baremetal_agent.supervisor.ending import end_child
 from baremetal_agent.supervisor.output import PIPES, Output
 from baremetal_agent.supervisor.records import (
     ENDED,
+    LAUNCH,
     STARTED,
     STATUS,
     Launch,
     children,
+    enter,
+    read,
     reserve,
     set_if_allowed,
     start_ticks,
     told,
     write,
-    write_to,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
+    from collections.abc import Iterable
 else:
     import _signal as signal
 
@@ -40,14 +43,58 @@ class NotStarted(Exception):
     """Nothing runs; the text says why."""
 
 
-def start(launch: Launch, output: Output) -> int:
+class Waiting:
+    """A process that is to become the workload, and enters these control groups meanwhile: with version 2 the kernel
+    may take ten milliseconds for that. It ends where this one does before it is told to go on."""
+
+    def __init__(self, groups: "Iterable[str]" = ()) -> None:
+        self._problem, writing = os.pipe()
+        reading, self._go = os.pipe()
+        self.child = os.fork()
+        if self.child == 0:
+            os.close(self._go)
+            _wait_and_become(groups, reading, writing)
+        os.close(writing)
+        os.close(reading)
+
+    def go(self) -> None:
+        """It becomes what the folder says. Raises NotStarted."""
+        try:
+            os.write(self._go, b"1")
+        except OSError:
+            # It has ended, and says why.
+            pass
+        os.close(self._go)
+        problem = os.read(self._problem, 4096)
+        os.close(self._problem)
+        if problem:
+            os.waitpid(self.child, 0)
+            raise NotStarted(problem.decode(errors="replace"))
+
+
+def _wait_and_become(groups: "Iterable[str]", reading: int, writing: int) -> None:
+    try:
+        os.setsid()
+        for folder in groups:
+            enter(folder)
+        if os.read(reading, 1):
+            _become(Launch(read(LAUNCH)), groups)
+    except (OSError, ValueError) as error:
+        os.write(writing, str(error).encode())
+    finally:
+        os._exit(127)
+
+
+def start(launch: Launch, output: Output, waiting: Waiting) -> int:
     """The child: the workload, or bubblewrap around it. Raises NotStarted."""
     began = time.time()
     try:
         reserve(ENDED)
     except OSError as error:
+        end_child(launch, waiting.child)
         raise NotStarted(f"its end could not be noted: {error}") from error
-    child = _spawn(launch)
+    waiting.go()
+    child = waiting.child
     try:
         first, init = _inside(child, output, launch) if launch.one("sandboxed") else (child, 0)
         write(
@@ -61,31 +108,13 @@ def start(launch: Launch, output: Output) -> int:
     return child
 
 
-def _spawn(launch: Launch) -> int:
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            _become(launch)
-        except (OSError, ValueError) as error:
-            os.write(writing, str(error).encode())
-        finally:
-            os._exit(127)
-    os.close(writing)
-    problem = os.read(reading, 4096)
-    os.close(reading)
-    if problem:
-        os.waitpid(child, 0)
-        raise NotStarted(problem.decode(errors="replace"))
-    return child
-
-
-def _become(launch: Launch) -> None:
-    """This process turns into the workload. Raises OSError, and ValueError for a limit that the kernel refuses."""
-    os.setsid()
+def _become(launch: Launch, groups: "Iterable[str]") -> None:
+    """This process turns into the workload, and is in these control groups already. Raises OSError, and ValueError for
+    a limit that the kernel refuses."""
     _forget_agent()
     for folder in launch.all("cgroup"):
-        write_to(f"{folder}/cgroup.procs", "0")
+        if folder not in groups:
+            enter(folder)
     if launch.one("cores"):
         os.sched_setaffinity(0, [int(core) for core in launch.one("cores").split(",")])
     _limit(launch)

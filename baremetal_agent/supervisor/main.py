@@ -7,7 +7,7 @@ import time
 
 from baremetal_agent.supervisor.ending import attempt, end_groups, wait_until_gone
 from baremetal_agent.supervisor.journal import tell
-from baremetal_agent.supervisor.launching import IGNORED, NotStarted, start
+from baremetal_agent.supervisor.launching import IGNORED, NotStarted, Waiting, start
 from baremetal_agent.supervisor.output import Log, Output
 from baremetal_agent.supervisor.records import (
     ENDED,
@@ -24,6 +24,7 @@ from baremetal_agent.supervisor.records import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
+    from collections.abc import Iterable
 else:
     import _signal as signal
 
@@ -53,24 +54,36 @@ def main(arguments: list[str]) -> int:
     first = os.pidfd_open(os.getpid())
     if os.fork():
         os._exit(0)
+    # It may be in the workload's control groups, all of which is killed once the workload has ended.
+    wait_until_gone(first)
+    return watch_over(arguments[0], int(arguments[1]), int(arguments[2]), adopts=arguments[3:] == ["adopt"])
+
+
+def watch_over(
+    folder: str, lock: int, report: int, go: int | None = None, *, groups: "Iterable[str]" = (), adopts: bool = False
+) -> int:
+    """This process is the supervisor of the instance in this folder, and ends after it. `adopts`: another one has
+    started it. `go`: nothing is started, and of the folder nothing read, until something comes from there; the
+    workload's process waits in these control groups."""
     os.setsid()
-    os.chdir(arguments[0])
+    os.chdir(folder)
     farewell = Farewell()
-    lock, report = int(arguments[1]), int(arguments[2])
-    for descriptor in (lock, report):
+    for descriptor in (lock, report, *([] if go is None else [go])):
         os.set_inheritable(descriptor, False)
     # First of all who this is: for the agent that waits, so that one that hangs can be ended, and for later ones.
     _say(report, f"{os.getpid()}\n")
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}".encode(), 0)
+    waiting = None if go is None else Waiting(groups)
+    if go is not None and not os.read(go, 1):
+        # Who asked for it does not want it any more, or is gone.
+        return 1
     launch = Launch(read(LAUNCH))
     settle_in(launch)
     log = Log(int(launch.one("log_bytes")))
     output = Output(log)
-    # It may be in the workload's control groups, all of which is killed once the workload has ended.
-    wait_until_gone(first)
     try:
-        child = 0 if arguments[3:] == ["adopt"] else start(launch, output)
+        child = 0 if adopts else start(launch, output, waiting or Waiting())
     except NotStarted as error:
         _say(report, str(error))
         return 1
@@ -80,12 +93,16 @@ def main(arguments: list[str]) -> int:
     if farewell.heard:
         # The machine goes down and takes the workload along, in whatever way that ends.
         code, reason = None, "PowerLost"
+    _conclude(launch, log, code, reason)
+    return 0
+
+
+def _conclude(launch: Launch, log: Log, code: int | None, reason: str) -> None:
     log.finish()
     told_code = "null" if code is None else code
     write(ENDED, f'{{"code": {told_code}, "time": {time.time():.6f}, "reason": "{reason}"}}')
     if unit := launch.one("unit"):
         tell(unit, " ".join(["ended", *([] if code is None else [f"with {code}"]), *([reason] if reason else [])]))
-    return 0
 
 
 def settle_in(launch: Launch) -> None:

@@ -294,6 +294,7 @@ class VirtualenvBackend:
         self._closed = True
         self._deaths.bell.ring()
         self._deaths.close()
+        self._launcher.close()
         await self._installer.close()
 
 

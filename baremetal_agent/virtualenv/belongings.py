@@ -36,7 +36,8 @@ class Store:
         self._secrets = SecretFolders(place(owner))
 
     def gather(self, workload: Workload, *, apart: bool) -> Belongings:
-        """All of it is there. `apart`: it runs in a sandbox, as nobody else. Raises BackendError, OSError."""
+        """All of it is there, and its user is for good after `settle`. `apart`: it runs in a sandbox, as nobody else.
+        Raises BackendError, OSError."""
         granted = grant(workload.name, workload.devices, apart=apart)
         mounts = list(_mounts(workload))
         uid = self._users.of(workload.deployment_id) if apart and ROOT not in workload.allow else None
@@ -52,6 +53,10 @@ class Store:
             *granted.binds,
         ]
         return Belongings(uid, tuple(binds), granted, folder)
+
+    def settle(self) -> None:
+        """Afterwards what was gathered outlives a power cut. Blocks for as long as the disk does."""
+        self._users.settle()
 
     def _volume(self, deployment_id: str, name: str, uid: int | None) -> Path:
         path = self._volumes / deployment_id / name

@@ -10,10 +10,12 @@ from baremetal_agent.virtualenv.confinement import NO_NEW_RIGHTS, Confinement, d
 from baremetal_agent.virtualenv.instances import Started
 
 NAMESPACES = {"mnt": "--mount", "pid": "--pid", "ipc": "--ipc", "uts": "--uts", "cgroup": "--cgroup"}
-# Nothing of what is right for the agent alone, as for the workload itself; then into the control groups.
+# Nothing of what is right for the agent alone, as for the workload itself; then into the control groups, as the
+# supervisor's `enter` does.
 JOIN = (
     "umask 022; { echo 0 > /proc/self/oom_score_adj; } 2>/dev/null; "
-    'for folder in $0; do echo $$ > "$folder/cgroup.procs"; done; exec "$@"'
+    'for folder in $0; do file="$folder/tasks"; [ -e "$file" ] || file="$folder/cgroup.procs"; echo 0 > "$file"; done; '
+    'exec "$@"'
 )
 
 

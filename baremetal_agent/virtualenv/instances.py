@@ -25,7 +25,7 @@ from baremetal_agent.virtualenv.confinement import Confinement
 from baremetal_agent.virtualenv.folders import DISCARDED, UNFINISHED
 from edge_agent.runtime.backend import Handle
 from edge_agent.runtime.fail_points import reach
-from edge_agent.runtime.files import sync_folder, write_durably
+from edge_agent.runtime.files import sync_file, sync_folder, write_durably
 
 log = structlog.get_logger()
 
@@ -105,16 +105,22 @@ class Instances:
         return self._folder / instance_id
 
     def create(self, instance: Instance) -> Path:
-        """Afterwards its folder is there, durably, and says what it is."""
+        """Afterwards its folder is there, and says what it is. What a power cut leaves of it before `settle` is gone by
+        `sweep`."""
         folder = self.path(instance.id)
         fresh = folder.with_name(f"{UNFINISHED}{instance.id}")
         fresh.mkdir(mode=0o700, parents=True)
-        text = json.dumps({"form": FORM, **asdict(instance)}, indent=1)
-        write_durably(fresh / INSTANCE, text.encode(), 0o600)
+        (fresh / INSTANCE).write_text(json.dumps({"form": FORM, **asdict(instance)}, indent=1))
+        (fresh / INSTANCE).chmod(0o600)
         reach("start.described")
         fresh.rename(folder)
-        sync_folder(self._folder)
         return folder
+
+    def settle(self, instance: Instance) -> None:
+        """Afterwards what it is outlives a power cut. Blocks for as long as the disk does."""
+        sync_file(self.path(instance.id) / INSTANCE)
+        sync_folder(self.path(instance.id))
+        sync_folder(self._folder)
 
     def all(self) -> list[Instance]:
         """Of this owner. What cannot be read is left alone and told."""
@@ -187,6 +193,9 @@ class Instances:
         for sort in (UNFINISHED, DISCARDED):
             for folder in self._folder.glob(f"{sort}*"):
                 shutil.rmtree(folder, ignore_errors=True)
+        for folder in self._folder.glob("[!.]*"):
+            if _is_torn(folder):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _read_all(self) -> Iterator[Instance]:
         for folder in sorted(self._folder.glob("[!.]*")):
@@ -213,6 +222,14 @@ class Instances:
         except (ValueError, KeyError, TypeError) as error:
             log.error("instance_unreadable", folder=str(folder), error=str(error))
             return None
+
+
+def _is_torn(folder: Path) -> bool:
+    """Whether a power cut came before it was on the disk what the instance is: what ran then ended with the machine."""
+    try:
+        return not (folder / INSTANCE).read_bytes().strip(b"\0")
+    except OSError:
+        return False
 
 
 def _text(path: Path) -> str:

@@ -24,6 +24,11 @@ class Placing(Protocol):
         ...
 
     @property
+    def forks(self) -> bool:
+        """Whether a supervisor may be any process of ours: `starting` changes nothing."""
+        ...
+
+    @property
     def cgroups(self) -> Cgroups:
         """The hierarchies in which the control groups of instances are."""
         ...
@@ -66,6 +71,7 @@ class Groups:
     the agent."""
 
     name = "supervisor"
+    forks = True
 
     def __init__(self, cgroups: Cgroups) -> None:
         self.cgroups = cgroups

@@ -20,6 +20,7 @@ from baremetal_agent.virtualenv.system import python_home
 from edge_agent.runtime.fail_points import reach
 from edge_agent.runtime.model import ProjectVolume, Workload
 from edge_agent.runtime.shares import chosen_cores, thread_variables
+from edge_agent.runtime.threads import in_thread
 
 # In the environment of each instance: whose it is can be seen from outside.
 MARKER = "LONGSHORE_INSTANCE"
@@ -39,8 +40,8 @@ class Starter:
     async def start(
         self, workload: Workload, release: Release, contents: Sequence[tuple[ProjectVolume, Path]] = ()
     ) -> Instance:
-        """Afterwards a new instance runs, and sees `contents` read-only. Raises BackendError, OSError, and then nothing
-        of it is left."""
+        """Afterwards a new instance runs, sees `contents` read-only, and what it is outlives a power cut. Raises
+        BackendError, OSError, and then nothing of it is left."""
         means = await self._launcher.means()
         belongings = self._store.gather(workload, apart=bool(means.isolation))
         shown = tuple(Bind(str(files), volume.target) for volume, files in contents)
@@ -55,16 +56,24 @@ class Starter:
             raise
         self.starting.add(instance.id)
         reach("start.created")
+        # A slow disk holds up nobody who waits for the workload, only those who are told of it.
+        settling = asyncio.create_task(in_thread(lambda: self._settle(instance)))
         try:
             if WRITABLE_ROOT in workload.allow:
                 release = await asyncio.to_thread(_own_copy, release, self._instances.path(instance.id), instance.uid)
             await self._launcher.start(self._launch(workload, release, instance, belongings))
+            await settling
         except BaseException:
+            await asyncio.gather(settling, return_exceptions=True)
             await self.discard(instance)
             raise
         finally:
             self.starting.discard(instance.id)
         return instance
+
+    def _settle(self, instance: Instance) -> None:
+        self._instances.settle(instance)
+        self._store.settle()
 
     async def discard(self, instance: Instance) -> None:
         """Nothing is left of an instance that does not run."""

@@ -4,18 +4,16 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 
 import structlog
 
-import baremetal_agent
 from baremetal_agent.supervisor.output import PIPES
 from baremetal_agent.supervisor.records import LAUNCH, STATUS, number
 from baremetal_agent.virtualenv import bubblewrap
 from baremetal_agent.virtualenv.cgroups import Joined
 from baremetal_agent.virtualenv.entering import entering
+from baremetal_agent.virtualenv.forking import Stem, python
 from baremetal_agent.virtualenv.instances import LOG, Ended, Instance, Instances, Started
 from baremetal_agent.virtualenv.launcher import Launch, Means
 from baremetal_agent.virtualenv.placing import RLIMIT, Placing, start_failed
@@ -32,10 +30,6 @@ log = structlog.get_logger()
 # How long a supervisor may take to write down how a dead workload ended.
 SETTLE_SECONDS = 5.0
 START_SECONDS = 30.0
-PROGRAM = (
-    "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from baremetal_agent.supervisor.main import main; sys.exit(main(sys.argv[2:]))"
-)
 
 
 class Supervision:
@@ -46,6 +40,7 @@ class Supervision:
         self._boot = boot
         self._placing = placing
         self._meter = Meter()
+        self._stem = Stem()
         self._means: Means | None = None
 
     @property
@@ -64,24 +59,53 @@ class Supervision:
         return self._means
 
     async def _look(self) -> Means:
+        if self._placing.forks:
+            self._stem.ready()
         lacking = await bubblewrap.usable()
         isolation = "" if lacking else "bubblewrap"
         return Means(*self._placing.limits(isolation), isolation, self._placing.name, lacking)
 
     async def start(self, launch: Launch) -> Started:
         means = await self.means()
-        folder = self._instances.path(launch.instance.id)
-        for pipe in PIPES.values():
-            os.mkfifo(folder / pipe, 0o600)
-        fields = described(
-            launch, self._join(launch), confined=bool(means.isolation), grouped=means.limits_by != RLIMIT
-        )
-        (folder / LAUNCH).write_bytes(b"".join(f"{key}={value}\0".encode() for key, value in fields))
-        await self._spawn(launch.instance, lambda argv: self._placing.starting(launch, argv))
+        joined = self._join(launch)
+        with contextlib.ExitStack() as kept:
+            self._describe(launch, joined, means)
+            ahead = self._fork(launch.instance, joined, kept) if self._placing.forks else None
+            if ahead is None:
+                await self._spawn(launch.instance, lambda argv: self._placing.starting(launch, argv))
+            else:
+                await self._go_on(launch.instance, *ahead)
         started = self._instances.started(launch.instance)
         if started is None:
             raise BackendError("StartFailed", f"{launch.instance.name} left no trace of its start", retryable=True)
         return started
+
+    def _fork(self, instance: Instance, joined: Joined, kept: contextlib.ExitStack) -> tuple[int, int] | None:
+        """Ends of the pipes from which a supervisor's report comes, and which it waits at; None where none can be had
+        in this way. The workload's process enters its groups meanwhile."""
+        lock = self._instances.lock(instance)
+        if lock is None:
+            return None
+        with contextlib.ExitStack() as given:
+            given.callback(os.close, lock)
+            reading, writing = _pipe(kept, given)
+            waiting, go = _pipe(given, kept)
+            there = self._stem.fork(self._instances.path(instance.id), joined.folders, (lock, writing, waiting))
+        return (reading, go) if there else None
+
+    def _describe(self, launch: Launch, joined: Joined, means: Means) -> None:
+        folder = self._instances.path(launch.instance.id)
+        for pipe in PIPES.values():
+            os.mkfifo(folder / pipe, 0o600)
+        fields = described(launch, joined, confined=bool(means.isolation), grouped=means.limits_by != RLIMIT)
+        (folder / LAUNCH).write_bytes(b"".join(f"{key}={value}\0".encode() for key, value in fields))
+
+    async def _go_on(self, instance: Instance, reading: int, go: int) -> None:
+        supervisor, outcome = await _report(reading, go)
+        if not supervisor:
+            # The one that was to fork it has ended, or hangs.
+            self._stem.close()
+        _require_started(instance, outcome)
 
     def _join(self, launch: Launch) -> Joined:
         try:
@@ -98,18 +122,15 @@ class Supervision:
             return
         with contextlib.ExitStack() as kept, contextlib.ExitStack() as given:
             given.callback(os.close, lock)
-            reading, writing = os.pipe()
-            kept.callback(os.close, reading)
-            given.callback(os.close, writing)
-            root = str(Path(baremetal_agent.__file__).parents[1])
-            argv = [sys.executable, "-I", "-S", "-X", "utf8", "-c", PROGRAM, root]
-            argv += [str(self._instances.path(instance.id)), str(lock), str(writing), *mode]
+            reading, writing = _pipe(kept, given)
+            argv = [*python("main", "main"), str(self._instances.path(instance.id)), str(lock), str(writing), *mode]
             problem = await _begin(place(argv), (lock, writing))
             if problem is not None:
                 raise await self._placing.refusal(instance.name, problem)
             # The lock stays for as long as the supervisor has the file open.
             given.close()
-            await _await_report(instance, reading)
+            _, outcome = await _report(reading)
+            _require_started(instance, outcome)
 
     async def attend(self, instance: Instance) -> Ended | None:
         ended = self._instances.ended(instance)
@@ -182,6 +203,9 @@ class Supervision:
     async def leave(self) -> None:
         await self._placing.leave()
 
+    def close(self) -> None:
+        self._stem.close()
+
     def _left(self, instance: Instance) -> Iterator[int]:
         """A supervisor that hangs, and what of a start that failed runs with nobody to watch over it."""
         if hanging := self._instances.supervisor(instance):
@@ -207,6 +231,14 @@ class Supervision:
     def stats(self, instance: Instance, started: Started) -> Stats:
         counted = self._meter.of_groups(self._placing.cgroups.places(instance.cgroup), started.pid)
         return counted or self._meter.of_processes(self.processes(instance, started), started.pid)
+
+
+def _pipe(readers: contextlib.ExitStack, writers: contextlib.ExitStack) -> tuple[int, int]:
+    """Its two ends, each of which is closed with its stack."""
+    reading, writing = os.pipe()
+    readers.callback(os.close, reading)
+    writers.callback(os.close, writing)
+    return reading, writing
 
 
 async def _begin(argv: Sequence[str], descriptors: tuple[int, ...]) -> str | None:
@@ -240,21 +272,37 @@ async def _end_of(process: asyncio.subprocess.Process) -> int:
         raise
 
 
-async def _await_report(instance: Instance, reading: int) -> None:
-    """The supervisor says who it is, then "ok" or why nothing runs."""
+async def _report(reading: int, go: int | None = None) -> tuple[int, str]:
+    """The number of the supervisor, 0 where it has not said that in time, and "ok" or why nothing runs. It is told to
+    go on once it is known: one that hangs can be ended."""
     said = b""
     try:
         async with asyncio.timeout(START_SECONDS):
             while piece := await _readable(reading):
+                if go is not None and not said:
+                    _tell(go)
                 said += piece
     except TimeoutError:
         said += b"nothing is heard of it"
-        if said.partition(b"\n")[0].isdigit():
-            hanging = int(said.partition(b"\n")[0])
+        if hanging := _number(said):
             await end_all(lambda: (*descendants(hanging), hanging))
-    outcome = said.decode(errors="replace").partition("\n")[2] or "its supervisor ended at once"
+    return _number(said), said.decode(errors="replace").partition("\n")[2]
+
+
+def _number(said: bytes) -> int:
+    first, line_end, _ = said.partition(b"\n")
+    return int(first) if line_end and first.isdigit() else 0
+
+
+def _tell(go: int) -> None:
+    # One that has ended already is heard of by its report.
+    with contextlib.suppress(BrokenPipeError):
+        os.write(go, b"1")
+
+
+def _require_started(instance: Instance, outcome: str) -> None:
     if outcome != "ok":
-        raise start_failed(instance.name, outcome)
+        raise start_failed(instance.name, outcome or "its supervisor ended at once")
 
 
 async def _readable(descriptor: int) -> bytes:

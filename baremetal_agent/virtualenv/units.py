@@ -47,6 +47,7 @@ class Units:
     """`Placing` in scopes; also of instances that are in control groups of an agent from before."""
 
     name = "systemd"
+    forks = False
 
     def __init__(self, groups: Cgroups) -> None:
         self.cgroups = groups

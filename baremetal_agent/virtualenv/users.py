@@ -5,6 +5,7 @@ The same over restarts and revisions, so that it finds its own files again.
 
 import json
 import os
+import threading
 from collections.abc import Collection
 from pathlib import Path
 
@@ -22,10 +23,14 @@ class Users:
 
     def __init__(self, path: Path, uid_map: Path = Path("/proc/self/uid_map")) -> None:
         self._path = path
+        self._unsaved: dict[str, int] = {}
+        # Held by whoever writes the file.
+        self._writing = threading.Lock()
         self._first, self._count = _range(uid_map.read_text())
 
     def of(self, deployment_id: str) -> int | None:
-        """Numbers of user and group of a deployment; None without root, who alone can become another."""
+        """Numbers of user and group of a deployment; None without root, who alone can become another. Known for good
+        after `settle`."""
         if os.geteuid() != 0:
             return None
         known = self._known()
@@ -33,17 +38,32 @@ class Users:
             taken = set(known.values())
             numbers = range(self._first, self._first + self._count)
             known[deployment_id] = next((number for number in numbers if number not in taken), self._first)
-            self._write(known)
+            self._unsaved[deployment_id] = known[deployment_id]
         return known[deployment_id]
+
+    def settle(self) -> None:
+        """Afterwards the disk has all that was told. Blocks, also in a thread beside the others."""
+        with self._writing:
+            if fresh := dict(self._unsaved):
+                self._write(self._known())
+                for name in fresh:
+                    self._unsaved.pop(name, None)
 
     def keep_only(self, deployments: Collection[str]) -> None:
         """Nothing is left of all others that could belong to a user."""
-        known = self._known()
-        kept = {name: number for name, number in known.items() if name in deployments}
-        if kept != known:
-            self._write(kept)
+        with self._writing:
+            known = self._known()
+            kept = {name: number for name, number in known.items() if name in deployments}
+            if kept != known:
+                self._unsaved = {name: number for name, number in self._unsaved.items() if name in kept}
+                self._write(kept)
 
     def _known(self) -> dict[str, int]:
+        # In this order: what is saved meanwhile is in the file.
+        unsaved = dict(self._unsaved)
+        return {**unsaved, **self._saved()}
+
+    def _saved(self) -> dict[str, int]:
         try:
             return {str(name): int(number) for name, number in json.loads(self._path.read_text()).items()}
         except FileNotFoundError:

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,19 +16,19 @@ from baremetal_agent.supervisor.launching import SANDBOX_FD, STATUS_FD
 from baremetal_agent.virtualenv import supervision
 from baremetal_agent.virtualenv.confinement import Confinement
 from baremetal_agent.virtualenv.folders import boot_id
+from baremetal_agent.virtualenv.forking import Stem, python
 from baremetal_agent.virtualenv.instances import Instance, Instances
 from baremetal_agent.virtualenv.launcher import Launch
 from baremetal_agent.virtualenv.layout import Layout
 from baremetal_agent.virtualenv.placing import own_groups
 from baremetal_agent.virtualenv.starting import MARKER
-from baremetal_agent.virtualenv.supervision import PROGRAM, Supervision
+from baremetal_agent.virtualenv.supervision import Supervision
 from edge_agent.runtime.backend import BackendError
 from tests.support.async_waiting import until
 from tests.support.small_disk import small_disk
 
 pytestmark = [pytest.mark.podman, pytest.mark.xdist_group("virtualenv-local")]
 
-ROOT = str(Path(supervision.__file__).parents[2])
 NUMBERS = itertools.count(1)
 # Something of an agent's own. A machine may not let even root be killed later than others: so it is sooner.
 AS_A_SERVICE = ("/bin/sh", "-c", 'umask 077; echo 500 > /proc/self/oom_score_adj; exec "$0" "$@"')
@@ -55,8 +55,7 @@ def supervised(folder: Path, mark: str, *words: str, **fields: str) -> str:
     (folder / "launch").write_bytes(b"".join(f"{key}={value}\0".encode() for key, value in said))
     reading, writing = os.pipe()
     with (folder / "lock").open("w") as lock:
-        argv = [*AS_A_SERVICE, sys.executable, "-I", "-S", "-c", PROGRAM, ROOT]
-        argv += [str(folder), str(lock.fileno()), str(writing)]
+        argv = [*AS_A_SERVICE, *python("main", "main"), str(folder), str(lock.fileno()), str(writing)]
         subprocess.run(argv, pass_fds=(lock.fileno(), writing), check=True)
     os.close(writing)
     with os.fdopen(reading) as report:
@@ -121,6 +120,13 @@ def instances(tmp_path: Path) -> Instances:
     return Instances(tmp_path / "instances", "test")
 
 
+@pytest.fixture
+def watcher(instances: Instances) -> Iterator[Supervision]:
+    made = Supervision(instances, boot_id(), own_groups())
+    yield made
+    made.close()
+
+
 def launch(instances: Instances) -> Launch:
     """Of an instance whose folder is there."""
     name = f"start-{os.getpid()}-{next(NUMBERS)}"
@@ -131,14 +137,13 @@ def launch(instances: Instances) -> Launch:
 
 
 async def test_start_of_which_nothing_is_heard_in_time_leaves_nothing_that_runs(
-    instances: Instances, monkeypatch: pytest.MonkeyPatch
+    instances: Instances, watcher: Supervision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervision, "START_SECONDS", 2.0)
     made = launch(instances)
     folder = instances.path(made.instance.id)
     # Whoever opens a pipe to write waits for somebody who reads.
     os.mkfifo(folder / "status")
-    watcher = Supervision(instances, boot_id(), own_groups())
     with pytest.raises(BackendError, match="nothing is heard of it"):
         await watcher.start(made)
     await watcher.clear(made.instance)
@@ -148,10 +153,9 @@ async def test_start_of_which_nothing_is_heard_in_time_leaves_nothing_that_runs(
 
 @pytest.mark.parametrize("grouped", [True, False], ids=["in its groups", "in no group"])
 async def test_start_whose_supervisor_was_killed_before_it_was_noted_is_cleared(
-    instances: Instances, grouped: bool
+    instances: Instances, watcher: Supervision, grouped: bool
 ) -> None:
     made = launch(instances)
-    watcher = Supervision(instances, boot_id(), own_groups())
     started = await watcher.start(made)
     if not grouped:
         for procs in Path("/sys/fs/cgroup").glob("*/cgroup.procs"):
@@ -167,8 +171,65 @@ async def test_start_whose_supervisor_was_killed_before_it_was_noted_is_cleared(
     assert list(Path("/sys/fs/cgroup").glob(f"*/{made.instance.cgroup}")) == []
 
 
-async def test_start_that_is_cancelled_keeps_nothing_open(instances: Instances) -> None:
-    watcher = Supervision(instances, boot_id(), own_groups())
+def stems() -> list[int]:
+    """Processes of ours from which supervisors are forked."""
+    return [pid for pid in running("supervisor.stem") if parent(pid) == os.getpid()]
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+async def test_supervisor_is_known_by_its_folder_and_outlives_the_one_that_it_was_forked_from(
+    instances: Instances, watcher: Supervision
+) -> None:
+    made = launch(instances)
+    await watcher.start(made)
+    (stem,) = stems()
+    watcher.close()
+    await until(lambda: stem not in running("supervisor.stem"))
+    supervisor = instances.supervisor(made.instance)
+    assert running(str(instances.path(made.instance.id))) == [supervisor]
+    assert await watcher.attend(made.instance) is None
+    await watcher.kill(made.instance)
+    await until(lambda: not instances.supervisor(made.instance))
+    ended = await watcher.attend(made.instance)
+    assert ended is not None
+    assert ended.code == 137
+    await watcher.clear(made.instance)
+
+
+async def test_starts_go_on_where_the_one_to_fork_from_was_killed(instances: Instances, watcher: Supervision) -> None:
+    await watcher.means()
+    (stem,) = stems()
+    os.kill(stem, signal.SIGKILL)
+    await until(lambda: not stems())
+    for _ in range(2):
+        made = launch(instances)
+        started = await watcher.start(made)
+        assert started.pid in running(made.instance.id)
+        await watcher.kill(made.instance)
+        await watcher.clear(made.instance)
+
+
+async def test_nothing_runs_where_whoever_asked_for_it_has_gone_before_it_was_described(tmp_path: Path) -> None:
+    stem = Stem()
+    reading, writing = os.pipe()
+    waiting, go = os.pipe()
+    with (tmp_path / "lock").open("w") as lock:
+        assert stem.fork(tmp_path, [], (lock.fileno(), writing, waiting))
+    os.close(writing)
+    os.close(waiting)
+    with os.fdopen(reading) as report:
+        supervisor = await asyncio.to_thread(report.readline)
+        assert int(supervisor) in running(str(tmp_path))
+        os.close(go)
+        assert await asyncio.to_thread(report.read) == ""
+    await until(lambda: not running(str(tmp_path)))
+    stem.close()
+
+
+async def test_start_that_is_cancelled_keeps_nothing_open(instances: Instances, watcher: Supervision) -> None:
     await watcher.means()
     before = opened()
     made = launch(instances)

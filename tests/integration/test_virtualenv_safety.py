@@ -14,6 +14,7 @@ from edge_agent.runtime.backend import BackendError, Handle, Unsupported
 from edge_agent.runtime.model import Mount, Port, Resources, Secret, Volume
 from tests.contract.machine import ignore
 from tests.integration.virtualenv_fixtures import LocalMachine, artifact, machine, shop
+from tests.support.async_waiting import until
 
 __all__ = ["artifact", "machine", "shop"]
 
@@ -123,6 +124,9 @@ async def test_namespaces_of_the_device_are_shared_only_by_name(machine: LocalMa
         )
         assert own_one != device
         assert shared_one == device
+    # Not before it can hear it: a TERM in its first millisecond ends the shell that is to take it.
+    pid = machine.started(shared)["pid"]
+    await until(lambda: Path(f"/proc/{pid}/task/{pid}/children").read_text() != "")
     await machine.backend.stop(shared, 5)
     assert (await machine.end_of(shared)).exit_code == 0
 

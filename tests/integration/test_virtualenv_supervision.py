@@ -133,6 +133,16 @@ async def test_start_that_a_killed_agent_left_half_done_is_swept(machine: LocalM
     assert not half.exists()
 
 
+async def test_start_that_a_power_cut_left_without_a_record_is_swept(machine: LocalMachine) -> None:
+    handle = await machine.launch(machine.workload())
+    torn = machine.state / "instances" / "torn"
+    torn.mkdir()
+    (torn / "instance.json").write_bytes(bytes(400))
+    await machine.restart()
+    assert [seen.handle for seen in await machine.backend.list()] == [handle]
+    assert not torn.exists()
+
+
 async def test_record_that_cannot_be_read_stops_nothing_else(machine: LocalMachine) -> None:
     handle = await machine.launch(machine.workload())
     broken = machine.state / "instances" / "broken"

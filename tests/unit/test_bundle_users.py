@@ -15,7 +15,18 @@ def test_deployments_have_numbers_of_their_own_that_they_keep(tmp_path: Path) ->
     users = Users(tmp_path / "users.json")
     numbers = [users.of("a"), users.of("b"), users.of("a")]
     assert numbers[0] == numbers[2] != numbers[1]
+    users.settle()
     assert Users(tmp_path / "users.json").of("b") == numbers[1]
+
+
+def test_numbers_that_the_disk_does_not_have_yet_are_taken(tmp_path: Path) -> None:
+    users = Users(tmp_path / "users.json")
+    first = users.of("a")
+    users.settle()
+    second = users.of("b")
+    assert users.of("c") not in (first, second)
+    users.keep_only({"a", "c"})
+    assert users.of("d") == second
 
 
 @pytest.mark.parametrize("said", ["", "[]", '{"a": "x"}', '{"a": null}', '{"a": 190'])
