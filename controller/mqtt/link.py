@@ -4,11 +4,13 @@ MQTT 5 (OASIS), mutual TLS. paho's own thread does the network; everything else 
 """
 
 import asyncio
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import paho.mqtt.client as mqtt
 import structlog
@@ -70,6 +72,7 @@ class BrokerLink:
         self._client.on_connect = self._connected
         self._client.on_disconnect = self._disconnected
         self._client.on_message = self._received
+        self._client.on_socket_open = _send_at_once
         self._client.reconnect_delay_set(min_delay=1, max_delay=15)
         self._client.max_inflight_messages_set(1000)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -147,3 +150,9 @@ class BrokerLink:
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *arguments)
+
+
+def _send_at_once(_client: mqtt.Client, _data: object, sock: Any) -> None:
+    """Else an acknowledgement that follows a bell waits 40 ms for the broker's delayed ACK, and a device with what it
+    has to say next."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -44,8 +44,13 @@ LAST_LINES_BYTES = 4096
 LAST_LINES_TIMEOUT = 1.0
 KEEP_LOG_TIMEOUT = 10.0
 
-# Changes the record of a deployment, durably; with None as the outcome it is forgotten.
-Commit = Callable[[str, Callable[[Record], Record | None]], None]
+
+class Commit(Protocol):
+    """Changes the record of a deployment; with None as the outcome it is forgotten. Not `durable`: it is soon."""
+
+    def __call__(
+        self, deployment_id: str, change: Callable[[Record], Record | None], *, durable: bool = True
+    ) -> None: ...
 
 
 class Executor:
@@ -98,7 +103,8 @@ class Executor:
             self._crashed(step.workload, Stage.FETCH, error)
         else:
             reach("prepare.fetched")
-            self._commit(step.deployment_id, lambda record: prepared(record, step.workload))
+            # Who forgets it looks again what is here: the start does not wait for a disk.
+            self._commit(step.deployment_id, lambda record: prepared(record, step.workload), durable=False)
 
     async def _start(self, step: Start) -> None:
         try:

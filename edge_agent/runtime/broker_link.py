@@ -20,6 +20,8 @@ log = structlog.get_logger()
 
 RECONNECT_FIRST = 1.0
 RECONNECT_CAP = 60.0
+# The answer to a bell waits so long: what is fetched because of it goes before, and several bells have one answer.
+ANSWER_PAUSE = 1.0
 # A connection that ends sooner does not count as success: two machines with one identity would fight at full speed.
 STABLE_AFTER = 20.0
 
@@ -97,6 +99,8 @@ class BrokerLink:
     async def _connect_once(self) -> None:
         """One connection from beginning to end; always raises."""
         connection = BrokerConnection(self._identity, self._next_session(), self._keepalive)
+        loop = asyncio.get_running_loop()
+        answer: asyncio.TimerHandle | None = None
         try:
             await connection.open()
             log.info("broker_connected", broker=self._identity.broker_address, session=connection.session)
@@ -104,15 +108,17 @@ class BrokerLink:
             self._listener.broker_connected()
             while True:
                 topic, message = await connection.receive()
-                if topic is Topic.DESIRED:
+                self._deliver(topic, message)
+                if topic is Topic.DESIRED and (answer is None or answer.when() <= loop.time()):
                     # The bell also asks whether somebody is there: a broker that was restarted may repeat the
                     # presence of devices that have died meanwhile.
-                    connection.say_present()
-                self._deliver(topic, message)
+                    answer = loop.call_later(ANSWER_PAUSE, connection.say_present)
         except asyncio.CancelledError:
             await connection.farewell()
             raise
         finally:
+            if answer is not None:
+                answer.cancel()
             lost, self._connection = self._connection is not None, None
             connection.close()
             if lost:

@@ -71,8 +71,8 @@ class Memory:
     def get(self, deployment_id: str) -> Record:
         return self._records.get(deployment_id) or Record(deployment_id)
 
-    def put(self, deployment_id: str, record: Record | None) -> None:
-        """None forgets the record."""
+    def put(self, deployment_id: str, record: Record | None, *, durable: bool = True) -> None:
+        """None forgets the record. Not `durable`: it becomes so with the next that is, or by `flush`."""
         before = self._records.get(deployment_id)
         if record is None:
             self._records.pop(deployment_id, None)
@@ -81,7 +81,8 @@ class Memory:
         if record != before:
             self._unsaved.add(deployment_id)
             self._to_wipe |= bool(_secrets(before) - _secrets(record))
-            self.flush()
+            if durable:
+                self.flush()
 
     def journal(self, status: InstanceStatus, occurred: float) -> None:
         self._waiting.append((status, occurred, self._next_sequence()))

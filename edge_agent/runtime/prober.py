@@ -6,16 +6,16 @@ from contextlib import suppress
 
 from edge_agent.runtime.backend import BackendUnavailable, DeployBackend, ExecResult, Observed
 from edge_agent.runtime.checks import Answer, ask, shortened
-from edge_agent.runtime.model import Check, CommandProbe, Workload
+from edge_agent.runtime.model import Check, CommandProbe, InferenceProbe, Workload
 from edge_agent.runtime.record import Health, Record
 
-# While it starts: first after 20 ms, then slower and slower, so that what has become ready is noticed within a tenth of
-# the time that it took, and within half a second.
-FIRST_PAUSE = 0.02
-GROWTH = 1.1
+# While it starts: first after 5 ms, then slower and slower, so that what has become ready is noticed within a twentieth
+# of the time that it took, and within half a second.
+FIRST_PAUSE = 0.005
+GROWTH = 1.05
 SLOWEST_PAUSE = 0.5
-# A command costs a process in the instance, far more than a connection.
-COMMAND_PAUSE = 0.25
+# A command costs a process in the instance, a question to a model the model's time: far more than a connection.
+FIRST_PAUSES = {CommandProbe: 0.25, InferenceProbe: 0.02}
 # An instance that was ready and is not is asked so often.
 LOST_PAUSE = 1.0
 
@@ -26,7 +26,7 @@ Report = Callable[[Answer], Health | None]
 async def probe(backend: DeployBackend, workload: Workload, observed: Observed, report: Report) -> None:
     """Asks until `report` answers None or the task is cancelled."""
 
-    pause = COMMAND_PAUSE if isinstance(workload.readiness.probe, CommandProbe) else FIRST_PAUSE
+    pause = FIRST_PAUSES.get(type(workload.readiness.probe), FIRST_PAUSE)
     while True:
         try:
             answer = await _ask(backend, workload.readiness, observed)

@@ -19,7 +19,7 @@ from edge_agent.runtime.lanes import Lanes
 from edge_agent.runtime.memory import Memory
 from edge_agent.runtime.model import Desired, Workload
 from edge_agent.runtime.observer import Observer
-from edge_agent.runtime.plan import Account, Forget, Prepare, Recover, Step, by_deployment, due, plan
+from edge_agent.runtime.plan import Account, Forget, Prepare, Recover, Start, Step, by_deployment, due, plan
 from edge_agent.runtime.probers import Probers
 from edge_agent.runtime.pruner import Pruner
 from edge_agent.runtime.record import Record
@@ -32,6 +32,9 @@ log = structlog.get_logger()
 RESYNC = 60.0
 PRUNE_INTERVAL = 600.0
 PRUNE_AFTER_QUIET = 30.0
+# What a fetch or a start that has just begun changes is told so much later, or before what came of it: where all is on
+# the device a fetch is over by then, and no start waits until a disk and a broker have heard of it.
+TELL_PAUSE = 0.02
 # Progress of a fetch is reported at most so often.
 PROGRESS_INTERVAL = 0.2
 
@@ -73,6 +76,7 @@ class Reconciler:
         self._pruner = Pruner(backend, clock, prune_interval, prune_after_quiet, self._wake.set)
         self._reporter = Reporter(host, self._memory, self._observer, self._lanes, on_change, clock)
         self._progress_due: asyncio.TimerHandle | None = None
+        self._tell_due: asyncio.TimerHandle | None = None
         self._disk_problem = ""
 
     # What others ask and tell.
@@ -164,30 +168,47 @@ class Reconciler:
             log.error("stored_desired_state_unreadable")
 
     def _round(self) -> None:
+        begun = self._act(self._desired) if self._desired is not None and self._observer.able else ()
+        passing = all(isinstance(step, Prepare | Start) for step in begun)
+        if begun and passing and self._tell_due is None:
+            self._tell_due = asyncio.get_running_loop().call_later(TELL_PAUSE, self._tell_now)
+        if self._tell_due is None or not passing:
+            self._tell()
+
+    def _tell_now(self) -> None:
+        self._tell_due = None
+        self._wake.set()
+
+    def _tell(self) -> None:
+        """What is remembered is durable, and what is so is told."""
+        if self._tell_due is not None:
+            self._tell_due.cancel()
+            self._tell_due = None
         self._memory.flush()
         desired = self._desired
         if desired is None:
             return
-        held = frozenset(entry.deployment_id for entry in self._broken)
-        if self._observer.able:
-            self._act(desired, held)
         self._reporter.report(desired, self._broken)
         if self._observer.observed is not None and self._reported_generation != desired.generation:
             self._reported_generation = desired.generation
             self._on_change()
 
-    def _act(self, desired: Desired, held: frozenset[str]) -> None:
+    def _act(self, desired: Desired) -> Sequence[Step]:
+        """The steps that were begun."""
         observed = self._observer.observed or ()
+        held = frozenset(entry.deployment_id for entry in self._broken)
         self._tidy_logs(desired, observed)
         self._probers.follow(desired, observed)
         wanted = {w for w in desired.workloads if w.deployment_id not in desired.stopped}
         fallbacks = {r.fallback for r in self._memory.records.values()}
         self._lanes.cancel_fetches(lambda step: step.workload in wanted or step.workload in fallbacks)
         steps = plan(desired, observed, self._memory.records, self._clock().monotonic, held)
-        for step in steps:
-            if not self._observer.unsettled(step.deployment_id) and not self._waits_for_pruning(step):
-                self._lanes.begin(step)
+        begun = [step for step in steps if self._may_begin(step) and self._lanes.begin(step)]
         self._pruner.consider(not steps and self._lanes.idle, desired, observed, self._memory.records)
+        return begun
+
+    def _may_begin(self, step: Step) -> bool:
+        return not self._observer.unsettled(step.deployment_id) and not self._waits_for_pruning(step)
 
     def _tidy_logs(self, desired: Desired, observed: Sequence[Observed]) -> None:
         """Once in a life: an agent that has lost its database is not told to forget what it does not remember."""
@@ -217,8 +238,9 @@ class Reconciler:
                 await self._wake.wait()
 
     async def _close(self, helpers: Iterable[asyncio.Task[None]]) -> None:
-        if self._progress_due is not None:
-            self._progress_due.cancel()
+        for timer in (self._progress_due, self._tell_due):
+            if timer is not None:
+                timer.cancel()
         for helper in helpers:
             helper.cancel()
         await asyncio.gather(*helpers, return_exceptions=True)
@@ -228,10 +250,13 @@ class Reconciler:
 
     # What steps and checks bring about.
 
-    def _commit(self, deployment_id: str, change: Callable[[Record], Record | None]) -> None:
+    def _commit(self, deployment_id: str, change: Callable[[Record], Record | None], *, durable: bool = True) -> None:
+        if durable and self._tell_due is not None:
+            # That something was begun, before what came of it.
+            self._tell()
         before = self._memory.get(deployment_id)
         after = change(before)
-        self._memory.put(deployment_id, after)
+        self._memory.put(deployment_id, after, durable=durable)
         if after is not None:
             self._reporter.note_given_up(self._wish(deployment_id), before, after)
         self._wake.set()

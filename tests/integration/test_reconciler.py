@@ -19,9 +19,12 @@ SHORT_DEADLINE = Check(TcpProbe("http"), period=0.05, timeout=0.5, deadline=0.3)
 
 
 async def test_a_wish_becomes_a_ready_instance_and_each_step_is_told(device: Device) -> None:
-    device.image(1)
+    image = device.image(1)
+    image.gate = asyncio.Event()
     async with device.agent() as agent:
         agent.wish(make_workload())
+        await agent.until_shows(State.FETCHING)
+        image.gate.set()
         status = await agent.until_ready()
         assert status.revision == 1
         assert status.artifact_digest == device.instance().workload.artifact.digest
@@ -34,6 +37,14 @@ async def test_a_wish_becomes_a_ready_instance_and_each_step_is_told(device: Dev
             ("RUNNING", True),
         ]
         assert agent.changes >= 3
+
+
+async def test_a_fetch_of_what_is_here_is_not_told_and_a_start_always_is(device: Device) -> None:
+    device.image(1)
+    async with device.agent() as agent:
+        agent.wish(make_workload())
+        await agent.until_ready()
+        assert [state for _, state, _, _ in agent.told()] == ["STARTING", "RUNNING"]
 
 
 async def test_an_instance_is_not_running_before_its_check_answers(device: Device) -> None:
@@ -83,7 +94,8 @@ async def test_a_slow_fetch_of_one_deployment_does_not_hold_up_another(device: D
     async with device.agent() as agent:
         agent.wish(make_workload(), make_workload(deployment_id="d2"))
         await agent.until_ready("d2")
-        assert agent.shows(State.FETCHING)
+        await agent.until_shows(State.FETCHING)
+        assert not device.engine.of("d1")
 
 
 async def test_an_update_replaces_the_old_revision_after_the_new_one_is_here(device: Device) -> None:
@@ -318,7 +330,7 @@ async def test_a_workload_that_makes_no_sense_is_reported_and_left_alone(device:
         broken = Broken("d1", 2, "the artifact has no digest")
         agent.reconciler.set_desired(Desired(2, (make_workload(deployment_id="d2"),)), (broken,))
         await agent.until_ready("d2")
-        assert agent.shows(State.FAILED, "InvalidWorkload", revision=2)
+        await agent.until_shows(State.FAILED, "InvalidWorkload", revision=2)
         assert device.instance("d1").runs
 
 

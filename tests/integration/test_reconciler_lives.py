@@ -244,7 +244,7 @@ async def test_what_the_disk_did_not_take_is_stored_when_it_takes_it_again(devic
         blocker.close()
         agent.reconciler.wake()
         await until(lambda: agent.reconciler.condition == "")
-        assert [state for _, state, _, _ in agent.told()] == ["FETCHING", "STARTING", "RUNNING"]
+        assert [state for _, state, _, _ in agent.told()] == ["STARTING", "RUNNING"]
         assert agent.database.workloads()[0].record
 
 
