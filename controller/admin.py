@@ -2,14 +2,11 @@
 
 import asyncio
 import contextlib
-import logging
 import socket
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, TextIO, cast
+from typing import Annotated
 
-import structlog
 import typer
 
 from controller.admin_builders import builders
@@ -17,7 +14,7 @@ from controller.errors import DomainError, OperatorError
 from controller.local.broker import LocalBroker
 from controller.local.registry import LocalRegistry
 from controller.local.server import EVERYWHERE, LocalServer
-from controller.log_output import Output
+from controller.log_output import configure_logging
 from controller.pki import CertificateAuthority
 from controller.settings import Broker, Endpoint, Registry, Settings, load_settings, split
 from controller.setup import DataFolder, add_token, context_text, set_up
@@ -79,7 +76,7 @@ def serve_command(
 
     Example: longshore-controller serve --with-broker --with-registry
     """
-    _configure_logging()
+    configure_logging()
     asyncio.run(_serve(data_dir, with_broker, with_registry))
 
 
@@ -155,22 +152,6 @@ async def _serve(data_dir: Path, with_broker: bool, with_registry: bool) -> None
         beside.append(registry)
         collect = registry.collect_garbage
     await serve(data_dir, beside, collect)
-
-
-def _configure_logging() -> None:
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, Output(sys.stderr))),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        cache_logger_on_first_use=True,
-    )
 
 
 def main() -> None:

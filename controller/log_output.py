@@ -1,7 +1,11 @@
 """Where log lines go: nobody who logs has to think of a disk that is full."""
 
 import contextlib
-from typing import TextIO
+import logging
+import sys
+from typing import TextIO, cast
+
+import structlog
 
 
 class Output:
@@ -18,3 +22,20 @@ class Output:
     def flush(self) -> None:
         with contextlib.suppress(OSError):
             self._stream.flush()
+
+
+def configure_logging() -> None:
+    """Of a program that serves: one line an entry, on stderr."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, Output(sys.stderr))),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        cache_logger_on_first_use=True,
+    )

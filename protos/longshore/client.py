@@ -87,17 +87,19 @@ class Client(VolumeCalls):
         build_secrets: Mapping[str, bytes] | None = None,
         on_progress: OnProgress | None = None,
         request_id: str = "",
+        spec: bytes | None = None,
     ) -> deployment_pb2.ApplyDeploymentResponse:
         """Makes the deployment that the file describes, or a new revision of it; returns once it is accepted.
 
         `build_id` deploys what that build made, instead of uploading and building. `secrets` has values of names under
         `deploy.secrets`; one that is left out keeps the value of the revision before. `build_secrets` has the value of
         each name under `build.secrets`; a build that was made before has had them.
+        `spec` is what the file says, where that is not what is to be sent of it.
         """
         entries = [] if build_id else self.upload(collect(path.parent, files), on_progress)
         request = deployment_pb2.ApplyDeploymentRequest(
             project=project,
-            spec=read_file(path),
+            spec=read_file(path) if spec is None else spec,
             files=entries,
             build_id=build_id,
             request_id=request_id or new_request_id(),
