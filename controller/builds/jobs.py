@@ -44,14 +44,16 @@ def image_tag(build: Build, target: BuildTarget) -> str:
 
 def repository_path(build: Build, image: str | None = None) -> str:
     """Where a build's artifacts lie in the registry. No user's lie below the operator's folder."""
-    user = _marked(FOR_EVERYBODY) if build.user_id == FOR_EVERYBODY else _component(build.user_id)
-    return "/".join((user, _component(build.project_id), _component(image or build.name)))
+    return "/".join((_owner(build.user_id), _component(build.project_id), _component(image or build.name)))
 
 
 def volume_path(user_id: str, project_id: str, name: str) -> str:
     """Where a project's volume lies in the registry: one level deeper than what builds make."""
-    user = _marked(FOR_EVERYBODY) if user_id == FOR_EVERYBODY else _component(user_id)
-    return "/".join((user, _component(project_id), "volumes", _component(name)))
+    return "/".join((_owner(user_id), _component(project_id), "volumes", _component(name)))
+
+
+def _owner(user_id: str) -> str:
+    return _marked(FOR_EVERYBODY) if user_id == FOR_EVERYBODY else _component(user_id)
 
 
 def _component(name: str) -> str:

@@ -54,12 +54,12 @@ def _mounted(podman: Podman, image_id: str) -> Iterator[Path | None]:
     """By the kernel alone: `podman image mount` takes a tenth of a second, and holds up a push meanwhile. None where
     that cannot be, as without root."""
     layers = podman.layers(image_id)
-    if len(layers) == 1:
-        yield layers[0]
+    if len(layers) < 2:
+        yield layers[0] if layers else None
         return
     folder = Path(tempfile.mkdtemp(prefix="materials-", dir=podman.temporary))
     try:
-        yield folder if layers and _mount(layers, folder) else None
+        yield folder if _mount(layers, folder) else None
     finally:
         processes.unmount(str(folder))
         # Where the builder was closed meanwhile, it is not there any more.

@@ -93,20 +93,22 @@ class Podman:
         return self.storage / f"{self._driver}-images" / image_id
 
     def layers(self, image_id: str) -> tuple[Path, ...]:
-        """The folders of the image's layers, the topmost first, without asking Podman; none where they are not here.
+        """The folders of the image's layers, the topmost first, without asking Podman; none where they are not here,
+        or not told.
 
         What containers/storage keeps (https://github.com/containers/storage, "images.json", "drivers/overlay").
         """
         if self._driver != "overlay":
             return ()
-        images = json.loads((self.storage / "overlay-images" / "images.json").read_bytes())
-        top = next((str(image["layer"]) for image in images if image["id"] == image_id), "")
         overlay = self.storage / "overlay"
-        lower = overlay / top / "lower"
-        if not top or not (overlay / top / "diff").is_dir():
+        try:
+            images = json.loads((self.storage / "overlay-images" / "images.json").read_bytes())
+            top = overlay / next(str(image["layer"]) for image in images if image["id"] == image_id)
+            # The lowest layer has no such file.
+            below = (top / "lower").read_text().split(":") if (top / "lower").exists() else ()
+        except (OSError, ValueError, KeyError, StopIteration):
             return ()
-        below = lower.read_text().split(":") if lower.exists() else ()
-        return (overlay / top / "diff", *(overlay / link for link in below))
+        return (top / "diff", *(overlay / link for link in below))
 
     def containers_of(self, temporary: Path) -> list[str]:
         """Ids of the containers that a build with this folder for unfinished files has made, without asking Podman: by

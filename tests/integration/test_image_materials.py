@@ -43,7 +43,8 @@ async def image(workshop: Workshop) -> str:
     archive = workshop.folder / "root.tar"
     with tarfile.open(archive, "w") as tar:
         tar.add(make_root(workshop.folder / "root"), arcname=".")
-    return (await asyncio.to_thread(workshop.podman, "import", "-q", str(archive))).strip()
+    imported = await asyncio.to_thread(workshop.podman, "import", "-q", str(archive))
+    return imported.strip().removeprefix("sha256:")
 
 
 def purls(materials: bytes) -> list[str]:
@@ -80,26 +81,37 @@ async def test_a_cancel_while_an_image_is_read_leaves_nothing(
 
 
 async def test_an_image_that_a_killed_controller_was_reading_is_not_mounted_after_its_restart(
-    workshop: Workshop, image: str
+    workshop: Workshop,
 ) -> None:
-    async with image_root(workshop.builder.podman, image):
-        assert workshop.leftovers() != []
+    async with image_root(workshop.builder.podman, await image_of_two_layers(workshop)) as root:
+        assert root.is_mount()
         await workshop.builder.recover()
         assert workshop.leftovers() == []
 
 
 async def test_what_a_later_layer_changed_is_read_as_it_is_now(workshop: Workshop) -> None:
+    async with image_root(workshop.builder.podman, await image_of_two_layers(workshop)) as root:
+        assert root.is_mount()
+        assert [package.name for package in installed_packages(root)] == ["new"]
+        assert (root / "etc/os-release").read_text() == "ID=fedora\n"
+    assert workshop.leftovers() == []
+
+
+async def test_an_image_of_one_layer_is_read_where_it_lies(workshop: Workshop, image: str) -> None:
+    async with image_root(workshop.builder.podman, image) as root:
+        assert root.is_relative_to(workshop.builder.podman.storage)
+        assert workshop.leftovers() == []
+
+
+async def image_of_two_layers(workshop: Workshop) -> str:
+    """The upper one has another package in the place of that of the lower one."""
     below = await image_with_rpm(workshop, "", "Package: old\nVersion: 1\nStatus: install ok installed\n")
     folder = Path(tempfile.mkdtemp(dir=workshop.folder))
     described = "Package: new\\nVersion: 2\\nStatus: install ok installed\\n"
     step = f"printf '{described}' >/var/lib/dpkg/status; : >/var/lib/rpm/rpmdb.sqlite"
     (folder / "Containerfile").write_text(f"FROM {below}\nRUN {step}\n")
     made = await asyncio.to_thread(workshop.podman, "build", "-q", "--network", "none", "--layers", str(folder))
-    async with image_root(workshop.builder.podman, made.strip()) as root:
-        assert root.parent == workshop.builder.podman.temporary
-        assert [package.name for package in installed_packages(root)] == ["new"]
-        assert (root / "etc/os-release").read_text() == "ID=fedora\n"
-    assert workshop.leftovers() == []
+    return made.strip()
 
 
 async def image_with_rpm(workshop: Workshop, script: str, debian: str = "") -> str:
@@ -117,7 +129,8 @@ async def image_with_rpm(workshop: Workshop, script: str, debian: str = "") -> s
     archive = root.with_suffix(".tar")
     with tarfile.open(archive, "w") as tar:
         tar.add(root, arcname=".")
-    return (await asyncio.to_thread(workshop.podman, "import", "-q", str(archive))).strip()
+    imported = await asyncio.to_thread(workshop.podman, "import", "-q", str(archive))
+    return imported.strip().removeprefix("sha256:")
 
 
 async def test_rpm_is_asked_for_its_packages_by_the_images_own_program(workshop: Workshop) -> None:
