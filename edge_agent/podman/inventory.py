@@ -129,7 +129,10 @@ class Inventory:
             raise
         except Exception as error:  # noqa: BLE001 - told below
             self._tell_set_aside(container_id, f"{type(error).__name__}: {error}")
-            return self._known.get(container_id)
+            known = self._known.get(container_id)
+            # Nobody will be told how it ended, as long as it cannot be read.
+            gone = known is not None and known.claims_to_run and not self.runs(known)
+            return replace(known, unwatched=True) if known is not None and gone else known
         self._set_aside.pop(container_id, None)
         return container
 

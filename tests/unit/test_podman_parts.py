@@ -218,6 +218,13 @@ async def test_an_end_that_nobody_was_left_to_write_down_is_told_as_such(tmp_pat
     assert (seen.phase, seen.exit_code, seen.exit_reason) == (Phase.EXITED, None, "MonitorLost")
 
 
+async def test_what_cannot_be_read_any_more_and_does_not_run_is_not_told_as_running(tmp_path: Path) -> None:
+    inventory = Inventory(Answers(tmp_path, GONE, {"Id": GONE["Id"]}), "device-1")
+    await inventory.finish_start(GONE["Id"])
+    (seen,) = [inventory.observed(each) for each in await inventory.containers()]
+    assert (seen.phase, seen.exit_code, seen.exit_reason) == (Phase.EXITED, None, "MonitorLost")
+
+
 def test_no_end_is_told_before_podman_was_asked_how(tmp_path: Path) -> None:
     """Between the look that saw it run and the telling of that look, it may have ended."""
     inventory = Inventory(Answers(tmp_path, GONE), "device-1")
