@@ -7,12 +7,13 @@ DIGEST/index.json   path and size of each file
 import json
 import os
 import shutil
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from edge_agent.runtime.blobs import BlobStore
-from edge_agent.runtime.files import sync_folder, write_durably
+from edge_agent.runtime.files import sync_file, sync_folder, write_durably
 from edge_agent.runtime.unpacking import unpack
 from edge_agent.runtime.volume_manifest import LargeFile, VolumeManifest
 
@@ -26,6 +27,7 @@ class VolumeTrees:
     def __init__(self, folder: Path, blobs: BlobStore) -> None:
         self._folder = folder
         self._blobs = blobs
+        self._placing = threading.Lock()
 
     def find(self, digest: str) -> Path | None:
         """Its files, if all are there with the sizes that they had."""
@@ -56,12 +58,20 @@ class VolumeTrees:
             _settle(files)
             index = [(str(path.relative_to(files)), path.stat().st_size) for path in _files(files)]
             write_durably(fresh / INDEX, json.dumps(index).encode(), 0o600)
-            self.remove(digest)
-            fresh.rename(self._path(digest))
+            self._put(digest, fresh)
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)
             raise
         sync_folder(self._folder)
+
+    def _put(self, digest: str, fresh: Path) -> None:
+        """Takes the place of no whole one, which instances may see: a thread that was abandoned may come late."""
+        with self._placing:
+            if self.find(digest) is None:
+                self.remove(digest)
+                fresh.rename(self._path(digest))
+            else:
+                shutil.rmtree(fresh, ignore_errors=True)
 
     def _place(self, large: LargeFile, files: Path) -> None:
         blob, place = self._blobs.path(large.part.digest), files / large.part.title
@@ -105,11 +115,7 @@ def _files(folder: Path) -> Iterator[Path]:
 def _settle(folder: Path) -> None:
     """All of it is on the disk, and others may look into it."""
     for path in _files(folder):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_file(path)
     for parent, _, _ in os.walk(folder):
         Path(parent).chmod(0o755)
         sync_folder(Path(parent))
