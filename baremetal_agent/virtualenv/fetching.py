@@ -21,12 +21,7 @@ class Fetcher(PartFetcher):
         """What the bundle is. From the device where that is known here, so that it works without a network."""
         reference = artifact.reference
         manifest = parse_manifest(reference, await self.manifest(source, artifact.digest))
-        config = manifest.config
-        content = self._blobs.read(config.digest)
-        if content is None:
-            await self.fetch(source, [config], lambda _: None)
-            content = self._blobs.read(config.digest) or b""
-        return manifest, parse_description(reference, content)
+        return manifest, parse_description(reference, await self.content(source, manifest.config))
 
     def require_room(self, artifact: Artifact, folder: Path, parts: Iterable[Part]) -> None:
         """Raises "DiskFull" where what is lacking of these parts, and what will be made of it, cannot fit."""

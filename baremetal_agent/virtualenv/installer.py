@@ -2,8 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -20,6 +19,7 @@ from edge_agent.runtime.fail_points import reach
 from edge_agent.runtime.fetching import Credentials, Source
 from edge_agent.runtime.model import Artifact
 from edge_agent.runtime.platforms import check_platform, os_and_architecture
+from edge_agent.runtime.preparing import Preparing
 from edge_agent.runtime.together import together
 
 log = structlog.get_logger()
@@ -38,9 +38,7 @@ class Installer:
         self._releases = Releases(folder, self._environments, self._blobs, boot)
         self._packages = packages
         self._locks: dict[str, asyncio.Lock] = {}
-        self._busy: dict[str, int] = {}
-        # Nothing begins to be made while something is removed.
-        self._pruning = asyncio.Lock()
+        self._preparing = Preparing()
         self._settling: set[asyncio.Task[None]] = set()
 
     def find(self, artifact: Artifact) -> Release | None:
@@ -50,7 +48,7 @@ class Installer:
     async def prepare(self, artifact: Artifact, progress: Callable[[Progress], None]) -> None:
         """Afterwards `find` has it. What a break has left is used. Raises BackendError."""
         check_platform(artifact.reference, *os_and_architecture(artifact.platform))
-        async with self._in_use(artifact.digest), self._locks.setdefault(artifact.digest, asyncio.Lock()):
+        async with self._preparing.of(artifact.digest), self._locks.setdefault(artifact.digest, asyncio.Lock()):
             if self.find(artifact) is None:
                 with disk_told(artifact.reference, self._folder):
                     await self._install(artifact, progress)
@@ -78,15 +76,15 @@ class Installer:
 
     async def prune(self, keep: frozenset[str]) -> None:
         """Nothing is left of bundles whose digest is not in `keep`, but of what is being prepared."""
-        async with self._pruning:
+        async with self._preparing.pruning():
             with disk_told("bundles", self._folder):
-                await self._prune(keep | frozenset(self._busy))
+                await self._prune(keep | self._preparing.digests)
 
     async def _prune(self, keep: frozenset[str]) -> None:
         environments = await self._releases.keep_only(keep)
         manifests = {digest: self._manifest(digest) for digest in keep}
         parts = [part for manifest in manifests.values() if manifest for part in manifest.parts]
-        if not self._busy:
+        if not self._preparing.digests:
             self._releases.sweep()
             await self._environments.keep_only(environments, parts)
             self._blobs.keep_only(keep | {part.digest for part in parts})
@@ -97,17 +95,6 @@ class Installer:
             return parse_manifest(digest, content) if content is not None else None
         except BackendError:
             return None
-
-    @asynccontextmanager
-    async def _in_use(self, digest: str) -> AsyncIterator[None]:
-        async with self._pruning:
-            self._busy[digest] = self._busy.get(digest, 0) + 1
-        try:
-            yield
-        finally:
-            self._busy[digest] -= 1
-            if not self._busy[digest]:
-                del self._busy[digest]
 
     def _settle_soon(self, artifact: Artifact) -> None:
         """What was made is used at once; until the disk has it, a power cut would have it made anew."""

@@ -5,8 +5,7 @@ For both backends, which show them read-only to their instances.
 
 import asyncio
 import contextlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import structlog
@@ -17,6 +16,7 @@ from edge_agent.runtime.disk import disk_told, require_room
 from edge_agent.runtime.fail_points import reach
 from edge_agent.runtime.fetching import Credentials, PartFetcher, Source
 from edge_agent.runtime.model import ProjectVolume
+from edge_agent.runtime.preparing import Preparing
 from edge_agent.runtime.registry import failed
 from edge_agent.runtime.threads import in_thread
 from edge_agent.runtime.unpacking import DamagedLayer, UnsafeLayer
@@ -35,7 +35,7 @@ class VolumeStore:
         self._trees = VolumeTrees(folder / "trees", self._blobs)
         self._fetcher = PartFetcher(self._blobs, credentials, authority)
         self._locks: dict[str, asyncio.Lock] = {}
-        self._busy: Counter[str] = Counter()
+        self._preparing = Preparing()
 
     def places(self, volumes: Iterable[ProjectVolume]) -> list[tuple[ProjectVolume, Path]]:
         """Where the files of each volume are. Raises ArtifactDamaged where one has to be prepared (again)."""
@@ -60,14 +60,14 @@ class VolumeStore:
             done += volume.size
 
     async def _ensure(self, volume: ProjectVolume, progress: Callable[[Progress], None]) -> None:
-        async with self._locks.setdefault(volume.digest, asyncio.Lock()):
-            with self._in_use(volume.digest), disk_told(volume.reference, self._folder):
+        async with self._preparing.of(volume.digest), self._locks.setdefault(volume.digest, asyncio.Lock()):
+            with disk_told(volume.reference, self._folder):
                 if await in_thread(lambda: self._trees.find(volume.digest)) is None:
                     await self._install(volume, progress)
                     log.info("volume_installed", volume=volume.reference)
 
     async def _install(self, volume: ProjectVolume, progress: Callable[[Progress], None]) -> None:
-        damaged = self._trees.is_damaged(volume.digest)
+        damaged = await in_thread(lambda: self._trees.is_damaged(volume.digest))
         with contextlib.closing(self._fetcher.source(volume.repository)) as source:
             manifest, unpacked = await self._read(source, volume)
             if damaged:
@@ -88,8 +88,7 @@ class VolumeStore:
     async def _read(self, source: Source, volume: ProjectVolume) -> tuple[VolumeManifest, int]:
         """What the version is, and how large its files are together."""
         manifest = parse_volume(volume.reference, await self._fetcher.manifest(source, volume.digest))
-        await self._fetcher.fetch(source, [manifest.config], lambda _: None)
-        return manifest, unpacked_bytes(volume.reference, self._blobs.read(manifest.config.digest) or b"")
+        return manifest, unpacked_bytes(volume.reference, await self._fetcher.content(source, manifest.config))
 
     def _needed(self, manifest: VolumeManifest, unpacked: int) -> int:
         """Bytes that have to be free: what is lacking, and what becomes of archives and programs beside it."""
@@ -99,11 +98,12 @@ class VolumeStore:
 
     async def prune(self, keep: frozenset[str]) -> None:
         """Nothing is left of versions whose digest is not in `keep`, but of what is being prepared."""
-        kept = keep | frozenset(self._busy)
-        with disk_told("volumes", self._folder):
-            await in_thread(lambda: self._trees.keep_only(kept))
-            if not self._busy:
-                await in_thread(lambda: self._tidy(kept))
+        async with self._preparing.pruning():
+            kept = keep | self._preparing.digests
+            with disk_told("volumes", self._folder):
+                await in_thread(lambda: self._trees.keep_only(kept))
+                if not self._preparing.digests:
+                    await in_thread(lambda: self._tidy(kept))
 
     def _tidy(self, kept: frozenset[str]) -> None:
         self._trees.sweep()
@@ -117,16 +117,6 @@ class VolumeStore:
             return parse_volume(digest, content) if content is not None else None
         except BackendError:
             return None
-
-    @contextlib.contextmanager
-    def _in_use(self, digest: str) -> Iterator[None]:
-        self._busy[digest] += 1
-        try:
-            yield
-        finally:
-            self._busy[digest] -= 1
-            if not self._busy[digest]:
-                del self._busy[digest]
 
 
 class Stages:

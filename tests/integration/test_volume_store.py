@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from controller.builds.registry_session import RegistrySession
 from controller.volumes.packing import Stored, pack_volume
 from edge_agent.runtime.backend import ArtifactDamaged, BackendError, Progress
 from edge_agent.runtime.model import ProjectVolume
+from edge_agent.runtime.volume_manifest import parse_volume
 from edge_agent.runtime.volume_store import VolumeStore
 from tests.support.counting_proxy import CountingProxy, counting_proxy
 from tests.support.registry import RegistryUnderTest, running_registry
@@ -184,6 +186,55 @@ async def test_what_is_damaged_on_the_device_is_found_and_fetched_again(shop: Sh
     (files_of(store, volume) / "tokens.txt").unlink()
     await prepare(store, volume)
     assert contents(files_of(store, volume)) == BASE
+
+
+async def test_a_description_that_is_damaged_on_the_device_is_fetched_again(shop: Shop, tmp_path: Path) -> None:
+    store = shop.store(tmp_path)
+    volume = await shop.push(BASE)
+    await prepare(store, volume)
+    (files_of(store, volume) / "tokens.txt").unlink()
+    (config,) = [path for path in (tmp_path / "blobs/sha256").iterdir() if b'"schema":1' in path.read_bytes()]
+    config.write_bytes(b"\0" * config.stat().st_size)
+    await prepare(store, volume)
+    assert contents(files_of(store, volume)) == BASE
+
+
+async def test_what_is_prepared_while_versions_are_removed_is_whole(shop: Shop, tmp_path: Path) -> None:
+    store = shop.store(tmp_path)
+    old, new = await shop.push({"old.bin": os.urandom(MIB)}), await shop.push(BASE)
+    await prepare(store, old)
+    begun, go_on = threading.Event(), threading.Event()
+    tidy = store._tidy
+
+    def slowly(kept: frozenset[str]) -> None:
+        begun.set()
+        assert go_on.wait(60)
+        tidy(kept)
+
+    store._tidy = slowly  # type: ignore[method-assign]
+    pruning = asyncio.create_task(store.prune(frozenset({new.digest})))
+    assert await asyncio.to_thread(begun.wait, 60)
+    preparing = asyncio.create_task(prepare(store, new))
+    # Long enough for all of it, if it did not wait.
+    await asyncio.wait([preparing], timeout=1)
+    assert not preparing.done()
+    go_on.set()
+    await asyncio.gather(pruning, preparing)
+    assert contents(files_of(store, new)) == BASE
+
+
+async def test_one_who_comes_late_with_the_same_version_does_not_take_it_from_its_instances(
+    shop: Shop, tmp_path: Path
+) -> None:
+    store = shop.store(tmp_path)
+    volume = await shop.push(BASE)
+    await prepare(store, volume)
+    files, content = files_of(store, volume), store._blobs.read(volume.digest)
+    assert content is not None
+    shown = files.stat()
+    store._trees.make(volume.digest, parse_volume(volume.reference, content))
+    assert os.path.samestat(files_of(store, volume).stat(), shown)
+    assert sorted(path.name for path in (tmp_path / "trees").iterdir()) == [volume.digest.removeprefix("sha256:")]
 
 
 async def test_what_does_not_fit_is_refused_beforehand_with_numbers(
