@@ -121,7 +121,7 @@ class Housekeeper:
             return
         noted = [Artifact(each.project.user_id, each.project.project_id, *each.place) for each in versions]
         await asyncio.to_thread(self._estate.journal.add, noted)
-        for each in await self._estate.store.transact(self._remove_versions, frees=True):
+        for each in await self._estate.store.transact(partial(self._remove_versions, versions), frees=True):
             log.info("version of a volume removed", volume=each.name, digest=each.digest)
 
     async def _trim_events(self) -> None:
@@ -133,9 +133,10 @@ class Housekeeper:
             if gone := await self._estate.store.transact(work, frees=True):
                 log.info("old events removed", user=project.user_id, project=project.project_id, events=gone)
 
-    def _remove_versions(self, tx: Transaction) -> list[VolumeVersion]:
-        """A deployment may have come to use one of them meanwhile."""
-        gone = plan_volumes(tx.volumes.all(), tx.keeping.uses(), self._policy, time.time())
+    def _remove_versions(self, noted: tuple[VolumeVersion, ...], tx: Transaction) -> list[VolumeVersion]:
+        """Of these only, since the content of others is not noted. A deployment may have come to use one meanwhile."""
+        now = plan_volumes(tx.volumes.all(), tx.keeping.uses(), self._policy, time.time())
+        gone = [version for version in noted if version in now]
         tx.volumes.remove([each.id for each in gone])
         return gone
 

@@ -292,6 +292,22 @@ def _put(tx: Transaction, version: VolumeVersion) -> None:
     tx.volumes.put(version)
 
 
+async def test_a_version_that_may_go_only_since_the_look_waits_until_it_is_noted(house: House) -> None:
+    images = [await house.push(f"model-{number}", "volume") for number in range(3)]
+    long_ago = time.time() - 200 * DAY
+    for number, image in enumerate(images):
+        await house.store.transact(partial(_put, version=_version(number, image, long_ago + number)))
+    house.policy = replace(house.policy, volumes_keep_last=2)
+    keeper = house.keeper()
+    found = (await keeper.look()).volumes
+    await house.store.transact(partial(_put, version=_version(3, await house.push("model-3", "volume"), time.time())))
+    await keeper._forget_volumes(found)
+    left = await house.store.transact(lambda tx: tx.volumes.all())
+    assert {each.id for each in left} == {"vol-1", "vol-2", "vol-3"}
+    await keeper.tidy(grace=0)
+    assert [await house.has(image) for image in images] == [False, False, True]
+
+
 async def test_a_volume_that_is_forgotten_is_gone_from_the_registry_after_the_next_round(house: House) -> None:
     (image,) = [await house.push("model-0", "volume")]
     version = _version(0, image, time.time())
