@@ -69,10 +69,9 @@ class KeepingTable:
         artifacts = {(value["repository"], value["digest"]) for value in wished}
         return Uses(uses, frozenset(artifacts | {(row.repository, row.digest) for row in kept_volumes}))
 
-    def used_volumes(self, revisions_keep: int = 0) -> set[tuple[str, str]]:
-        """(repository, digest) of the versions of volumes that deployments have or devices may return to, and those of
-        so many last revisions."""
-        return used_volumes(self.uses(), revisions_keep)
+    def used_volumes(self) -> set[tuple[str, str]]:
+        """(repository, digest) of the versions of volumes that deployments have or devices may return to."""
+        return used_volumes(self.uses(), revisions_keep=0)
 
     def building(self, project: tuple[str, str] | None = None) -> bool:
         """Whether a build has not ended: of this user's project, or any at all."""
