@@ -8,16 +8,14 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from edge_agent.runtime.backend import BackendError
-from edge_agent.runtime.blobs import Part
+from edge_agent.runtime.blobs import Part, part_of
 
 ARTIFACT_TYPE = "application/vnd.longshore.bundle.v1+json"
 WHEEL_TYPE = "application/vnd.longshore.bundle.wheel.v1+zip"
 FILES_TYPE = "application/vnd.longshore.bundle.files.v1.tar+gzip"
-TITLE = "org.opencontainers.image.title"
 SCHEMA = 1
 # The folder of a release that is the virtual environment; all others come from layers of files.
 ENVIRONMENT = "environment"
-DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 WHEEL_NAME = re.compile(r"[A-Za-z0-9_.+!-]+\.whl")
 
 
@@ -95,12 +93,10 @@ def _description(document: Mapping[str, Any]) -> Description:
 
 
 def _part(descriptor: Mapping[str, Any]) -> Part:
-    digest, title = str(descriptor["digest"]), str((descriptor.get("annotations") or {}).get(TITLE, ""))
-    if not DIGEST.fullmatch(digest):
-        raise ValueError(f"{digest} is no digest")
-    if descriptor["mediaType"] == WHEEL_TYPE and not WHEEL_NAME.fullmatch(title):
-        raise ValueError(f"{title!r} is no name of a wheel")
-    return Part(digest, int(descriptor["size"]), str(descriptor["mediaType"]), title)
+    part = part_of(descriptor)
+    if part.media_type == WHEEL_TYPE and not WHEEL_NAME.fullmatch(part.title):
+        raise ValueError(f"{part.title!r} is no name of a wheel")
+    return part
 
 
 def _absolute(path: str) -> str:

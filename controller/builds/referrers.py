@@ -5,7 +5,7 @@ https://github.com/opencontainers/distribution-spec/blob/main/spec.md
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from controller.builds.blobs import Blob, blob_of, push_blob
@@ -79,16 +79,7 @@ async def _subject(session: RegistrySession, digest: str) -> dict[str, object]:
 
 
 def _referrer(subject: Mapping[str, object], blob: Blob) -> bytes:
-    return canonical(
-        {
-            "schemaVersion": 2,
-            "mediaType": MANIFEST_TYPE,
-            "artifactType": blob.media_type,
-            "config": EMPTY.descriptor(),
-            "layers": [blob.descriptor()],
-            "subject": subject,
-        }
-    )
+    return artifact_manifest(blob.media_type, EMPTY, [blob], subject=subject)
 
 
 async def _listed(session: RegistrySession, digest: str) -> list[dict[str, Any]]:
@@ -107,6 +98,20 @@ async def _list(session: RegistrySession, digest: str, body: bytes, artifact_typ
     others = [other for other in known if other.get("artifactType") != artifact_type]
     index = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [*others, entry]}
     await send_manifest(session, tag_of(digest), canonical(index), INDEX_TYPE)
+
+
+def artifact_manifest(artifact_type: str, config: Blob, layers: Iterable[Blob], **more: object) -> bytes:
+    """As the OCI image specification has it, "Guidelines for Artifact Usage"; the same for the same content."""
+    return canonical(
+        {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST_TYPE,
+            "artifactType": artifact_type,
+            "config": config.descriptor(),
+            "layers": [layer.descriptor() for layer in layers],
+            **more,
+        }
+    )
 
 
 def canonical(document: object) -> bytes:

@@ -9,8 +9,7 @@ from pathlib import Path
 from controller.builds.blobs import Blob, blob_of
 from controller.builds.bundles.packing import TITLE, Entry, pack
 from controller.builds.model import ContextFile
-from controller.builds.referrers import canonical
-from controller.builds.registry import MANIFEST_TYPE
+from controller.builds.referrers import artifact_manifest, canonical
 
 ARTIFACT_TYPE = "application/vnd.longshore.volume.v1+json"
 CONFIG_TYPE = "application/vnd.longshore.volume.config.v1+json"
@@ -64,14 +63,7 @@ def pack_volume(files: Sequence[Stored], folder: Path) -> Packed:
         layers.append(replace(blob, media_type=GROUP_TYPE))
     described = {"schema": SCHEMA, "bytes": sum(each.file.size_bytes for each in files), "files": len(files)}
     config = blob_of(CONFIG_TYPE, canonical(described))
-    body = {
-        "schemaVersion": 2,
-        "mediaType": MANIFEST_TYPE,
-        "artifactType": ARTIFACT_TYPE,
-        "config": config.descriptor(),
-        "layers": [layer.descriptor() for layer in layers],
-    }
-    return Packed((*layers, config), canonical(body))
+    return Packed((*layers, config), artifact_manifest(ARTIFACT_TYPE, config, layers))
 
 
 def _as_it_is(stored: Stored) -> Blob:

@@ -7,17 +7,19 @@ import fcntl
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from edge_agent.runtime.backend import BackendError
 from edge_agent.runtime.disk import disk_told
 from edge_agent.runtime.files import sync_folder, write_durably
+from edge_agent.runtime.model import DIGEST
 from edge_agent.runtime.registry import Registry, failed
 
 CHUNK = 256 * 1024
+TITLE = "org.opencontainers.image.title"
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,14 @@ class Part:
     size: int
     media_type: str
     title: str = ""
+
+
+def part_of(descriptor: Mapping[str, Any]) -> Part:
+    """Of a descriptor in a manifest. Raises ValueError, KeyError, TypeError, AttributeError for what is none."""
+    digest, title = str(descriptor["digest"]), str((descriptor.get("annotations") or {}).get(TITLE, ""))
+    if not DIGEST.fullmatch(digest):
+        raise ValueError(f"{digest} is no digest")
+    return Part(digest, int(descriptor["size"]), str(descriptor["mediaType"]), title)
 
 
 class Abandoned(Exception):

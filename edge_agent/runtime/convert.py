@@ -1,6 +1,5 @@
 """Messages of the contract to the agent's own words and back, with the defaults that the contract names."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -9,6 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from edge_agent.runtime.model import (
+    DIGEST,
     Artifact,
     ArtifactKind,
     Check,
@@ -32,7 +32,6 @@ from longshore.v1 import agent_pb2, types_pb2
 
 T = TypeVar("T")
 
-DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 DEFAULT_PERIOD = 10.0
 DEFAULT_TIMEOUT = 2.0
 DEFAULT_DEADLINE = 120.0

@@ -3,8 +3,12 @@
 The enum values and fields mirror `longshore.v1.types`; `edge_agent.runtime.convert` is the only place that knows both.
 """
 
+import re
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
+
+# Of what a registry holds.
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class State(StrEnum):

@@ -1,20 +1,18 @@
 """What the registry says of a version of a project volume. Its form is told in docs/design/volumes.md."""
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from edge_agent.runtime.backend import BackendError
-from edge_agent.runtime.blobs import Part
+from edge_agent.runtime.blobs import Part, part_of
 
 ARTIFACT_TYPE = "application/vnd.longshore.volume.v1+json"
 FILE_TYPE = "application/vnd.longshore.volume.file.v1"
 GROUP_TYPE = "application/vnd.longshore.volume.files.v1.tar+gzip"
-TITLE, EXECUTABLE = "org.opencontainers.image.title", "dev.longshore.executable"
-DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+EXECUTABLE = "dev.longshore.executable"
 SCHEMA = 1
 
 
@@ -45,12 +43,12 @@ def parse_volume(reference: str, content: bytes) -> VolumeManifest:
         document = json.loads(content)
         if document.get("artifactType") != ARTIFACT_TYPE:
             raise ValueError(f"it is no volume, but {document.get('artifactType') or 'an image'}")
-        layers = [(layer["mediaType"], _part(layer), layer.get("annotations") or {}) for layer in document["layers"]]
+        layers = [(layer["mediaType"], part_of(layer), layer.get("annotations") or {}) for layer in document["layers"]]
         if strange := {kind for kind, _, _ in layers} - {FILE_TYPE, GROUP_TYPE}:
             raise ValueError(f"it has layers of a kind that this agent does not know: {', '.join(sorted(strange))}")
         large = [_large(part, marks) for kind, part, marks in layers if kind == FILE_TYPE]
         groups = [part for kind, part, _ in layers if kind == GROUP_TYPE]
-        return VolumeManifest(_part(document["config"]), tuple(large), tuple(groups))
+        return VolumeManifest(part_of(document["config"]), tuple(large), tuple(groups))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _invalid(reference, error) from error
 
@@ -71,13 +69,6 @@ def _large(part: Part, marks: Mapping[str, Any]) -> LargeFile:
     if path.is_absolute() or ".." in path.parts or not path.parts:
         raise ValueError(f"{part.title!r} is no path in a volume")
     return LargeFile(part, marks.get(EXECUTABLE) == "true")
-
-
-def _part(descriptor: Mapping[str, Any]) -> Part:
-    digest, title = str(descriptor["digest"]), str((descriptor.get("annotations") or {}).get(TITLE, ""))
-    if not DIGEST.fullmatch(digest):
-        raise ValueError(f"{digest} is no digest")
-    return Part(digest, int(descriptor["size"]), str(descriptor["mediaType"]), title)
 
 
 def _invalid(reference: str, error: Exception) -> BackendError:

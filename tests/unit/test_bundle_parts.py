@@ -15,7 +15,6 @@ import pytest
 from baremetal_agent.virtualenv.bundle import (
     ARTIFACT_TYPE,
     FILES_TYPE,
-    TITLE,
     WHEEL_TYPE,
     parse_description,
     parse_manifest,
@@ -26,6 +25,7 @@ from baremetal_agent.virtualenv.packages import parse_installed
 from controller.builds.bundles import description as controller_side
 from controller.builds.bundles import packing
 from edge_agent.runtime.backend import BackendError
+from edge_agent.runtime.blobs import TITLE
 from edge_agent.runtime.unpacking import DamagedLayer, UnsafeLayer, unpack
 
 DIGEST = "sha256:" + "a" * 64

@@ -12,8 +12,7 @@ from controller.builds.bundles.packing import APPLICATION, RUNTIME
 from controller.builds.image_labels import OCI, image_labels
 from controller.builds.model import BuildFailed, TargetJob
 from controller.builds.origin import REVISION
-from controller.builds.referrers import canonical
-from controller.builds.registry import MANIFEST_TYPE
+from controller.builds.referrers import artifact_manifest, canonical
 from controller.builds.requirements import Requirements, environment_of
 from controller.builds.targets import TargetProfile
 from controller.rendering import CannotQuote
@@ -68,15 +67,7 @@ def manifest(
 ) -> tuple[Blob, bytes]:
     """The configuration and the manifest of a bundle."""
     config = blob_of(CONFIG_TYPE, canonical(description))
-    body = {
-        "schemaVersion": 2,
-        "mediaType": MANIFEST_TYPE,
-        "artifactType": ARTIFACT_TYPE,
-        "config": config.descriptor(),
-        "layers": [layer.descriptor() for layer in layers],
-        "annotations": annotations,
-    }
-    return config, canonical(body)
+    return config, artifact_manifest(ARTIFACT_TYPE, config, layers, annotations=annotations)
 
 
 def _entrypoint(job: TargetJob) -> tuple[str, ...]:
