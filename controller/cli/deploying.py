@@ -3,7 +3,6 @@
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,11 +17,9 @@ from longshore.client import Answer, Client
 from longshore.failures import Failed, LongshoreError, WaitTimeout
 from longshore.v1 import build_pb2, deployment_pb2
 
-DEFAULT_FILE = Path("deployment.yml")
-
 
 def deploy(
-    file: session.SpecFile = DEFAULT_FILE,
+    file: session.SpecFile = None,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until it is ready on every device.")] = False,
     timeout: Annotated[str, typer.Option(help="Give up waiting after this long: 90s, 10m.", show_default=False)] = "",
     build_id: Annotated[str, typer.Option("--build", help="Deploy what this build made.", show_default=False)] = "",
@@ -53,13 +50,14 @@ def deploy(
       longshore deploy --build b-0123456789abcdef --secret token=env:TOKEN
     """
     limit = session.seconds(timeout)
-    spec = session.read_spec(file)
+    path = session.spec_path(None, file)
+    spec = session.read_spec(path)
     secrets = deploy_secrets(secret or (), spec, built=bool(build_id))
     with session.session(context, user, project) as here, progress(show_log=False) as view:
         began = time.monotonic()
         files = [] if build_id else session.files_of(spec)
         applied = here.client.deploy(
-            file, here.project, files=files, build_id=build_id, secrets=secrets.deploy, build_secrets=secrets.build,
+            path, here.project, files=files, build_id=build_id, secrets=secrets.deploy, build_secrets=secrets.build,
             on_progress=view.upload,
         )  # fmt: skip
         answer = await_ready(here, applied, view, limit) if wait else Answer(deployment=applied.deployment)

@@ -49,7 +49,12 @@ Watching = Annotated[
     bool, typer.Option("--watch", "-w", help="Show it again and again until Ctrl-C; for programs, what has changed.")
 ]
 Interval = Annotated[float, typer.Option(min=0.2, help="Seconds between two looks of --watch.")]
-SpecFile = Annotated[Path, typer.Option("--file", "-f", help="The deployment.yml; its files lie beside it.")]
+SpecFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--file", "-f", help="The deployment.yml, its files beside it; else the one here.", show_default=False
+    ),
+]
 DeviceName = Annotated[str, typer.Option("--device", help="On this device, where several run it.", show_default=False)]
 AllProjects = Annotated[bool, typer.Option("--all-projects", "-A", help="Everything that the token may see.")]
 

@@ -57,6 +57,10 @@ def test_a_folder_stands_for_its_file_of_either_name(folder: Path, capsys: pytes
     (folder / "deployment.yaml").write_text(VALID)
     assert main.run(["validate"]) == Exit.OK
     assert capsys.readouterr().out == "deployment.yaml: valid\n"
+    # The file is read before any controller is asked: what is missing is the context.
+    for command in (["deploy"], ["deploy", "-f", str(folder)]):
+        assert main.run([*command, "--context", "no-such-context"]) == Exit.INVALID
+        assert capsys.readouterr().err.startswith("error: no context at ")
 
 
 def test_convert_writes_what_means_the_same_and_says_what_was_understood(
