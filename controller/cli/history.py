@@ -11,6 +11,7 @@ import typer
 from controller.cli import completion, output, session, words
 from controller.cli.build_inputs import given_values
 from controller.cli.deploying import await_ready, tell
+from controller.cli.errors import UsageProblem
 from controller.cli.output import Format, Sheet
 from controller.cli.progress import progress
 from longshore.client import Answer
@@ -69,6 +70,8 @@ def diff(
 
       longshore deployments diff digits -f deployment.yml
     """
+    if file and new:
+        raise UsageProblem("--file takes the place of the second revision: it goes without --to")
     path = session.spec_path(None, file) if file else None
     files = session.files_of(session.read_spec(path)) if path else []
     with session.session(context, user, project) as here:

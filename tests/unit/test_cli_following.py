@@ -77,6 +77,11 @@ def test_waiting_ends_once_it_is_so_or_cannot_become_so() -> None:
     assert [judged["deleted", state] for state in (ready, failed, stopped, deleted)] == [None, None, None, True]
 
 
+def test_a_difference_has_one_second_side(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["deployments", "diff", "digits", "--to", "2", "-f", "deployment.yml"]) == Exit.INVALID
+    assert "it goes without --to" in capsys.readouterr().err
+
+
 def test_what_cannot_be_waited_for_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert waiting.parsed("device/edge-7") == (waiting.Kind.DEVICE, "edge-7")
     with pytest.raises(UsageProblem, match="known: deployment, build, device"):
