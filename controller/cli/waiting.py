@@ -11,9 +11,10 @@ from controller.cli.errors import UsageProblem
 from controller.cli.session import Session
 from longshore import outcome
 from longshore.calls import Deadline
-from longshore.failures import Failed, WaitTimeout
+from longshore.errors import Reason
+from longshore.failures import Failed, LongshoreError, WaitTimeout
 from longshore.outcome import Outcome
-from longshore.v1 import device_pb2
+from longshore.v1 import deployment_pb2, device_pb2
 
 
 class Kind(StrEnum):
@@ -86,8 +87,18 @@ def judge_of(wanted: str) -> outcome.Judge:
 
 
 def _deployment(here: Session, name: str, wanted: str, limit: float | None) -> None:
-    found = here.client.find_deployment(here.project, name)
+    try:
+        found = here.client.find_deployment(here.project, name)
+    except LongshoreError as failure:
+        if wanted == "deleted" and failure.reason == Reason.NO_SUCH_DEPLOYMENT and _was_deleted(here, name):
+            return
+        raise
     here.client.wait_until(found.deployment.id, judge_of(wanted), timeout=limit)
+
+
+def _was_deleted(here: Session, name: str) -> bool:
+    gone = here.client.list_deployments(here.project, states=[deployment_pb2.DEPLOYMENT_STATE_DELETED])
+    return any(one.name == name for one in gone)
 
 
 def _build(here: Session, build_id: str, wanted: str, limit: float | None) -> None:

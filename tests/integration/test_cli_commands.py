@@ -60,6 +60,8 @@ def test_deployment_is_accepted_listed_stopped_and_deleted(shell: Shell, tmp_pat
     assert shell("delete", "digits").stdout == "digits is deleted\n"
     assert shell("deployments", "-o", "name").stdout == ""
     assert shell("deployments", "--include-deleted", "-o", "name").stdout == "digits\n"
+    assert shell("wait", "digits", "--for", "deleted").stdout == "digits is deleted\n"
+    assert "nosuch" in shell("wait", "nosuch", "--for", "deleted", code=1).stderr
 
 
 def test_history_and_difference_of_a_deployment_are_shown(shell: Shell, tmp_path: Path) -> None:
