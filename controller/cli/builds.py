@@ -47,7 +47,8 @@ def builds(
         def look() -> Listing:
             entries = list(here.client.list_builds(None if everything else here.project))
             sheet = build_words.builds(entries, datetime.now(UTC), owner=everything, wide=form is Format.WIDE)
-            return Listing(entries, [entry.id for entry in entries], sheet)
+            ids = [entry.id for entry in entries]
+            return Listing(entries, ids, sheet, ids)
 
         show(look, form, watch=watch, interval=interval)
 

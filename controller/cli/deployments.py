@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from controller.cli import completion, output, session, words
-from controller.cli.listing import Listing, show
+from controller.cli.listing import Listing, of_instances, show
 from controller.cli.output import Format
 from controller.cli.progress import progress
 from controller.cli.session import Session
@@ -52,8 +52,7 @@ def deployments(
             entries = list(here.client.list_deployments(owner, include_deleted=include_deleted))
             sheet = words.deployments(entries, datetime.now(UTC), owner=everything, wide=form is Format.WIDE)
             # Names of deleted ones, and of other projects', may be the same.
-            names = [entry.name if form is Format.NAME else entry.id for entry in entries]
-            return Listing(entries, names, sheet)
+            return Listing(entries, [entry.name for entry in entries], sheet, [entry.id for entry in entries])
 
         show(look, form, watch=watch, interval=interval)
 
@@ -86,8 +85,8 @@ def instances(
         def look() -> Listing:
             found = here.client.list_instances(owner, deployment_id=deployment_id)
             entries = [entry for entry in found if device in ("", entry.device_name, entry.device_id)]
-            names = [f"{entry.deployment_name}/{entry.device_name}" for entry in entries]
-            return Listing(entries, names, words.instances(entries, datetime.now(UTC), wide=form is Format.WIDE))
+            sheet = words.instances(entries, datetime.now(UTC), wide=form is Format.WIDE)
+            return of_instances(entries, sheet)
 
         show(look, form, watch=watch, interval=interval)
 

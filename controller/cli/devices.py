@@ -62,7 +62,7 @@ def devices(
         def look() -> Listing:
             entries = list(here.client.list_devices(wanted, profile))
             sheet = words.devices(entries, datetime.now(UTC), wide=form is Format.WIDE)
-            return Listing(entries, [entry.name for entry in entries], sheet)
+            return Listing(entries, [entry.name for entry in entries], sheet, [entry.id for entry in entries])
 
         show(look, form, watch=watch, interval=interval)
 

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -11,18 +11,29 @@ from rich.live import Live
 
 from controller.cli import output
 from controller.cli.output import Format, Sheet
+from longshore.v1 import deployment_pb2
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What a list has at one moment; messages, names and rows of the sheet belong together."""
+    """What a list has at one moment; messages, names, rows of the sheet and ids belong together.
+
+    `ids` tell the entries apart, where several may have one name.
+    """
 
     messages: Sequence[Message]
     names: Sequence[str]
     sheet: Sheet
+    ids: Sequence[str]
 
 
 Look = Callable[[], Listing]
+
+
+def of_instances(entries: Sequence[deployment_pb2.Instance], sheet: Sheet) -> Listing:
+    """Instances of several projects may go by one name."""
+    names = [f"{entry.deployment_name}/{entry.device_name}" for entry in entries]
+    return Listing(entries, names, sheet, [f"{entry.deployment_id}/{entry.device_id}" for entry in entries])
 
 
 def show(look: Look, form: Format, *, watch: bool = False, interval: float = 2.0) -> None:
@@ -39,14 +50,13 @@ def show(look: Look, form: Format, *, watch: bool = False, interval: float = 2.0
 
 def changed(look: Look, pause: Callable[[], None]) -> Iterator[tuple[Message, str]]:
     """Each entry as it is at first, and again whenever it is new or another. Never ends by itself."""
-    known: dict[str, Message] = {}
+    known: Mapping[str, Message] = {}
     while True:
         found = look()
-        now = dict(zip(found.names, found.messages, strict=True))
-        for name, message in now.items():
-            if known.get(name) != message:
+        for one, message, name in zip(found.ids, found.messages, found.names, strict=True):
+            if known.get(one) != message:
                 yield message, name
-        known = now
+        known = dict(zip(found.ids, found.messages, strict=True))
         pause()
 
 

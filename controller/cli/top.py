@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from controller.cli import session, words
-from controller.cli.listing import Listing, show
+from controller.cli.listing import Listing, of_instances, show
 from controller.cli.output import Format
 from controller.cli.session import Session
 from longshore.v1 import deployment_pb2
@@ -41,8 +41,7 @@ def top(
 
         def look() -> Listing:
             entries = _running(here, deployment_id, device, everything=everything)
-            names = [f"{entry.deployment_name}/{entry.device_name}" for entry in entries]
-            return Listing(entries, names, words.top(entries, datetime.now(UTC)))
+            return of_instances(entries, words.top(entries, datetime.now(UTC)))
 
         show(look, form, watch=watch, interval=interval)
 

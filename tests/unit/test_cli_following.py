@@ -21,7 +21,7 @@ def test_a_watched_list_tells_what_is_new_or_another_once() -> None:
     def look() -> Listing:
         now = next(looks)
         messages = [deployment_pb2.Deployment(name=name, revision=revision) for name, revision in now.items()]
-        return Listing(messages, list(now), Sheet((), ()))
+        return Listing(messages, list(now), Sheet((), ()), list(now))
 
     seen = islice(listing.changed(look, lambda: None), 4)
     assert [(name, getattr(message, "revision", 0)) for message, name in seen] == [
@@ -30,6 +30,16 @@ def test_a_watched_list_tells_what_is_new_or_another_once() -> None:
         ("a", 2),
         ("b", 1),
     ]
+
+
+def test_a_watched_list_tells_apart_what_has_one_name() -> None:
+    both = [
+        deployment_pb2.Instance(deployment_id=one, deployment_name="digits", device_id="d", device_name="edge-7")
+        for one in ("of-alice", "of-bob")
+    ]
+    looks = iter([both, both, both[:1], both])
+    seen = islice(listing.changed(lambda: listing.of_instances(next(looks), Sheet((), ())), lambda: None), 3)
+    assert list(seen) == [(both[0], "digits/edge-7"), (both[1], "digits/edge-7"), (both[1], "digits/edge-7")]
 
 
 def reader(*seconds: int, fails: bool = False) -> Reader:
