@@ -279,20 +279,19 @@ class Client(VolumeCalls):
         found = self.get_device(device)
         yield found
         request = device_pb2.GetDeviceRequest(device=found.id)
-        for event in self._moments(event_pb2.WatchEventsRequest(), deadline):
-            if event is None or event.device_id == found.id:
-                answer = self._call_patiently(self._devices.GetDevice, request, device_pb2.GetDeviceResponse, deadline)
-                yield answer.device
+        for _ in self._moments(event_pb2.WatchEventsRequest(device_id=found.id), deadline):
+            answer = self._call_patiently(self._devices.GetDevice, request, device_pb2.GetDeviceResponse, deadline)
+            yield answer.device
 
-    def _moments(self, request: event_pb2.WatchEventsRequest, deadline: Deadline) -> Iterator[event_pb2.Event | None]:
-        """When to look again: None at once where the request does not say after which number, so that nothing is missed
+    def _moments(self, request: event_pb2.WatchEventsRequest, deadline: Deadline) -> Iterator[None]:
+        """When to look again: at once where the request does not say after which number, so that nothing is missed
         between the first look and the events; then at each event, and now and then."""
         if not request.after_number:
-            for answer in self._event_answers(request, False, deadline, reached=True):
-                request.after_number = answer.event.number
-            yield None
-        for answer in self._event_answers(request, True, deadline, reached=True):
-            yield answer.event if answer.HasField("event") else None
+            for _ in self._event_answers(request, False, deadline, reached=True):
+                pass
+            yield
+        for _ in self._event_answers(request, True, deadline, reached=True):
+            yield
 
     def _get_patiently(self, deployment_id: str, deadline: Deadline) -> Answer:
         request = deployment_pb2.GetDeploymentRequest(id=deployment_id)
