@@ -27,4 +27,4 @@ def test_text_is_never_taken_for_a_request() -> None:
 def test_the_manual_page_is_formatted_without_a_complaint() -> None:
     done = subprocess.run(["groff", "-man", "-Tutf8", "-ww", PAGE], capture_output=True, text=True, check=True)
     assert done.stderr == ""
-    assert "longshore deployments undo digits --to 3" in done.stdout.replace("\N{HYPHEN-MINUS}", "-")
+    assert "longshore deployments undo digits --to 3" in done.stdout.replace("\N{MINUS SIGN}", "-")
