@@ -34,7 +34,7 @@ OneTarget = Annotated[
 def cancel(
     build_id: BuildId,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until nothing of it runs any more.")] = True,
-    timeout: Annotated[str, typer.Option(help="Give up waiting after this long: 90s, 10m.", show_default=False)] = "",
+    timeout: session.Timeout = "",
     form: session.Output = Format.TABLE,
     context: session.ContextFile = None,
 ) -> None:

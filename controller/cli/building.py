@@ -40,9 +40,7 @@ def build(
     ] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="The same.", show_default=False)] = None,
     target: Targets = None,
-    secret: Annotated[
-        list[str] | None, typer.Option(help="name=FILE or name=env:VARIABLE; may be given again.")
-    ] = None,
+    secret: session.Secrets = None,
     archive: Annotated[
         Path | None, typer.Option(help="Archive that holds the files (tar, zip).", show_default=False)
     ] = None,
@@ -53,7 +51,7 @@ def build(
         bool, typer.Option("--wait/--no-wait", " /--detach", " /-d", help="Wait until it has ended.")
     ] = True,
     follow: Annotated[bool, typer.Option("--follow", "-F", help="Show every line of the log.")] = False,
-    timeout: Annotated[str, typer.Option(help="Give up waiting after this long: 90s, 10m.", show_default=False)] = "",
+    timeout: session.Timeout = "",
     user: session.User = "",
     project: session.ProjectName = "",
     form: session.Output = Format.TABLE,

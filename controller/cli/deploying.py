@@ -20,12 +20,10 @@ from longshore.v1 import build_pb2, deployment_pb2
 
 def deploy(
     file: session.SpecFile = None,
-    wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until it is ready on every device.")] = False,
-    timeout: Annotated[str, typer.Option(help="Give up waiting after this long: 90s, 10m.", show_default=False)] = "",
+    wait: session.Wait = False,
+    timeout: session.Timeout = "",
     build_id: Annotated[str, typer.Option("--build", help="Deploy what this build made.", show_default=False)] = "",
-    secret: Annotated[
-        list[str] | None, typer.Option(help="name=FILE or name=env:VARIABLE; may be given again.")
-    ] = None,
+    secret: session.Secrets = None,
     user: session.User = "",
     project: session.ProjectName = "",
     form: session.Output = Format.TABLE,

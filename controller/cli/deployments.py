@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from controller.cli import completion, output, session, words
+from controller.cli import output, session, words
 from controller.cli.listing import Listing, of_instances, show
 from controller.cli.output import Format
 from controller.cli.progress import progress
@@ -13,10 +13,6 @@ from controller.cli.session import Session
 from longshore import outcome
 from longshore.client import Answer
 from longshore.v1 import deployment_pb2
-
-Name = Annotated[str, typer.Argument(help="Name of the deployment.", autocompletion=completion.deployment_names)]
-NoWait = Annotated[bool, typer.Option("--no-wait", help="Return once it is accepted.")]
-Timeout = Annotated[str, typer.Option(help="Give up waiting after this long: 90s, 10m.", show_default=False)]
 
 
 def deployments(
@@ -92,9 +88,9 @@ def instances(
 
 
 def stop(
-    name: Name,
-    no_wait: NoWait = False,
-    timeout: Timeout = "",
+    name: session.DeploymentName,
+    no_wait: session.NoWait = False,
+    timeout: session.Timeout = "",
     user: session.User = "",
     project: session.ProjectName = "",
     form: session.Output = Format.TABLE,
@@ -120,9 +116,9 @@ def stop(
 
 
 def delete(
-    name: Name,
-    no_wait: NoWait = False,
-    timeout: Timeout = "",
+    name: session.DeploymentName,
+    no_wait: session.NoWait = False,
+    timeout: session.Timeout = "",
     user: session.User = "",
     project: session.ProjectName = "",
     form: session.Output = Format.TABLE,

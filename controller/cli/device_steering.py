@@ -59,8 +59,8 @@ def cordon(
 def drain(
     name: Name,
     reason: Reason = "",
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return once it is accepted.")] = False,
-    timeout: Annotated[str, typer.Option(help="Give up waiting after this long: 90s, 10m.", show_default=False)] = "",
+    no_wait: session.NoWait = False,
+    timeout: session.Timeout = "",
     form: session.Output = Format.TABLE,
     context: session.ContextFile = None,
 ) -> None:

@@ -69,7 +69,7 @@ def devices(
 
 @app.command()
 def facts(
-    name: Annotated[str, typer.Argument(help="The device (name or id).", show_default=False)],
+    name: device_steering.Name,
     form: session.Output = Format.TABLE,
     context: session.ContextFile = None,
 ) -> None:
@@ -91,7 +91,7 @@ def facts(
 
 @app.command()
 def delete(
-    name: Annotated[str, typer.Argument(help="The device (name or id).", show_default=False)],
+    name: device_steering.Name,
     context: session.ContextFile = None,
 ) -> None:
     """Make a machine no device any more.

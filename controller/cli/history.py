@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from controller.cli import completion, output, session, words
+from controller.cli import output, session, words
 from controller.cli.build_inputs import given_values
 from controller.cli.deploying import await_ready, tell
 from controller.cli.errors import UsageProblem
@@ -17,7 +17,6 @@ from controller.cli.progress import progress
 from longshore.client import Answer
 from longshore.v1 import deployment_pb2
 
-Name = Annotated[str, typer.Argument(help="Name of the deployment.", autocompletion=completion.deployment_names)]
 # A value that is longer is cut, for people.
 LONGEST_VALUE = 60
 # So many changes of a revision stand in the list.
@@ -25,7 +24,7 @@ SHOWN_CHANGES = 3
 
 
 def history(
-    name: Name,
+    name: session.DeploymentName,
     user: session.User = "",
     project: session.ProjectName = "",
     form: session.Output = Format.TABLE,
@@ -47,7 +46,7 @@ def history(
 
 
 def diff(
-    name: Name,
+    name: session.DeploymentName,
     old: Annotated[int, typer.Option("--from", min=0, help="From this revision; else the one before.")] = 0,
     new: Annotated[int, typer.Option("--to", min=0, help="To this revision; else the present one.")] = 0,
     file: Annotated[
@@ -90,13 +89,11 @@ def diff(
 
 
 def undo(
-    name: Name,
+    name: session.DeploymentName,
     to: Annotated[int, typer.Option("--to", min=0, help="The revision; else the last one before that was built.")] = 0,
-    wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until it is ready on every device.")] = False,
-    timeout: Annotated[str, typer.Option(help="Give up waiting after this long: 90s, 10m.", show_default=False)] = "",
-    secret: Annotated[
-        list[str] | None, typer.Option(help="name=FILE or name=env:VARIABLE; may be given again.")
-    ] = None,
+    wait: session.Wait = False,
+    timeout: session.Timeout = "",
+    secret: session.Secrets = None,
     user: session.User = "",
     project: session.ProjectName = "",
     form: session.Output = Format.TABLE,

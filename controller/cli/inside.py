@@ -8,20 +8,19 @@ from typing import Annotated
 
 import typer
 
-from controller.cli import completion, output, session, terminal
+from controller.cli import output, session, terminal
 from controller.cli.errors import Exit, UsageProblem
 from longshore.client import Answer
 from longshore.errors import Reason
 from longshore.failures import LongshoreError
 from longshore.instance_sessions import ExecSession
 
-Name = Annotated[str, typer.Argument(help="Name of the deployment.", autocompletion=completion.deployment_names)]
 # As a shell counts a program that nobody listens to any more (SIGPIPE).
 NOBODY_READS = 141
 
 
 def exec_(
-    name: Name,
+    name: session.DeploymentName,
     command: Annotated[list[str], typer.Argument(help="What to run; options of its own go behind --.")],
     stdin: Annotated[bool, typer.Option("--stdin", "-i", help="Pass standard input on.")] = False,
     tty: Annotated[bool, typer.Option("--tty", "-t", help="In a terminal.")] = False,
@@ -76,7 +75,7 @@ def _show(running: ExecSession) -> int:
 
 
 def port_forward(
-    name: Name,
+    name: session.DeploymentName,
     ports: Annotated[str, typer.Argument(metavar="LOCAL:PORT", help="A local port, 0 for any; a port of the spec.")],
     device: session.DeviceName = "",
     address: Annotated[str, typer.Option(help="Listen at this local address.")] = "127.0.0.1",

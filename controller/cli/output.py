@@ -77,20 +77,15 @@ def encode(data: object, form: Format) -> str:
 
 def write_list(messages: Iterable[Message], names: Sequence[str], sheet: Sheet, form: Format) -> None:
     """A list in the form asked for; `names` and the rows of `sheet` belong to the messages in order."""
-    if form.for_people:
-        draw(sheet)
-    elif form is Format.NAME:
-        sys.stdout.write("".join(f"{name}\n" for name in names))
-    else:
-        sys.stdout.write(encode([as_dict(message) for message in messages], form))
+    write_records(map(as_dict, messages), names, sheet, form)
 
 
 def write_one(message: Message, name: str, form: Format) -> None:
     """One thing for programs."""
-    sys.stdout.write(f"{name}\n" if form is Format.NAME else encode(as_dict(message), form))
+    write_record(as_dict(message), name, form)
 
 
-def write_records(records: Sequence[dict[str, object]], names: Sequence[str], sheet: Sheet, form: Format) -> None:
+def write_records(records: Iterable[dict[str, object]], names: Sequence[str], sheet: Sheet, form: Format) -> None:
     """As `write_list`, of what is no message of the contract."""
     if form.for_people:
         draw(sheet)

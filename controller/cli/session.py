@@ -56,6 +56,15 @@ SpecFile = Annotated[
     ),
 ]
 DeviceName = Annotated[str, typer.Option("--device", help="On this device, where several run it.", show_default=False)]
+DeploymentName = Annotated[
+    str, typer.Argument(help="Name of the deployment.", autocompletion=completion.deployment_names)
+]
+Secrets = Annotated[
+    list[str] | None, typer.Option("--secret", help="name=FILE or name=env:VARIABLE; may be given again.")
+]
+Wait = Annotated[bool, typer.Option("--wait", "-w", help="Wait until it is ready on every device.")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Return once it is accepted.")]
+Timeout = Annotated[str, typer.Option(help="Give up waiting after this long: 90s, 10m.", show_default=False)]
 AllProjects = Annotated[bool, typer.Option("--all-projects", "-A", help="Everything that the token may see.")]
 
 

@@ -34,7 +34,7 @@ STATES: dict[Kind, tuple[str, ...]] = {
 def wait(
     what: Annotated[str, typer.Argument(metavar="NAME|TYPE/NAME", help="TYPE: deployment, build or device.")],
     state: Annotated[str, typer.Option("--for", help="The state; see below.", show_default=False)] = "",
-    timeout: Annotated[str, typer.Option(help="Give up waiting after this long: 90s, 10m.", show_default=False)] = "",
+    timeout: session.Timeout = "",
     user: session.User = "",
     project: session.ProjectName = "",
     context: session.ContextFile = None,
