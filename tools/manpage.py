@@ -1,8 +1,6 @@
-"""Writes docs/longshore.1, the manual page of the command, from the command's own tree; --check says whether it is
-fresh."""
+"""Writes docs/longshore.1, the manual page of the command, from the command's own tree."""
 
 import inspect
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,7 +73,4 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    if "--check" not in sys.argv:
-        PAGE.write_text(page())
-    elif PAGE.read_text() != page():
-        sys.exit("docs/longshore.1 is stale; run: .venv/bin/python -m tools.manpage")
+    PAGE.write_text(page())

@@ -39,7 +39,7 @@ def context_path(given: str | None) -> Path:
 
     What has a slash or ends in .yaml or .yml is a file, everything else a name. Raises UsageProblem for no name.
     """
-    chosen = given or os.environ.get("LONGSHORE_CONTEXT") or current_name()
+    chosen = given or meant_name()
     return Path(chosen) if is_file_name(chosen) else named_path(chosen)
 
 
@@ -53,6 +53,11 @@ def named_path(name: str) -> Path:
         raise UsageProblem(f"'{name}' is no name of a context: letters, digits, '.', '_', '-'; at most 63")
     folder = configuration_folder()
     return folder / "context.yaml" if name == DEFAULT_NAME else folder / "contexts" / f"{name}.yaml"
+
+
+def meant_name() -> str:
+    """The context, a name or a file, where no option names one: as $LONGSHORE_CONTEXT says, or else the one in use."""
+    return os.environ.get("LONGSHORE_CONTEXT") or current_name()
 
 
 def current_name() -> str:

@@ -13,6 +13,7 @@ from controller.cli.context import (
     current_name,
     is_file_name,
     load_context,
+    meant_name,
     named_path,
     use_context,
 )
@@ -29,6 +30,7 @@ Examples:
   longshore context use lab
 """
 app = typer.Typer(name="context", help=HELP, no_args_is_help=True)
+SHOWN = ("name", "address", "user", "project")
 Name = Annotated[str, typer.Argument(help="Name of the context.", autocompletion=completion.contexts)]
 
 
@@ -75,7 +77,7 @@ def current(form: Output = Format.TABLE) -> None:
 
       longshore context current -o json
     """
-    chosen = os.environ.get("LONGSHORE_CONTEXT") or current_name()
+    chosen = meant_name()
     record = _record(chosen)
     if form.for_people:
         print(f"{chosen}: {record['address']}")
@@ -98,15 +100,11 @@ def delete(name: Name) -> None:
     print(f"{name} is forgotten")
 
 
-SHOWN = ("name", "address", "user", "project")
-
-
 def _record(name: str) -> dict[str, object]:
     path = context_path(name)
     context = load_context(path)
-    in_use = os.environ.get("LONGSHORE_CONTEXT") or current_name()
     return {
-        "name": name, "current": in_use == name, "address": context.address, "user": context.user,
+        "name": name, "current": name == meant_name(), "address": context.address, "user": context.user,
         "project": context.project, "file": str(path),
     }  # fmt: skip
 
