@@ -79,8 +79,7 @@ def instances(
         owner = None if everything else here.project
 
         def look() -> Listing:
-            found = here.client.list_instances(owner, deployment_id=deployment_id)
-            entries = [entry for entry in found if device in ("", entry.device_name, entry.device_id)]
+            entries = list(here.client.list_instances(owner, deployment_id=deployment_id, device_id=device))
             sheet = words.instances(entries, datetime.now(UTC), wide=form is Format.WIDE)
             return of_instances(entries, sheet)
 

@@ -8,10 +8,9 @@ import typer
 from controller.cli import session, words
 from controller.cli.listing import Listing, of_instances, show
 from controller.cli.output import Format
-from controller.cli.session import Session
-from longshore.v1 import deployment_pb2
+from longshore.v1 import types_pb2
 
-RUNNING = "RUNNING"
+RUNNING = types_pb2.INSTANCE_STATE_RUNNING
 
 
 def top(
@@ -37,19 +36,12 @@ def top(
       longshore top digits --watch
     """
     with session.session(context, user, project) as here:
+        owner = None if everything else here.project
         deployment_id = here.client.find_deployment(here.project, name).deployment.id if name else ""
 
         def look() -> Listing:
-            entries = _running(here, deployment_id, device, everything=everything)
+            found = here.client.list_instances(owner, deployment_id=deployment_id, device_id=device, states=[RUNNING])
+            entries = list(found)
             return of_instances(entries, words.top(entries, datetime.now(UTC)))
 
         show(look, form, watch=watch, interval=interval)
-
-
-def _running(here: Session, deployment_id: str, device: str, *, everything: bool) -> list[deployment_pb2.Instance]:
-    found = here.client.list_instances(None if everything else here.project, deployment_id=deployment_id)
-    return [
-        entry
-        for entry in found
-        if words.instance_state(entry.status) == RUNNING and device in ("", entry.device_name, entry.device_id)
-    ]
