@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,12 +35,12 @@ class Store:
         self._users = Users(folder / "users.json")
         self._secrets = SecretFolders(place(owner))
 
-    def gather(self, workload: Workload, *, apart: bool) -> Belongings:
-        """All of it is there, and its user is for good after `settle`. `apart`: it runs in a sandbox, as nobody else.
-        Raises BackendError, OSError."""
+    def gather(self, workload: Workload, used: Collection[tuple[str, int]], *, apart: bool) -> Belongings:
+        """All of it is there, and its user is for good after `settle`. `used`: see `Users.of`. `apart`: it runs in a
+        sandbox, as nobody else. Raises BackendError, OSError."""
         granted = grant(workload.name, workload.devices, apart=apart)
         mounts = list(_mounts(workload))
-        uid = self._users.of(workload.deployment_id) if apart and ROOT not in workload.allow else None
+        uid = self._users.of(workload.deployment_id, used) if apart and ROOT not in workload.allow else None
         volumes = [self._volume(workload.deployment_id, volume.name, uid) for volume in workload.volumes]
         folder, files = self._secrets.write(workload, uid)
         binds = [

@@ -43,13 +43,15 @@ class Starter:
         """Afterwards a new instance runs, sees `contents` read-only, and what it is outlives a power cut. Raises
         BackendError, OSError, and then nothing of it is left."""
         means = await self._launcher.means()
-        belongings = self._store.gather(workload, apart=bool(means.isolation))
+        there = self._instances.all()
+        used = [(one.deployment_id, one.uid) for one in there if one.uid is not None]
+        belongings = self._store.gather(workload, used, apart=bool(means.isolation))
         shown = tuple(Bind(str(files), volume.target) for volume, files in contents)
         belongings = replace(belongings, binds=(*belongings.binds, *shown))
         reach("start.gathered")
         try:
             # No other start comes in between: what is chosen is chosen once its folder is there.
-            instance = self._described(workload, means, belongings)
+            instance = self._described(workload, means, belongings, there)
             self._instances.create(instance)
         except BaseException:
             self._store.drop_secrets(belongings.secrets)
@@ -82,8 +84,10 @@ class Starter:
         reach("remove.cleared")
         await self._instances.discard(instance)
 
-    def _described(self, workload: Workload, means: Means, belongings: Belongings) -> Instance:
-        others = [other for other in self._instances.all() if self._instances.ended(other) is None]
+    def _described(
+        self, workload: Workload, means: Means, belongings: Belongings, there: Sequence[Instance]
+    ) -> Instance:
+        others = [other for other in there if self._instances.ended(other) is None]
         ports = choose_ports(workload, {number for other in others for _, number in other.ports})
         name = f"{workload.name}-r{workload.revision}-{secrets.token_hex(4)}"
         return Instance(

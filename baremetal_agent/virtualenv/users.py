@@ -3,6 +3,7 @@
 The same over restarts and revisions, so that it finds its own files again.
 """
 
+import itertools
 import json
 import os
 import threading
@@ -28,15 +29,17 @@ class Users:
         self._writing = threading.Lock()
         self._first, self._count = _range(uid_map.read_text())
 
-    def of(self, deployment_id: str) -> int | None:
+    def of(self, deployment_id: str, used: Collection[tuple[str, int]] = ()) -> int | None:
         """Numbers of user and group of a deployment; None without root, who alone can become another. Known for good
-        after `settle`."""
+        after `settle`. `used`: deployments and numbers of the instances that there are, whose agent may have been
+        killed before that."""
         if os.geteuid() != 0:
             return None
         known = self._known()
         if deployment_id not in known:
-            taken = set(known.values())
-            numbers = range(self._first, self._first + self._count)
+            taken = {*known.values(), *(number for name, number in used if name != deployment_id)}
+            before = [number for name, number in used if name == deployment_id]
+            numbers = itertools.chain(before, range(self._first, self._first + self._count))
             known[deployment_id] = next((number for number in numbers if number not in taken), self._first)
             self._unsaved[deployment_id] = known[deployment_id]
         return known[deployment_id]

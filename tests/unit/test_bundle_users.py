@@ -29,6 +29,14 @@ def test_numbers_that_the_disk_does_not_have_yet_are_taken(tmp_path: Path) -> No
     assert users.of("d") == second
 
 
+def test_numbers_of_instances_that_a_killed_agent_did_not_note_are_taken_and_kept(tmp_path: Path) -> None:
+    first = Users(tmp_path / "users.json").of("a")
+    assert first is not None
+    users = Users(tmp_path / "users.json")
+    assert users.of("b", [("a", first)]) != first
+    assert users.of("a", [("a", first)]) == first
+
+
 @pytest.mark.parametrize("said", ["", "[]", '{"a": "x"}', '{"a": null}', '{"a": 190'])
 def test_damaged_file_gives_nobody_the_number_of_another(tmp_path: Path, said: str) -> None:
     (tmp_path / "users.json").write_text(said)
