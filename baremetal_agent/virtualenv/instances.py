@@ -228,6 +228,8 @@ def _is_torn(folder: Path) -> bool:
     """Whether a power cut came before it was on the disk what the instance is: what ran then ended with the machine."""
     try:
         return not (folder / INSTANCE).read_bytes().strip(b"\0")
+    except FileNotFoundError:
+        return True
     except OSError:
         return False
 

@@ -133,11 +133,13 @@ async def test_start_that_a_killed_agent_left_half_done_is_swept(machine: LocalM
     assert not half.exists()
 
 
-async def test_start_that_a_power_cut_left_without_a_record_is_swept(machine: LocalMachine) -> None:
+@pytest.mark.parametrize("left", [bytes(400), b"", None], ids=["zeros", "nothing in it", "no file"])
+async def test_start_that_a_power_cut_left_without_a_record_is_swept(machine: LocalMachine, left: bytes | None) -> None:
     handle = await machine.launch(machine.workload())
     torn = machine.state / "instances" / "torn"
     torn.mkdir()
-    (torn / "instance.json").write_bytes(bytes(400))
+    if left is not None:
+        (torn / "instance.json").write_bytes(left)
     await machine.restart()
     assert [seen.handle for seen in await machine.backend.list()] == [handle]
     assert not torn.exists()
