@@ -68,7 +68,7 @@ class Placing(Protocol):
 
 class Groups:
     """`Placing` in control groups that the agent makes, if it may make any. Supervisors are children of whoever starts
-    the agent."""
+    the agent once the stem that they were forked from has gone."""
 
     name = "supervisor"
     forks = True

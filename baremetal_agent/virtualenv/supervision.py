@@ -283,8 +283,9 @@ async def _report(reading: int, go: int | None = None) -> tuple[int, str]:
                     _tell(go)
                 said += piece
     except TimeoutError:
-        said += b"nothing is heard of it"
-        if hanging := _number(said):
+        hanging = _number(said)
+        said = (said if hanging else b"\n") + b"nothing is heard of it"
+        if hanging:
             await end_all(lambda: (*descendants(hanging), hanging))
     return _number(said), said.decode(errors="replace").partition("\n")[2]
 

@@ -212,6 +212,27 @@ async def test_starts_go_on_where_the_one_to_fork_from_was_killed(instances: Ins
         await watcher.clear(made.instance)
 
 
+async def test_starts_go_on_after_the_one_to_fork_from_has_hung(
+    instances: Instances, watcher: Supervision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await watcher.means()
+    (stem,) = stems()
+    os.kill(stem, signal.SIGSTOP)
+    failing = launch(instances)
+    with monkeypatch.context() as patch:
+        patch.setattr(supervision, "START_SECONDS", 1.0)
+        with pytest.raises(BackendError, match="nothing is heard of it"):
+            await watcher.start(failing)
+    await watcher.clear(failing.instance)
+    assert not stems()
+    made = launch(instances)
+    started = await watcher.start(made)
+    assert running(failing.instance.id) == []
+    assert started.pid in running(made.instance.id)
+    await watcher.kill(made.instance)
+    await watcher.clear(made.instance)
+
+
 async def test_nothing_runs_where_whoever_asked_for_it_has_gone_before_it_was_described(tmp_path: Path) -> None:
     stem = Stem()
     reading, writing = os.pipe()
