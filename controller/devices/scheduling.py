@@ -3,8 +3,9 @@
 import time
 from collections.abc import Collection, Mapping, Sequence
 
-from controller.deployments.assess import reassess, reassess_all
-from controller.deployments.model import Wish
+from controller.builds.model import BuildState
+from controller.deployments.assess import reassess
+from controller.deployments.model import Deployment, Wish, WorkloadRow
 from controller.deployments.placing import place
 from controller.devices.model import Device, Presence, Scheduling
 from controller.events.model import NO_PROJECT, EventKind, NewEvent
@@ -29,23 +30,20 @@ def relabel(tx: Transaction, device: Device, labels: Mapping[str, str]) -> None:
 
 
 def cordon(tx: Transaction, device: Device, by: str, reason: str) -> None:
-    """Afterwards nothing new comes to the device. One that was drained gets nothing back."""
+    """Afterwards nothing new comes to the device. One that was drained gets back what it has kept."""
     _set(tx, device, Scheduling.CORDONED, by, reason)
-    place_all(tx)
+    _give_back(tx, device)
 
 
 def drain(tx: Transaction, device: Device, by: str, reason: str) -> None:
     """Afterwards the device is wished to run nothing. A second call only changes what is said about it."""
     _set(tx, device, Scheduling.DRAINING, by, reason)
-    touched: set[str] = set()
     for row in tx.workloads.of_device(device.id):
         # Also of deployments whose next revision is being built, which are placed later.
         if row.wish is Wish.RUN:
             tx.workloads.wish(row.deployment_id, device.id, Wish.STOP)
             tx.devices.advance(device.id)
-            touched.add(row.deployment_id)
     place_all(tx)
-    reassess_all(tx, touched)
     assess_drain(tx, device.id)
 
 
@@ -54,14 +52,7 @@ def uncordon(tx: Transaction, device: Device) -> None:
     if device.scheduling is Scheduling.OPEN:
         return
     _set(tx, device, Scheduling.OPEN, "", "")
-    place_all(tx)
-    for row in tx.workloads.of_device(device.id):
-        deployment = tx.deployments.get(row.deployment_id)
-        # Its next revision is being built, or could not be: until then the one before goes on.
-        if row.wish is Wish.STOP and deployment is not None and deployment.wish is Wish.RUN:
-            tx.workloads.wish(row.deployment_id, device.id, Wish.RUN)
-            tx.devices.advance(device.id)
-            reassess(tx, deployment)
+    _give_back(tx, device)
 
 
 def assess_drain(tx: Transaction, device_id: str) -> None:
@@ -97,6 +88,28 @@ def device_event(device: Device, state: str, reason: str = "", message: str = ""
 def changed_labels(labels: Mapping[str, str], new: Mapping[str, str], remove: Collection[str]) -> dict[str, str]:
     """Labels once these are set and those removed."""
     return {key: value for key, value in {**labels, **new}.items() if key not in remove}
+
+
+def _give_back(tx: Transaction, device: Device) -> None:
+    """`device`: as it was before. Afterwards it has what may be there now, also what a drain had stopped."""
+    place_all(tx)
+    stopped = tx.workloads.of_device(device.id) if device.scheduling.drains else []
+    for row in stopped:
+        deployment = tx.deployments.get(row.deployment_id)
+        # Its next revision is being built, or could not be: until then the one before goes on.
+        if row.wish is Wish.STOP and deployment is not None and _goes_on(tx, row, deployment):
+            tx.workloads.wish(row.deployment_id, device.id, Wish.RUN)
+            tx.devices.advance(device.id)
+            reassess(tx, deployment)
+
+
+def _goes_on(tx: Transaction, row: WorkloadRow, deployment: Deployment) -> bool:
+    """Whether a device may run this revision until the present one is built: not where one in between was built while
+    the device was drained, since the secrets of those before it are gone then."""
+    between = [tx.revisions.get(deployment.id, number) for number in range(row.revision + 1, deployment.revision)]
+    builds = [tx.builds.get(revision.build_id) for revision in between if revision is not None]
+    overtaken = any(build is not None and build.state is BuildState.SUCCEEDED for build in builds)
+    return deployment.wish is Wish.RUN and not overtaken
 
 
 def _set(tx: Transaction, device: Device, scheduling: Scheduling, by: str, reason: str) -> None:

@@ -141,6 +141,39 @@ async def test_a_drain_while_the_next_revision_is_built_stops_and_gives_back_the
     assert (await floor.wishes())["dev-1"] == (Wish.RUN, 1)
 
 
+async def test_a_revision_that_was_overtaken_during_a_drain_is_not_started_again(floor: Floor) -> None:
+    await floor.apply(SECRET, token=b"x")
+    await floor.drain()
+    await floor.apply(SECRET, token=b"y")
+    await floor.apply(SECRET, build_id="b-2")
+    await floor.change("dev-1", scheduling.uncordon)
+    assert await floor.wishes() == {"dev-1": (Wish.STOP, 1), "dev-2": (Wish.RUN, 2)}
+
+
+@pytest.mark.parametrize("next_build", ["b-1", "b-2"])
+async def test_a_drained_device_that_is_cordoned_gets_back_what_it_kept_and_nothing_new(
+    floor: Floor, next_build: str
+) -> None:
+    await floor.apply()
+    await floor.drain()
+    other = await floor.apply(TEXT.replace("digits", "other"))
+    await floor.apply(build_id=next_build)
+    await floor.change("dev-1", lambda tx, device: scheduling.cordon(tx, device, "bob", ""))
+    found = await floor.bench.store.transact(lambda tx: tx.workloads.of_device("dev-1"))
+    revision = 2 if next_build == "b-1" else 1
+    assert [(row.wish, row.revision) for row in found] == [(Wish.RUN, revision)]
+    assert found[0].deployment_id != other.id
+
+
+async def test_what_its_user_stopped_is_not_started_by_an_uncordon_while_the_next_is_built(floor: Floor) -> None:
+    made = await floor.apply()
+    await floor.change("dev-1", lambda tx, device: scheduling.cordon(tx, device, "bob", ""))
+    await DeploymentService(floor.bench.store, floor.bench.service(), floor.bench.secrets).stop(made.id)
+    await floor.apply(build_id="b-2")
+    await floor.change("dev-1", scheduling.uncordon)
+    assert await floor.wishes() == {"dev-1": (Wish.STOP, 1), "dev-2": (Wish.STOP, 1)}
+
+
 async def test_a_cordoned_device_keeps_and_updates_what_it_has_and_gets_nothing_new(floor: Floor) -> None:
     await floor.apply()
     for name in ("dev-1", "dev-2"):

@@ -120,7 +120,8 @@ class DeviceServiceServicer:
 
     def CordonDevice(self, request, context):
         """No deployment that is not there already is placed on the device any more; what runs there runs on, and is updated.
-        Harmless for a device that is cordoned; ends a drain, but for that nothing is placed anew. Errors: NOT_FOUND.
+        Harmless for a device that is cordoned. Ends a drain: what the device kept is started again, and nothing else comes.
+        Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

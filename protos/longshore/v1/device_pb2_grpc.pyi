@@ -32,7 +32,8 @@ class DeviceServiceStub:
     """
     CordonDevice: _aio.UnaryUnaryMultiCallable[_device_pb2.CordonDeviceRequest, _device_pb2.CordonDeviceResponse]
     """No deployment that is not there already is placed on the device any more; what runs there runs on, and is updated.
-    Harmless for a device that is cordoned; ends a drain, but for that nothing is placed anew. Errors: NOT_FOUND.
+    Harmless for a device that is cordoned. Ends a drain: what the device kept is started again, and nothing else comes.
+    Errors: NOT_FOUND.
     """
     DrainDevice: _aio.UnaryUnaryMultiCallable[_device_pb2.DrainDeviceRequest, _device_pb2.DrainDeviceResponse]
     """As CordonDevice, and the device stops what it runs; it keeps what it fetched, and volumes. The answer comes at once:
@@ -97,7 +98,8 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_device_pb2.CordonDeviceRequest, _abc.Awaitable[_device_pb2.CordonDeviceResponse]],
     ) -> _abc.Awaitable[_device_pb2.CordonDeviceResponse]:
         """No deployment that is not there already is placed on the device any more; what runs there runs on, and is updated.
-        Harmless for a device that is cordoned; ends a drain, but for that nothing is placed anew. Errors: NOT_FOUND.
+        Harmless for a device that is cordoned. Ends a drain: what the device kept is started again, and nothing else comes.
+        Errors: NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
