@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 import structlog
@@ -54,6 +54,7 @@ class Findings:
     logs: tuple[str, ...]
     layers: tuple[str, ...]
     volumes: tuple[VolumeVersion, ...] = ()
+    events: Mapping[Project, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ class Housekeeper:
             tuple(plan_logs(sizes, needs.builds, self._policy, now)),
             tuple(await self._estate.layers.unneeded(needs.builds, self._policy, now)),
             tuple(plan_volumes(needs.versions, needs.uses, self._policy, now)),
+            await self._estate.store.transact(self._old_events),
         )
 
     async def tidy(self, grace: float = GRACE) -> None:
@@ -106,7 +108,7 @@ class Housekeeper:
         await self._guarded(partial(self._remove_uploads, findings.uploads))
         await self._guarded(partial(self._remove_logs, findings.logs))
         await self._guarded(partial(self._forget_volumes, findings.volumes))
-        await self._guarded(self._trim_events)
+        await self._guarded(partial(self._trim_events, findings.events))
         await self._guarded(partial(self._old_builds.forget, self._plan_old, grace))
         if await asyncio.to_thread(self._lacks_room) or self._is_hindered_too_long():
             await self._guarded(partial(self._tidy_at_rest, grace))
@@ -124,14 +126,22 @@ class Housekeeper:
         for each in await self._estate.store.transact(partial(self._remove_versions, versions), frees=True):
             log.info("version of a volume removed", volume=each.name, digest=each.digest)
 
-    async def _trim_events(self) -> None:
+    def _old_events(self, tx: Transaction) -> dict[Project, int]:
+        """How many of each log that has some."""
+        old = {project: len(tx.events.old(project, *self._events_kept())) for project in tx.events.projects()}
+        return {project: count for project, count in old.items() if count}
+
+    async def _trim_events(self, projects: Iterable[Project]) -> None:
         """A log at a time: others need the database meanwhile."""
-        before = time.time() - self._policy.events_days * DAY
-        keep = self._policy.events_keep_last
-        for project in await self._estate.store.transact(lambda tx: tx.events.projects()):
+        before, keep = self._events_kept()
+        for project in projects:
             work = partial(_trim, project=project, before=before, keep=keep)
-            if gone := await self._estate.store.transact(work, frees=True):
-                log.info("old events removed", user=project.user_id, project=project.project_id, events=gone)
+            gone = await self._estate.store.transact(work, frees=True)
+            log.info("old events removed", user=project.user_id, project=project.project_id, events=gone)
+
+    def _events_kept(self) -> tuple[float, int]:
+        """From when on, and how many of the newest whatever their age."""
+        return time.time() - self._policy.events_days * DAY, self._policy.events_keep_last
 
     def _remove_versions(self, noted: tuple[VolumeVersion, ...], tx: Transaction) -> list[VolumeVersion]:
         """Of these only, since the content of others is not noted. A deployment may have come to use one meanwhile."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from controller.builds.logs import BuildLogs
 from controller.builds.model import RegistryAccess
 from controller.builds.uploads import UploadStore
+from controller.events.model import NO_PROJECT, Project
 from controller.housekeeping.assembly import housekeeper, journal_of
 from controller.housekeeping.keeper import Findings
 from controller.settings import load_settings
@@ -33,5 +34,10 @@ def _lines(found: Findings) -> Iterator[str]:
     lines += [f"log of build {build_id}" for build_id in found.logs]
     lines += [f"layers {name}" for name in found.layers]
     lines += [f"volume {each.name}@{each.digest}" for each in found.volumes]
+    lines += [f"{count} events of {_log(project)}" for project, count in found.events.items()]
     yield from lines
     yield f"{len(lines)} things would be removed" if lines else "nothing would be removed"
+
+
+def _log(project: Project) -> str:
+    return "devices" if project == NO_PROJECT else f"{project.user_id}/{project.project_id}"

@@ -52,13 +52,19 @@ class EventTable:
         query = select(TABLE.c.user_id, TABLE.c.project_id).distinct()
         return [Project(*row) for row in self._connection.execute(query)]
 
-    def trim(self, project: Project, before: float, keep_last: int) -> int:
-        """Removes the log's beginning as far as it is older than `before`, and answers how many events that were. So
-        many of the newest stay, one at least: the next number follows from it."""
+    def old(self, project: Project, before: float, keep_last: int) -> range:
+        """Numbers of the log's beginning as far as it is older than `before`. So many of the newest are not among them,
+        one at least: the next number follows from it."""
         young = self._connection.scalar(select(func.min(TABLE.c.number)).where(*_of(project), TABLE.c.time >= before))
         last = self.last_number(project)
         cut = min(last if young is None else young - 1, last - max(1, keep_last))
-        return self._connection.execute(delete(TABLE).where(*_of(project), TABLE.c.number <= cut)).rowcount
+        return range(self.oldest_number(project), cut + 1)
+
+    def trim(self, project: Project, before: float, keep_last: int) -> int:
+        """Removes what is old, and answers how many events that were."""
+        numbers = self.old(project, before, keep_last)
+        self._connection.execute(delete(TABLE).where(*_of(project), TABLE.c.number < numbers.stop))
+        return len(numbers)
 
     def after(self, project: Project, number: int, only: Wanted = ALL) -> tuple[list[Event], int]:
         """A page of the events that follow `number`, in order, and the number up to which the log was searched."""

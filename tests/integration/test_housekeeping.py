@@ -332,6 +332,8 @@ async def test_old_events_go_and_of_each_log_the_newest_stay(house: House) -> No
 
     await house.store.transact(fill)
     house.policy = replace(house.policy, events_days=90, events_keep_last=2)
+    assert (await house.keeper().look()).events == {PROJECT: 4, NO_PROJECT: 3}
     await house.keeper().tidy(grace=0)
     oldest = await house.store.transact(lambda tx: [tx.events.oldest_number(one) for one in (PROJECT, NO_PROJECT)])
     assert oldest == [5, 4]
+    assert (await house.keeper().look()).events == {}

@@ -1,11 +1,13 @@
 """What housekeeping does with folders of this machine: the builder's storage, uploads, and the report of it."""
 
 import asyncio
+import contextlib
 import io
 import os
 import shutil
 import time
 from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,13 +18,16 @@ from controller.builds import recovery, uploads
 from controller.builds.base_uses import BaseUses
 from controller.builds.podman import Podman
 from controller.builds.uploads import UploadStore
+from controller.events.model import NO_PROJECT, EventKind, NewEvent
 from controller.housekeeping import sizes
 from controller.housekeeping.layers import LayerCache
 from controller.housekeeping.plan import DAY, BuildRecord, Policy
 from controller.housekeeping.sizes import size_below
 from controller.settings import Broker, Endpoint, Housekeeping, Registry, Settings
-from controller.setup import set_up
+from controller.setup import DataFolder, set_up
+from controller.store import Transaction, open_store
 from tests.support.layers import import_image, keep_layers, kept
+from tests.support.rows import PROJECT
 from tests.support.waiting import eventually
 
 NOW = time.time()
@@ -184,12 +189,22 @@ def test_an_operator_sees_what_would_go_and_nothing_goes(tmp_path: Path) -> None
     here = Endpoint(listen="127.0.0.1:1", address="127.0.0.1:1")
     settings = Settings(
         public=here, agents=here, web=here, broker=Broker(address="127.0.0.1:1"), registry=Registry(address="a:1"),
-        housekeeping=Housekeeping(uploads_days=0),
+        housekeeping=Housekeeping(uploads_days=0, events_days=0, events_keep_last=1),
     )  # fmt: skip
     set_up(tmp_path / "data", settings)
     digest = put(UploadStore(tmp_path / "data" / "uploads", 0), b"unneeded")
+    with contextlib.closing(open_store(DataFolder(tmp_path / "data").database)) as store:
+        for project in (PROJECT, PROJECT, PROJECT, NO_PROJECT, NO_PROJECT):
+            append = partial(_append, event=NewEvent(project, EventKind.BUILD, "QUEUED"))
+            asyncio.run(store.transact(append))
     for _ in range(2):
         shown = CliRunner().invoke(admin.app, ["housekeeping", "--dry-run", "--data-dir", str(tmp_path / "data")])
         assert shown.exit_code == 0, shown.output
         assert f"upload {digest} (8 bytes)" in shown.output
-        assert "1 things would be removed" in shown.output
+        assert "2 events of alice/digits\n" in shown.output
+        assert "1 events of devices\n" in shown.output
+        assert "3 things would be removed" in shown.output
+
+
+def _append(tx: Transaction, event: NewEvent) -> None:
+    tx.events.append(event)
