@@ -1,7 +1,8 @@
 """Domain objects to messages of the contract, and back. No logic."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -39,6 +40,15 @@ def project_from(message: types_pb2.Project) -> Project:
             shown = getattr(message, field)
             raise InvalidRequest(f"project.{field}", f"{shown!r} does not match {PROJECT_NAME.pattern}")
     return Project(message.user_id, message.project_id)
+
+
+def names_from(field: str, enum: Any, prefix: str, numbers: Sequence[int]) -> tuple[str, ...]:
+    """The names of these values of a filter, each once and without its prefix. Raises InvalidRequest for one that there
+    is not."""
+    known = {number: name.removeprefix(prefix) for name, number in enum.items() if number}
+    if unknown := [number for number in numbers if number not in known]:
+        raise InvalidRequest(field, f"{unknown[0]} is none of them; leave it out to see all")
+    return tuple(known[number] for number in dict.fromkeys(numbers))
 
 
 def request_id_from(

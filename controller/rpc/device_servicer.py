@@ -110,21 +110,13 @@ class EventServicer(event_pb2_grpc.EventServiceServicer):
             require_project(project)
         elif visible_user():
             raise PermissionDenied(Reason.NOT_ALLOWED, "events of devices are for administrators; name a project")
-        kinds = tuple(map(_kind, request.kinds))
+        kinds = tuple(map(EventKind, convert.names_from("kinds", event_pb2.EventKind, "EVENT_KIND_", request.kinds)))
         only = Filter(request.deployment_id, request.build_id, request.device_id, kinds, tuple(request.states))
         async for event in self._feed.watch(project, request.after_number, request.follow, only):
             if isinstance(event, Heartbeat):
                 yield event_pb2.WatchEventsResponse(heartbeat=True, searched_number=event.searched)
             else:
                 yield event_pb2.WatchEventsResponse(event=convert.event_to(event))
-
-
-def _kind(number: event_pb2.EventKind.ValueType) -> EventKind:
-    """Raises InvalidRequest for one that there is not."""
-    name = {value: key for key, value in event_pb2.EventKind.items()}.get(number, "")
-    if not number or not name:
-        raise InvalidRequest("kinds", f"{number} is no kind; leave it out to see all")
-    return EventKind(name.removeprefix("EVENT_KIND_"))
 
 
 class AgentServicer(agent_pb2_grpc.AgentServiceServicer):

@@ -10,12 +10,14 @@ from controller.deployments.filters import DeploymentFilter, InstanceFilter, Tim
 from controller.deployments.model import DeploymentState, Wish
 from controller.errors import InvalidRequest
 from controller.events.model import Project
-from controller.rpc.convert import PROJECT_NAME, project_from, project_to, timestamp
+from controller.rpc.convert import PROJECT_NAME, names_from, project_from, project_to, timestamp
 from controller.store.listing import DeploymentView
 from controller.store.workloads import Placement
 from longshore.v1 import deployment_pb2, types_pb2
 
 MOST_ENDPOINTS = 20
+# As many as the contract can tell; what devices say is not checked.
+MOST_RESTARTS = 2**31 - 1
 TROUBLED = (DeploymentState.FAILED, DeploymentState.DEGRADED)
 
 Request = deployment_pb2.ListDeploymentsRequest | deployment_pb2.ListInstancesRequest
@@ -23,20 +25,20 @@ Request = deployment_pb2.ListDeploymentsRequest | deployment_pb2.ListInstancesRe
 
 def deployment_filter(request: deployment_pb2.ListDeploymentsRequest, seen_by: str) -> DeploymentFilter:
     """Raises InvalidRequest."""
-    states = [_state("DEPLOYMENT_STATE_", deployment_pb2.DeploymentState, state) for state in request.states]
+    states = names_from("states", deployment_pb2.DeploymentState, "DEPLOYMENT_STATE_", request.states)
     return DeploymentFilter(
         project=_project(request), user_id=_user(request), seen_by=seen_by, profile=request.profile,
-        labels=dict(request.labels), states=tuple(states), since=_range("since", request.since),
+        labels=dict(request.labels), states=states, since=_range("since", request.since),
         include_deleted=request.include_deleted, device=request.device, created=_range("created", request.created),
     )  # fmt: skip
 
 
 def instance_filter(request: deployment_pb2.ListInstancesRequest, seen_by: str) -> InstanceFilter:
     """Raises InvalidRequest."""
-    states = [_state("INSTANCE_STATE_", types_pb2.InstanceState, state) for state in request.states]
+    states = names_from("states", types_pb2.InstanceState, "INSTANCE_STATE_", request.states)
     return InstanceFilter(
         project=_project(request), user_id=_user(request), seen_by=seen_by, profile=request.profile,
-        labels=dict(request.labels), states=tuple(states), since=_range("since", request.since),
+        labels=dict(request.labels), states=states, since=_range("since", request.since),
         deployment_id=request.deployment_id, device=request.device_id,
     )  # fmt: skip
 
@@ -64,7 +66,7 @@ def deployment_to(view: DeploymentView) -> deployment_pb2.Deployment:
         instances_ready=len(answering),
         artifact_digests=digests,
         endpoints=_endpoints(answering, told),
-        restarts=sum(status.restarts for status in told.values()),
+        restarts=min(MOST_RESTARTS, sum(max(0, status.restarts) for status in told.values())),
         last_lines=_last_lines(view, told.values()) if deployment.condition.state in TROUBLED else (),
     )
 
@@ -102,14 +104,6 @@ def _user(request: Request) -> str:
     if request.user_id and not PROJECT_NAME.fullmatch(request.user_id):
         raise InvalidRequest("user_id", f"{request.user_id[:100]!r} does not match {PROJECT_NAME.pattern}")
     return request.user_id
-
-
-def _state(prefix: str, enum: object, state: int) -> str:
-    """The name of a state without its prefix."""
-    numbers: dict[int, str] = {number: name for name, number in enum.items()}  # type: ignore[attr-defined]
-    if not state or state not in numbers:
-        raise InvalidRequest("states", f"{state} is no state; leave it out to see all")
-    return numbers[state].removeprefix(prefix)
 
 
 def _range(field: str, limits: deployment_pb2.TimeRange) -> TimeRange:

@@ -1,5 +1,6 @@
 """Lists of deployments and instances: what filters let through, pages that hold while rows change, few queries."""
 
+import base64
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,9 +18,10 @@ from controller.errors import InvalidRequest
 from controller.events.model import Project
 from controller.rpc.lists import deployment_filter, deployment_to
 from controller.store import Store, Transaction, open_store
+from controller.store.listing import DeploymentView
 from controller.store.rows import Page
 from longshore.v1 import deployment_pb2, types_pb2
-from tests.support.rows import ARTIFACT, build, deployment, instance
+from tests.support.rows import ARTIFACT, build, deployment, instance, on, placement
 
 ALICE, BOB = Project("alice", "digits"), Project("bob", "digits")
 
@@ -109,6 +111,12 @@ async def test_a_deployment_tells_digests_endpoints_restarts_and_the_last_lines_
     assert not shown["dep-3"].endpoints
 
 
+def test_more_restarts_than_the_contract_can_tell_do_not_break_the_list() -> None:
+    status = types_pb2.InstanceStatus(restarts=2**31 - 1).SerializeToString()
+    places = [on(name, placement(replace(instance(), status=status))) for name in ("dev-1", "dev-2")]
+    assert deployment_to(DeploymentView(deployment(), (), tuple(places))).restarts == 2**31 - 1
+
+
 @contextmanager
 def counted(store: Store) -> Iterator[list[str]]:
     """The statements that run in the block, without those that begin and end a transaction."""
@@ -169,7 +177,12 @@ async def test_a_page_token_is_good_for_its_own_filter_only(store: Store) -> Non
     for listed in lists:
         with pytest.raises(InvalidRequest, match=r"page\.token: it is of a list with another filter"):
             await store.transact(listed)
-    for nonsense in ("x", "bm9uc2Vuc2U="):
+    half, huge, deep = '[1.0, "\\ud800"]', f'[{10**400}, "x"]', "[" * 100_000
+    made = [base64.urlsafe_b64encode(text.encode()).decode() for text in (half, huge, deep)]
+    for nonsense in ("x", "bm9uc2Vuc2U=", *made):
+        with pytest.raises(InvalidRequest, match="not a token that this server made"):
+            await store.transact(lambda tx, bad=nonsense: tx.builds.page(ALICE, "", Page(2, bad)))  # type: ignore[misc]
+    for nonsense in ("x", "bm9uc2Vuc2U=", made[0], made[2]):
         with pytest.raises(InvalidRequest, match="not a token that this server made"):
             await store.transact(lambda tx, bad=nonsense: tx.listing.instances(InstanceFilter(), Page(2, bad)))  # type: ignore[misc]
 
