@@ -113,7 +113,7 @@ def _compare(tx: Transaction, wanted: Comparison) -> Difference:
         fields = spec_changes(load_spec(before.spec), load_spec(wanted.spec))
         if wanted.files:
             fields += file_changes(_files(tx, before) or (), wanted.files)
-        return Difference(before.revision, 0, tuple(fields))
+        return Difference(before.revision, 0, _ordered(fields))
     after = _revision(tx, present, wanted.to_revision or present.revision)
     before = _revision(tx, present, wanted.from_revision or after.revision - 1)
     return Difference(before.revision, after.revision, _between(tx, before, after))
@@ -127,7 +127,11 @@ def _between(tx: Transaction, before: Revision, after: Revision) -> tuple[FieldC
         return (FieldChange("", before.spec.decode(errors="replace"), after.spec.decode(errors="replace")),)
     old, new = _files(tx, before), _files(tx, after)
     # Of a build that was tidied away nobody knows the files.
-    return tuple(fields if old is None or new is None else fields + file_changes(old, new))
+    return _ordered(fields if old is None or new is None else fields + file_changes(old, new))
+
+
+def _ordered(fields: list[FieldChange]) -> tuple[FieldChange, ...]:
+    return tuple(sorted(fields, key=lambda field: field.path))
 
 
 def _files(tx: Transaction, revision: Revision) -> tuple[ContextFile, ...] | None:

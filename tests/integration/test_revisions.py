@@ -165,6 +165,9 @@ async def test_a_file_is_compared_with_what_is_deployed(bench: Bench, history: H
         ("deploy.environment.LEVEL", '"5"'),
         ("files[server.py]", '"sha256:new"'),
     ]
+    labelled = level(2).replace("x86-cpu}", "x86-cpu, labels: {site: hall}}")
+    both = await history.compare(Comparison(made.id, spec=labelled.encode(), files=files))
+    assert [field.path for field in both.fields] == ["files[server.py]", "targets[x86-cpu].labels.site"]
     assert (await history.compare(Comparison(made.id, from_revision=1, spec=level(1).encode()))).fields == ()
     between = await history.compare(Comparison(made.id))
     assert (between.from_revision, between.to_revision, len(between.fields)) == (1, 2, 2)
