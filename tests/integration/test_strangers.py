@@ -156,6 +156,10 @@ def test_a_member_sees_and_touches_its_own_projects_only(stack: SyncStack, tmp_p
             lambda: bob.get_deployment(deployment.id),
             lambda: bob.stop(deployment.id),
             lambda: bob.delete(deployment.id),
+            lambda: list(bob.list_revisions(deployment.id)),
+            lambda: bob.diff_revisions(deployment.id),
+            lambda: bob.diff_with_file(deployment.id, tmp_path / "deployment.yml"),
+            lambda: bob.undo(deployment.id),
             lambda: list(bob.read_instance_log(deployment.id)),
             lambda: bob.exec(deployment.id, ["sh"]).wait(),
             lambda: reach_port(bob, deployment.id),
@@ -171,6 +175,9 @@ def test_a_member_sees_and_touches_its_own_projects_only(stack: SyncStack, tmp_p
             lambda: bob.build(tmp_path / "deployment.yml", alices),
             lambda: list(bob.watch_events(alices)),
             lambda: list(bob.watch_events(None)),
+            lambda: bob.push_volume("model", alices, [tmp_path / "deployment.yml"]),
+            lambda: bob.get_volume(alices, "model"),
+            lambda: bob.delete_volume(alices, "model"),
         ]
         for attempt in denied:
             with pytest.raises(LongshoreError, match=r"may act in the projects of user bob only|for administrators"):

@@ -32,7 +32,9 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     EVENT_KIND_DEPLOYMENT: _EventKind.ValueType  # 2
     EVENT_KIND_INSTANCE: _EventKind.ValueType  # 3
     EVENT_KIND_DEVICE: _EventKind.ValueType  # 4
-    """Of no project: enrolled, online, offline, labelled, cordoned, draining, drained, open, deleted. Read with an empty project, by administrators."""
+    """Of no project: enrolled, online, offline, labelled, cordoned, draining, drained, open, deleted. Read with an empty
+    project, by administrators.
+    """
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper): ...
 
@@ -41,7 +43,9 @@ EVENT_KIND_BUILD: EventKind.ValueType  # 1
 EVENT_KIND_DEPLOYMENT: EventKind.ValueType  # 2
 EVENT_KIND_INSTANCE: EventKind.ValueType  # 3
 EVENT_KIND_DEVICE: EventKind.ValueType  # 4
-"""Of no project: enrolled, online, offline, labelled, cordoned, draining, drained, open, deleted. Read with an empty project, by administrators."""
+"""Of no project: enrolled, online, offline, labelled, cordoned, draining, drained, open, deleted. Read with an empty
+project, by administrators.
+"""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 @_typing.final
