@@ -3,23 +3,19 @@
 import asyncio
 import secrets
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
 from controller.bridge.folders import NotUsable
-from controller.bridge.model import Entry, Key, Seen, Status, addresses, judged, started
-from controller.bridge.worker import Controller, Means, Worker
+from controller.bridge.model import Entry, Key, Seen, Status, addresses, judged, started, stopping
+from controller.bridge.worker import Means, Worker
 from longshore.client import Answer
 from longshore.failures import LongshoreError
 
 log = structlog.get_logger()
 # The manager gives a call 5 s.
 _PATIENCE, _FOLDER_PATIENCE = 3.0, 1.0
-
-
-class Looking(Controller, Protocol):
-    async def newest(self, key: Key) -> Answer | None: ...
 
 
 class UnknownProject(Exception):
@@ -42,8 +38,8 @@ class View:
 class Bridge:
     """One worker for each project in which something goes on; projects wait for nothing of each other."""
 
-    def __init__(self, means: Means, controller: Looking) -> None:
-        self._means, self._controller = means, controller
+    def __init__(self, means: Means) -> None:
+        self._means = means
         self._workers: dict[Key, tuple[Worker, asyncio.Task[None]]] = {}
         # Why the last start was answered with an error.
         self._refusals: dict[Key, str] = {}
@@ -71,11 +67,9 @@ class Bridge:
 
     async def stop(self, key: Key) -> None:
         """Afterwards the stop is durable. Raises UnknownProject."""
-        entry = self._means.journal.get(key)
-        names = entry.names if entry else ()
-        if entry is None and (answer := await self._newest(key)):
-            names = (answer.deployment.name,)
-        self._ask(Entry(key, secrets.token_hex(16), stop=True, names=names))
+        newest = None if self._means.journal.get(key) else await self._newest(key)
+        # Something may have been started while the controller was asked.
+        self._ask(stopping(key, secrets.token_hex(16), self._means.journal.get(key), newest))
 
     async def view(self, key: Key) -> View:
         """Raises UnknownProject. While the controller is away, what it said last."""
@@ -94,7 +88,7 @@ class Bridge:
             return kept
         try:
             async with _in_time():
-                answer = await self._controller.look(key, entry.name)
+                answer = await self._means.controller.look(key, entry.name)
         except (LongshoreError, TimeoutError) as error:
             log.warning("the controller does not answer", **vars(key), error=str(error))
             return kept
@@ -112,7 +106,7 @@ class Bridge:
         known = await self._known(key)
         try:
             async with _in_time():
-                answer = await self._controller.newest(key)
+                answer = await self._means.controller.newest(key)
         except (LongshoreError, TimeoutError) as error:
             log.warning("the controller does not answer", **vars(key), error=str(error))
             answer = None

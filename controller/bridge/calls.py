@@ -23,13 +23,15 @@ class Calls:
         self._uploads = ThreadPoolExecutor(_UPLOADS, "bridge-upload")
         self._looks = ThreadPoolExecutor(_LOOKS, "bridge-look")
 
-    async def deploy(self, key: Key, work: Work, request_id: str) -> None:
-        """Afterwards the controller has it; a repeat with the same request id makes nothing twice."""
+    async def deploy(self, key: Key, work: Work, request_id: str) -> str:
+        """Afterwards the controller has it; a repeat with the same request id makes nothing twice. Answers the name of
+        what that request made, which is not the file's where it was edited since."""
         owner = project(key.user_id, key.project_id)
-        await _in(
+        applied = await _in(
             self._uploads,
             lambda: self._client.deploy(work.file, owner, files=work.files, spec=work.spec, request_id=request_id),
         )
+        return applied.deployment.name
 
     async def look(self, key: Key, name: str) -> Answer | None:
         """The deployment; None where there is none of this name, or none any more."""

@@ -54,7 +54,7 @@ def serve(
 
 async def _serve(here: Context, folders: Folders, journal: Journal, manager: Manager, host: str, port: int) -> None:
     calls = Calls(Client(here.address, here.token, here.ca or None, timeout=_TIMEOUT, patience=_PATIENCE))
-    bridge = Bridge(Means(journal, folders, calls, manager), calls)
+    bridge = Bridge(Means(journal, folders, calls, manager))
     runner = web.AppRunner(Pages(bridge).application(), access_log=None)
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -56,14 +56,28 @@ class Entry:
     def name(self) -> str:
         return self.names[-1] if self.names else ""
 
-    def ended(self, end: Status, seen: Status, reason: str = "", message: str = "") -> "Entry":
-        return replace(self, end=end, seen=seen, reason=reason, message=message)
+    def named(self, name: str) -> "Entry":
+        """With this one as the present deployment; those before are still known."""
+        return replace(self, names=(*(known for known in self.names if known != name), name))
+
+    def ended(self, end: Status, reason: str = "", message: str = "") -> "Entry":
+        return replace(self, end=end, seen=end, reason=reason, message=message)
 
 
 def started(key: Key, request_id: str, before: Entry | None, name: str) -> Entry:
     """The entry of a new start; what was started under other names before is still known."""
-    earlier = tuple(known for known in (before.names if before else ()) if known != name)
-    return Entry(key, request_id, names=(*earlier, name))
+    return Entry(key, request_id, names=before.names if before else ()).named(name)
+
+
+def stopping(key: Key, request_id: str, before: Entry | None, newest: Answer | None) -> Entry:
+    """The entry of a stop. What was seen last is still so. `newest`: the deployment of a project that has no entry."""
+    if before is not None:
+        return replace(before, request_id=request_id, stop=True, end=None, reported=False)
+    if newest is None:
+        return Entry(key, request_id, stop=True, seen=Status.READY)
+    seen = judged(newest)
+    names = (newest.deployment.name,)
+    return Entry(key, request_id, True, names, seen=seen.status, reason=seen.reason, message=seen.message)
 
 
 @dataclass(frozen=True)

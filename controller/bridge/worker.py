@@ -24,9 +24,11 @@ _PASSING = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
 
 
 class Controller(Protocol):
-    async def deploy(self, key: Key, work: Work, request_id: str) -> None: ...
+    async def deploy(self, key: Key, work: Work, request_id: str) -> str: ...
 
     async def look(self, key: Key, name: str) -> Answer | None: ...
+
+    async def newest(self, key: Key) -> Answer | None: ...
 
     async def stop(self, key: Key, name: str) -> None: ...
 
@@ -93,15 +95,19 @@ class Worker:
         except NotUsable as refusal:
             self._fail(entry, "InvalidProject", str(refusal))
             return True
-        await self._means.controller.deploy(self._key, work, entry.request_id)
-        names = (*(name for name in entry.names if name != work.name), work.name)
-        self._means.journal.change(replace(entry, names=names, applied=True, seen=Status.PREPARING))
+        # Before the upload: a stop meanwhile has to know of it, also where the file names another service by now.
+        entry = entry.named(work.name)
+        self._means.journal.change(entry)
+        if self._asked_since(entry):
+            return True
+        name = await self._means.controller.deploy(self._key, work, entry.request_id)
+        self._means.journal.change(replace(entry.named(name), applied=True, seen=Status.PREPARING))
         return True
 
     async def _watch(self, entry: Entry) -> bool:
         answer = await self._means.controller.look(self._key, entry.name)
         if answer is None:
-            self._means.journal.change(entry.ended(Status.STOPPED, Status.STOPPED, "Deleted", "it was deleted"))
+            self._means.journal.change(entry.ended(Status.STOPPED, "Deleted", "it was deleted"))
             return True
         seen = judged(answer)
         now = replace(entry, seen=seen.status, reason=seen.reason, message=seen.message, end=seen.end)
@@ -118,12 +124,12 @@ class Worker:
             if not going(answer):
                 await self._means.controller.stop(self._key, name)
         if not left:
-            self._means.journal.change(entry.ended(Status.STOPPED, Status.STOPPED))
+            self._means.journal.change(entry.ended(Status.STOPPED))
         return not left
 
     def _fail(self, entry: Entry, reason: str, message: str) -> None:
         log.error("a project failed", **vars(self._key), reason=reason, message=message)
-        self._means.journal.change(entry.ended(Status.FAILED, Status.FAILED, reason, message))
+        self._means.journal.change(entry.ended(Status.FAILED, reason, message))
 
     async def _report(self, entry: Entry) -> bool:
         assert entry.end is not None

@@ -38,21 +38,28 @@ ALICE, BOB = Key("alice", "vision"), Key("bob", "vision")
 
 
 class Scripted:
-    """A controller of which only the states exist. `away`: so many calls find nobody."""
+    """A controller of which only the states exist. `away`: so many calls find nobody. `uploads`: they end once set."""
 
     def __init__(self) -> None:
         self.deployed: list[tuple[Key, str, bytes, str]] = []
         self.stopped: list[tuple[Key, str]] = []
         self.answers: dict[tuple[Key, str], Answer] = {}
         self.away = 0
+        self.tried = self.uploading = ""
+        self.uploads = asyncio.Event()
+        self.uploads.set()
         self.refusal: LongshoreError | None = None
 
-    async def deploy(self, key: Key, work: Work, request_id: str) -> None:
+    async def deploy(self, key: Key, work: Work, request_id: str) -> str:
+        self.tried = work.name
         self._reach()
+        self.uploading = work.name
+        await self.uploads.wait()
         if self.refusal:
             raise self.refusal
         self.deployed.append((key, work.name, work.spec, request_id))
         self.say(key, work.name, "BUILDING")
+        return work.name
 
     async def look(self, key: Key, name: str) -> Answer | None:
         self._reach()
@@ -87,7 +94,9 @@ def project_folder(shared: Path, key: Key, text: str = "", name: str = "deployme
     (folder / "nn_model").mkdir(parents=True, exist_ok=True)
     (folder / "output.py").write_text("print('hello')\n")
     (folder / "nn_model" / "net.py").write_text("")
-    (folder / name).write_text(text or OLDER.format(name=""))
+    # Whole at any time: a bridge may be reading the one before.
+    (folder / ".new").write_text(text or OLDER.format(name=""))
+    (folder / ".new").replace(folder / name)
     return folder
 
 
@@ -96,7 +105,7 @@ async def bridge_over(folder: Path, controller: Scripted, manager: TangoManager)
     """Leaving it is like a kill: nothing is finished, nothing is said."""
     reporter = Manager(manager.address, "ondevice_deploy")
     means = Means(Journal(folder / "state"), Folders(folder / "shared"), controller, reporter, first_pause=0.001)
-    bridge = Bridge(means, controller)
+    bridge = Bridge(means)
     runner = web.AppRunner(Pages(bridge).application(), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -163,6 +172,37 @@ async def test_stop_is_reported_once_nothing_runs(tmp_path: Path) -> None:
             await until(lambda: manager.reported("alice", "vision") == ["stopped"])
             assert await ask(manager, "/status_request", ALICE) == "stopped"
         assert controller.stopped == [(ALICE, "vision")]
+
+
+async def test_stop_during_an_upload_finds_what_the_file_is_called_by_then(tmp_path: Path) -> None:
+    controller = Scripted()
+    project_folder(tmp_path / "shared", ALICE)
+    controller.uploads.clear()
+    with TangoManager() as manager:
+        controller.away = 1_000_000
+        async with bridge_over(tmp_path, controller, manager):
+            assert await ask(manager, "/start", ALICE) == "started"
+            project_folder(tmp_path / "shared", ALICE, OLDER.format(name="name: edited\n  "))
+            await until(lambda: controller.tried == "edited")
+            controller.away = 0
+            await until(lambda: controller.uploading == "edited")
+            assert await ask(manager, "/stop", ALICE) == "finished"
+            controller.uploads.set()
+            await until(lambda: controller.stopped == [(ALICE, "edited")])
+
+
+async def test_stop_while_the_controller_is_away_takes_nothing_back_of_what_it_said(tmp_path: Path) -> None:
+    controller = Scripted()
+    project_folder(tmp_path / "shared", ALICE)
+    with TangoManager() as manager:
+        async with bridge_over(tmp_path, controller, manager):
+            await ask(manager, "/start", ALICE)
+            await until(lambda: len(controller.deployed) == 1)
+            controller.say(ALICE, "vision", "READY")
+            await until(lambda: manager.reported("alice", "vision") == ["completed"])
+            controller.away = 1_000_000
+            assert await ask(manager, "/stop", ALICE) == "finished"
+            assert await ask(manager, "/status_request", ALICE) == "running"
 
 
 async def test_what_was_started_is_known_after_a_kill(tmp_path: Path) -> None:
