@@ -88,8 +88,15 @@ def _walk(root: Path, path: str, above: tuple[Path, ...]) -> Iterator[tuple[str,
     elif real in above:
         raise _Unusable(path, "a link that leads to a folder above itself")
     else:
-        for name in sorted(child.name for child in real.iterdir()):
+        for name in _listed(real, path):
             yield from _walk(root, f"{path}/{name}" if path else name, (*above, real))
+
+
+def _listed(folder: Path, path: str) -> list[str]:
+    try:
+        return sorted(child.name for child in folder.iterdir())
+    except OSError as error:
+        raise _Unusable(path, f"cannot be read: {error.strerror}") from error
 
 
 def _source(path: str, location: Path) -> Source:

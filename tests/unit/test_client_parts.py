@@ -101,6 +101,26 @@ def test_links_are_followed_below_the_folder_and_refused_outside(tmp_path: Path)
     assert caught.value.reason == "FILES_UNUSABLE"
 
 
+def test_folder_that_cannot_be_listed_is_told_as_any_other_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "closed").mkdir()
+    listed = Path.iterdir
+
+    def refused(folder: Path) -> Iterator[Path]:
+        # Permissions do not keep root out.
+        if folder.name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return iter(listed(folder))
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(LongshoreError) as caught:
+        collect(tmp_path, ["."])
+    assert [(problem.path, problem.message) for problem in caught.value.problems] == [
+        ("closed", "cannot be read: Permission denied")
+    ]
+
+
 def test_empty_folders_and_special_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     os.mkfifo(tmp_path / "pipe")
