@@ -115,11 +115,12 @@ class Bridge:
         return answer
 
     async def _known(self, key: Key) -> bool:
-        """A shared folder that does not answer makes no project unknown."""
+        """A shared folder that does not answer, or only with an error, makes no project unknown."""
         try:
             async with asyncio.timeout(_FOLDER_PATIENCE):
                 return await asyncio.to_thread(self._means.folders.known, key)
-        except TimeoutError:
+        except OSError:
+            # TimeoutError is one.
             return True
 
     def _ask(self, entry: Entry) -> None:

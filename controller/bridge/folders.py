@@ -1,5 +1,6 @@
 """The folder that a project has in TANGO's shared storage."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from controller.spec.writing import written
 # The one that people write wins over the one that TANGO generates, as for the `longshore` command.
 _NAMES = ("deployment.yml", "deployment.yaml")
 _LIMIT = 2**20
+# Bytes of a name that file systems of Linux take.
+_LONGEST_NAME = 255
 
 
 class NotUsable(Exception):
@@ -35,29 +38,34 @@ class Folders:
         self._common = shared / "common"
 
     def known(self, key: Key) -> bool:
+        """OSError where the folder cannot be looked at."""
         return _plain(key) and (self._common / key.user_id / key.project_id).is_dir()
 
     def work(self, key: Key) -> Work:
         """Raises NotUsable."""
+        try:
+            return _work(self._file(key), key)
+        except OSError as error:
+            raise NotUsable(f"cannot read the project's folder: {error.strerror}") from error
+
+    def _file(self, key: Key) -> Path:
         if not self.known(key):
             raise NotUsable("no folder of this user and project")
         folder = self._common / key.user_id / key.project_id
         path = next((folder / name for name in _NAMES if (folder / name).is_file()), None)
         if path is None:
             raise NotUsable(f"neither of {', '.join(_NAMES)} is in the project's folder")
-        try:
-            return _work(path, key)
-        except OSError as error:
-            raise NotUsable(f"cannot read {path.name}: {error.strerror}") from error
-        except InvalidSpec as refusal:
-            problems = "; ".join(f"line {one.line}: {one.path}: {one.message}" for one in refusal.problems)
-            raise NotUsable(f"{path.name}: {problems}") from refusal
+        return path
 
 
 def _work(path: Path, key: Key) -> Work:
     with path.open("rb") as file:
         data = file.read(_LIMIT + 1)
-    reading = read_spec(data, default_name=key.project_id)
+    try:
+        reading = read_spec(data, default_name=key.project_id)
+    except InvalidSpec as refusal:
+        problems = "; ".join(f"line {one.line}: {one.path}: {one.message}" for one in refusal.problems)
+        raise NotUsable(f"{path.name}: {problems}") from refusal
     build = reading.spec.build
     model = [build.runtime.file] if build.runtime and build.runtime.file else []
     warnings = tuple(f"{warning.path}: {warning.message}" for warning in reading.warnings)
@@ -67,5 +75,6 @@ def _work(path: Path, key: Key) -> Work:
 def _plain(key: Key) -> bool:
     """Whether both ids are names of folders, and no ways out of one."""
     return all(
-        name not in ("", ".", "..") and "/" not in name and "\0" not in name for name in (key.user_id, key.project_id)
+        name not in ("", ".", "..") and not {"/", "\0"} & set(name) and len(os.fsencode(name)) <= _LONGEST_NAME
+        for name in (key.user_id, key.project_id)
     )
