@@ -8,9 +8,6 @@ from controller.spec.dialects import tango
 from controller.spec.dialects.draft import Draft
 from controller.spec.tree import Tree, plain
 
-# What a service is called of which a file does not say it, and nobody else either.
-DEFAULT_NAME = "service"
-
 
 def normalise(tree: Tree, default_name: str = "") -> Draft | None:
     """The file in version 1, with warnings and refusals; None where it is in no dialect, but version 1, or meant so.
@@ -20,7 +17,7 @@ def normalise(tree: Tree, default_name: str = "") -> Draft | None:
     values = plain(tree.root)
     if not isinstance(values, dict) or "version" in values or not tango.written_in(values):
         return None
-    return tango.read(values, tree.tuples, default_name or DEFAULT_NAME)
+    return tango.read(values, tree.tuples, default_name)
 
 
 def older_keys(path: tuple[str | int, ...]) -> tuple[str, ...]:

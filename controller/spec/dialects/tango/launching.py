@@ -3,7 +3,7 @@
 import shlex
 
 from controller.spec.dialects.draft import Draft, Given, Section, said
-from controller.spec.dialects.tango.packages import PYPI
+from controller.spec.dialects.tango.packages import PYPI, package_name
 from controller.spec.dialects.tango.targets import Chosen
 
 ENTRYPOINT = ("deploy", "entrypoint")
@@ -76,11 +76,13 @@ def read_runtime(draft: Draft, engine: Given | None, model: Given | None, chosen
         return True
     package = "onnxruntime-gpu" if chosen.accelerator == "nvidia.com/gpu" else "onnxruntime"
     draft.put(("build", "runtime"), {"kind": "python"}, engine.at)
-    named = {said(word).lower().partition("=")[0].partition(">")[0].strip() for word in draft.get(PYPI) or ()}
-    if not named & {"onnxruntime", "onnxruntime-gpu"}:
+    named = [said(word) for word in draft.get(PYPI) or ()]
+    own = [word for word in named if package_name(word) in ("onnxruntime", "onnxruntime-gpu")]
+    if not own:
         draft.add(PYPI, [Given(package, engine.at)])
+    with_what = ", ".join(own) or package
     draft.understood(
-        engine.at, f"is the runtime python, with the package {package}: the program serves the model itself"
+        engine.at, f"is the runtime python, with the package {with_what}: the program serves the model itself"
     )
     return False
 

@@ -68,10 +68,15 @@ def _once(entries: Iterable[Given]) -> list[Given]:
     return list(found.values())
 
 
+def package_name(requirement: str) -> str:
+    """Without extras and versions, in lower case; "" where there is none."""
+    match = _NAME.match(requirement)
+    return match[0].lower() if match else ""
+
+
 def _exists(draft: Draft, entry: Given) -> bool:
     """Whether an index can have it. What is left out is told."""
-    match = _NAME.match(entry.text)
-    name = match[0].lower() if match else ""
+    name = package_name(entry.text)
     if name == "python":
         draft.understood(entry.at, f"'{entry.text}' is left out: the target profile says which Python there is")
     elif name in DEVICE_LIBRARIES:

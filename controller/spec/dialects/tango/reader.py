@@ -21,6 +21,8 @@ KEYS: Mapping[Path, tuple[str, ...]] = {
     ("deploy",): ("type", "service_name", "name", "work_dir", "workdir", "k8s", "mount"),
     ("deploy", "network"): NETWORK,
 }  # fmt: skip
+# What a service is called of which a file does not say it, and nobody else either.
+DEFAULT_NAME = "service"
 _FILES = ("nn_file", "annotation_file", "model_file")
 _ALWAYS_READY = {"command": {"command": ["true"]}}
 
@@ -145,7 +147,7 @@ def _name(draft: Draft, deploy: Section, top: Section, image: str, default_name:
     given = deploy.take("service_name", "name")
     if given is None:
         if "name" not in top.rest:
-            name = image or _slug(default_name) or "service"
+            name = image or _slug(default_name) or DEFAULT_NAME
             draft.put(("name",), name, (*deploy.at, "service_name"))
             draft.understood(deploy.at, f"has no service_name; the service is called {name}")
         return
