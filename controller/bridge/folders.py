@@ -66,10 +66,8 @@ def _work(path: Path, key: Key) -> Work:
     except InvalidSpec as refusal:
         problems = "; ".join(f"line {one.line}: {one.path}: {one.message}" for one in refusal.problems)
         raise NotUsable(f"{path.name}: {problems}") from refusal
-    build = reading.spec.build
-    model = [build.runtime.file] if build.runtime and build.runtime.file else []
     warnings = tuple(f"{warning.path}: {warning.message}" for warning in reading.warnings)
-    return Work(path, reading.spec.name, written(reading).encode(), (*build.files, *model), warnings)
+    return Work(path, reading.spec.name, written(reading).encode(), tuple(reading.spec.build.all_files), warnings)
 
 
 def _plain(key: Key) -> bool:

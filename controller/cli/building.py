@@ -77,7 +77,7 @@ def build(
     secrets, targets = secret_values(secret or (), spec), chosen_targets(target or (), spec)
     with session.session(context, user, project) as here, build_progress(show_log=follow) as view:
         made = here.client.build(
-            where, here.project, files=[] if archive else session.files_of(spec), archive=archive, secrets=secrets,
+            where, here.project, files=[] if archive else spec.build.all_files, archive=archive, secrets=secrets,
             targets=targets, no_cache=no_cache, on_progress=view.upload,
         )  # fmt: skip
         if wait:

@@ -53,7 +53,7 @@ def deploy(
     secrets = deploy_secrets(secret or (), spec, built=bool(build_id))
     with session.session(context, user, project) as here, progress(show_log=False) as view:
         began = time.monotonic()
-        files = [] if build_id else session.files_of(spec)
+        files = [] if build_id else spec.build.all_files
         applied = here.client.deploy(
             path, here.project, files=files, build_id=build_id, secrets=secrets.deploy, build_secrets=secrets.build,
             on_progress=view.upload,

@@ -72,7 +72,7 @@ def diff(
     if file and new:
         raise UsageProblem("--file takes the place of the second revision: it goes without --to")
     path = session.spec_path(None, file) if file else None
-    files = session.files_of(session.read_spec(path)) if path else []
+    files = session.read_spec(path).build.all_files if path else []
     with session.session(context, user, project) as here:
         deployment = here.client.find_deployment(here.project, name).deployment
         if path:

@@ -133,12 +133,6 @@ def spec_path(given: Path | None, option: Path | None) -> Path:
     return next((path / name for name in _FILE_NAMES if (path / name).exists()), path / _FILE_NAMES[0])
 
 
-def files_of(spec: Spec) -> list[str]:
-    """All files that the spec asks for, relative to its folder."""
-    runtime = spec.build.runtime
-    return [*spec.build.files, *([runtime.file] if runtime and runtime.file else [])]
-
-
 def seconds(text: str) -> float | None:
     """A duration such as 90, 90s or 10m in seconds; None for an empty text."""
     if not text:

@@ -195,6 +195,11 @@ class BuildSpec(Model):
         default=timedelta(hours=2), description="How long each target may take, from its first step on."
     )
 
+    @property
+    def all_files(self) -> list[str]:
+        """All that it asks for, also the one of a runtime that is not known here; relative to the deployment.yml."""
+        return [*self.files, *([self.runtime.file] if self.runtime and self.runtime.file else [])]
+
 
 class OptionalSpec(Model):
     """Files of a network, by their role. Each is one of the files without being named there."""
