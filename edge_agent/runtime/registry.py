@@ -80,8 +80,11 @@ class Registry:
 
     def close(self) -> None:
         """Also from another thread: an answer that is being read breaks off."""
-        while self._connections:
-            connection = self._connections.popitem()[1]
+        # Taken one by one: the thread that reads may take its own meanwhile.
+        for host in tuple(self._connections):
+            connection = self._connections.pop(host, None)
+            if connection is None:
+                continue
             if connection.sock is not None:
                 with contextlib.suppress(OSError):
                     connection.sock.shutdown(socket.SHUT_RDWR)
@@ -104,26 +107,37 @@ class Registry:
             self._authorization = self._bearer(answer)
             answer = self._follow(url, headers)
         if answer.status >= 400:
-            text = answer.read(LARGEST_MANIFEST).decode(errors="replace")
+            text = self._read(answer, LARGEST_MANIFEST).decode(errors="replace")
             raise _refusal(self.reference(path.partition("/")[2]), answer.status, text)
         try:
             yield answer
         finally:
-            if not answer.isclosed():
-                # What is left of it would be taken for the next answer.
-                self.close()
+            self._finish(answer)
+
+    def _read(self, answer: http.client.HTTPResponse, size: int | None = None) -> bytes:
+        """So much of an answer of which no more is wanted; all of it without a size."""
+        try:
+            return answer.read(size)
+        finally:
+            self._finish(answer)
+
+    def _finish(self, answer: http.client.HTTPResponse) -> None:
+        if not answer.isclosed():
+            # What is left of it would be taken for the next answer, and it holds its connection open.
+            answer.close()
+            self.close()
 
     def _bearer(self, answer: http.client.HTTPResponse) -> str:
         """A token for this repository, as the registry's challenge says where to get it."""
         challenge = answer.headers.get("WWW-Authenticate", "")
-        answer.read()
+        self._read(answer)
         if not challenge.startswith("Bearer "):
             return self._basic
         asked = dict(CHALLENGE.findall(challenge))
         query = urllib.parse.urlencode({key: asked[key] for key in ("service", "scope") if key in asked})
         url = urllib.parse.urlsplit(f"{asked['realm']}?{query}")
         given = self._get(url, {"Authorization": self._basic} if self._basic else {})
-        text = given.read(LARGEST_MANIFEST)
+        text = self._read(given, LARGEST_MANIFEST)
         if given.status >= 400:
             raise _refusal(f"{self._host}/{self._name}", given.status, text.decode(errors="replace"))
         token = json.loads(text)
@@ -137,7 +151,7 @@ class Registry:
             answer = self._get(url, {**headers, **ours})
             if answer.status not in REDIRECTS:
                 return answer
-            answer.read()
+            self._read(answer)
             address = urllib.parse.urljoin(address, answer.headers["Location"])
         raise ValueError(f"more than {MOST_REDIRECTS} redirects, the last one to {address}")
 
@@ -152,14 +166,24 @@ class Registry:
             if not kept:
                 raise
             # A connection that was at rest may have been closed by the other side, or forgotten on the way there.
-            self._connections.pop(url.netloc).close()
             return self._send(url.netloc, path, headers)
 
     def _send(self, host: str, path: str, headers: dict[str, str]) -> http.client.HTTPResponse:
         connection = self._connections.get(host) or self._connect(host)
         self._connections[host] = connection
-        connection.request("GET", path, headers=headers)
-        return connection.getresponse()
+        try:
+            connection.request("GET", path, headers=headers)
+            answer = connection.getresponse()
+        except BaseException:
+            self._connections.pop(host, None)
+            connection.close()
+            raise
+        if self._connections.get(host) is not connection:
+            # Closed from elsewhere while it was being made, of which it knows nothing.
+            answer.close()
+            connection.close()
+            raise OSError("the connection was closed")
+        return answer
 
     def _connect(self, host: str) -> http.client.HTTPSConnection:
         if self._context is None:
